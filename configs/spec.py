@@ -1,0 +1,175 @@
+"""Frozen specifications: what the files of the catalogue become.
+
+Plain numbers, the unit in the name. Where a figure comes from is kept beside it in `provenance`, keyed by the
+figure's path in the file (``peak.bf16``, ``memory[1].bandwidth``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from attrs import field, frozen
+
+Confidence = Literal["vendor", "measured", "secondary", "estimate"]
+Numerics = Literal["real", "shapes"]
+Contention = Literal["fluid", "none"]
+
+
+@frozen
+class Provenance:
+    """Where a figure comes from and how sure it is."""
+
+    source: str
+    confidence: Confidence
+
+
+@frozen
+class MemoryTier:
+    """One level of a chip's memory; an unknown bandwidth is None and its traffic is not charged."""
+
+    name: str
+    capacity_bytes: int
+    bandwidth_bytes_per_s: float | None = None
+    efficiency: float = 1.0
+
+
+@frozen
+class ChipSpec:
+    """A chip: dense peak FLOPS per dtype, matrix tile (m, k, n), memory tiers from the nearest to the farthest."""
+
+    name: str
+    peak_flops: Mapping[str, float]
+    memory: tuple[MemoryTier, ...]
+    matrix_tile: tuple[int, int, int] = (1, 1, 1)
+    kernel_launch_ps: int = 0
+    power_w: float | None = None
+    vendor: str = ""
+    provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
+
+
+@frozen
+class LinkSpec:
+    """An edge: `count` parallel links, each of this bandwidth per direction."""
+
+    bandwidth_bytes_per_s: float
+    latency_ps: int
+    count: int = 1
+
+
+@frozen
+class RoutingSpec:
+    """How a transfer finds its way: `ties` decides between two equally short ways round a ring."""
+
+    kind: Literal["dimension_order", "shortest"] = "dimension_order"
+    ties: Literal["positive", "alternate"] = "positive"
+
+
+@frozen
+class CommunicationSpec:
+    """What the communication library adds to the links; `ideal` is all zeros and the whole link.
+
+    launch_ps: once per collective or point-to-point call, on every rank.
+    step_ps: once per step of a schedule, on every rank.
+    link_efficiency: the fraction of every link's bandwidth that carries payload.
+    """
+
+    launch_ps: int = 0
+    step_ps: int = 0
+    link_efficiency: float = 1.0
+
+
+class TopologySpec(Protocol):
+    """The parameters of one kind of topology (a frozen class in topology/kinds); it can build itself."""
+
+    def build(self, routing: RoutingSpec) -> Any:
+        """Return the `topology.Topology` that these parameters describe."""
+
+
+@frozen
+class SystemSpec:
+    """Chips joined by a topology, and what the communication library adds."""
+
+    name: str
+    chip: ChipSpec
+    topology: TopologySpec
+    routing: RoutingSpec = RoutingSpec()
+    communication: CommunicationSpec = CommunicationSpec()
+    description: str = ""
+    provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
+
+
+@frozen
+class WeightsSpec:
+    """Where a model's weights are: a file, or a file inside an installed package (located, never imported)."""
+
+    path: str | None = None
+    package: str | None = None
+    file: str | None = None
+    requirement: str | None = None
+
+
+@frozen
+class ModelSpec:
+    """A model: its family, the family's own frozen shape (e.g. `workloads.models.llama.LlamaShape`), its weights."""
+
+    name: str
+    family: str
+    shape: Any
+    weights: WeightsSpec | None = None
+    provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
+
+
+@frozen
+class ParallelSpec:
+    """Degrees of parallelism; their product is the number of chips in use."""
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    cp: int = 1
+
+    @property
+    def n_ranks(self) -> int:
+        """Number of chips in use."""
+        return self.tp * self.pp * self.dp * self.ep * self.cp
+
+
+@frozen
+class DtypeSpec:
+    """Number formats of the weights, the KV cache and the activations."""
+
+    weights: str = "bf16"
+    kv: str = "bf16"
+    activations: str = "bf16"
+
+
+@frozen
+class WorkloadSpec:
+    """What is asked of the model: exactly one of prompt, prompt_ids and prompt_tokens (a seeded random prompt)."""
+
+    kind: Literal["decode"] = "decode"
+    batch: int = 1
+    new_tokens: int = 32
+    prompt: str | None = None
+    prompt_ids: tuple[tuple[int, ...], ...] | None = None
+    prompt_tokens: int | None = None
+    chat: bool = False
+
+
+@frozen
+class ExperimentSpec:
+    """Everything that decides a run; two equal specs give the same tokens and the same timeline."""
+
+    name: str
+    system: SystemSpec
+    model: ModelSpec
+    workload: WorkloadSpec
+    parallel: ParallelSpec = ParallelSpec()
+    numerics: Numerics = "real"
+    dtype: DtypeSpec = DtypeSpec()
+    collectives: Mapping[str, str] = field(factory=dict)
+    contention: Contention = "fluid"
+    seed: int = 0
+    description: str = ""

@@ -1,0 +1,120 @@
+"""What a program sees of its chip: the border between what runs (here) and what happens (cluster/)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from workloads.array import Array
+
+
+@frozen(eq=False)
+class Tensor:
+    """A tensor that lives in a chip's memory: weights and KV cache.
+
+    `values` is a float32 array whose values are already rounded to `dtype` (so that the host multiplies fast), or
+    None in shapes mode. `size_bytes` is its size on the modelled machine. KV tensors' values may be written in place.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    tier: int
+    size_bytes: int
+    values: Any
+
+
+@frozen
+class Work:
+    """What a kernel asks of a chip, from shapes alone.
+
+    matmuls: (count, m, k, n) each, multiplied on the matrix unit (padded to its tile).
+    vector_flops: everything else.
+    tensor_bytes: (tier, bytes) moved to and from stored tensors.
+    activation_bytes: bytes of activations read and written.
+    """
+
+    dtype: str
+    matmuls: tuple[tuple[int, int, int, int], ...] = ()
+    vector_flops: int = 0
+    tensor_bytes: tuple[tuple[int, int], ...] = ()
+    activation_bytes: int = 0
+
+
+class Kernel(Protocol):
+    """One operation of a chip: the shape of its result, its values, and its work. All three are pure.
+
+    Operands are arrays (`Array`) and stored tensors (`Tensor`); params are hashable.
+    """
+
+    name: str
+
+    def infer(self, *operands: Any, **params: Any) -> tuple[tuple[int, ...], Any]:
+        """Return (shape, numpy dtype) of the result, from the operands' shapes alone."""
+
+    def evaluate(self, *operands: Any, **params: Any) -> Any:
+        """Return the values; the chip rounds them to the inferred dtype."""
+
+    def work(self, *operands: Any, **params: Any) -> Work:
+        """Return what the operation costs, from the operands' shapes alone."""
+
+
+@frozen
+class Group:
+    """Ranks that communicate, in the order of their index in the group."""
+
+    name: str
+    ranks: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+
+class Chip(Protocol):
+    """A chip as its program sees it. There is no clock here."""
+
+    rank: int
+    n_chips: int
+    real: bool
+
+    def place(
+        self, name: str, shape: tuple[int, ...], dtype: str, values: Any = None, tier: str | None = None
+    ) -> Tensor:
+        """Put a tensor into memory; `tier` defaults to the farthest.
+
+        `values` (float32, shape `shape`) are rounded to `dtype`; None in shapes mode.
+        Raises CapacityError if the tier is full.
+        """
+
+    def apply(self, kernel: Kernel, *operands: Any, **params: Any) -> Array:
+        """Run a kernel: record what it costs, return its values (or their shape)."""
+
+    def group(self, name: str, ranks: tuple[int, ...]) -> Group:
+        """Return the group of these ranks; every member must name it alike."""
+
+    async def all_reduce(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
+        """Return the sum of all members' `x` (same shape everywhere)."""
+
+    async def all_gather(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
+        """Return all members' `x` concatenated along axis 0, in group order (same shape everywhere)."""
+
+    async def reduce_scatter(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
+        """Return this member's part (along axis 0, as even as possible) of the sum of all members' `x`."""
+
+    async def all_to_all(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
+        """Send part j of `x` (axis 0, equal parts) to member j; return the received parts in group order."""
+
+    async def broadcast(
+        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
+    ) -> Array:
+        """Return the `x` of the member with index `root` (same shape everywhere)."""
+
+    async def send(self, x: Array, dst: int, tag: str = "") -> None:
+        """Send an array to the chip of rank `dst`."""
+
+    async def recv(self, src: int, tag: str = "") -> Array:
+        """Return the next array that the chip of rank `src` sent under this tag."""
+
+    def emit(self, name: str, value: Any = None, index: int = 0) -> None:
+        """Hand a value to the driver; costs no simulated time, but marks the moment."""
