@@ -2,6 +2,7 @@
 
     ChipmeshError
     ├── ConfigError      the input is wrong: exit code 2; carries every problem found
+    │   └── CapacityError        a tensor does not fit into the memory it is placed in
     └── RunError         the input was right and the run failed: exit code 1
         ├── ChipDiedError        a chip's process ended before its program did
         └── ProgramError         a chip's program raised, or the chips disagree
@@ -27,6 +28,10 @@ class ConfigError(ChipmeshError):
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
+
+
+class CapacityError(ConfigError):
+    """A tensor does not fit into the memory tier that it is placed in."""
 
 
 class RunError(ChipmeshError):

@@ -1,0 +1,7 @@
+"""The time plane: traces become a graph of timed tasks, the engine plays it, the timeline is the result."""
+
+from __future__ import annotations
+
+from cluster.timeline.timeline import Breakdown, Event, LinkUse, Timeline, time_run
+
+__all__ = ["Breakdown", "Event", "LinkUse", "Timeline", "time_run"]

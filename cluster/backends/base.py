@@ -1,0 +1,65 @@
+"""What every backend does: run a program on all chips, and bring back values and traces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from cluster.chip import Emit, Machine, SimChip
+from cluster.host import Host
+from cluster.records import Record, Trace
+from configs.spec import Numerics, SystemSpec
+
+Program = Callable[..., Coroutine[Any, Any, Any]]
+"""`async def program(chip, *args)`: the same one runs on every chip."""
+
+
+@frozen
+class Setting:
+    """What every host must know to build its chips; plain data that travels to other processes."""
+
+    system: SystemSpec
+    n_chips: int
+    numerics: Numerics = "real"
+    algorithms: Mapping[str, str] = {}
+
+
+@frozen(eq=False)
+class Outcome:
+    """What the chips of one or more hosts bring back."""
+
+    values: Mapping[int, Any]
+    records: list[Record]
+    traces: list[Trace]
+    memory_bytes: Mapping[int, Mapping[str, int]]
+
+
+class Backend(Protocol):
+    """Where the chips live."""
+
+    def run(self, program: Program, args: Sequence[Any], emit: Emit) -> list[Outcome]:
+        """Run the program on every chip; `emit` is called in this process as chips hand over values.
+
+        Raises RunError if the run cannot be finished.
+        """
+
+    def close(self) -> None:
+        """Stop everything that the backend started."""
+
+
+def run_host(
+    setting: Setting, ranks: Sequence[int], host: Host, program: Program, args: Sequence[Any], emit: Emit
+) -> Outcome:
+    """Run the program on the chips of one host; every backend's hosts go through here."""
+    machine = Machine(setting.system, setting.system.topology.build(setting.system.routing), setting.numerics,
+                      setting.algorithms)  # fmt: skip
+    chips = [SimChip(rank, setting.n_chips, machine, host, emit) for rank in ranks]
+    values = host.run({chip.rank: _begin(program, chip, args) for chip in chips})
+    memory = {chip.rank: dict(chip.memory.by_role()) for chip in chips}
+    return Outcome(values, machine.table.records, [chip.trace for chip in chips], memory)
+
+
+def _begin(program: Program, chip: SimChip, args: Sequence[Any]) -> Callable[[], Coroutine[Any, Any, Any]]:
+    return lambda: program(chip, *args)

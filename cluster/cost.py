@@ -1,0 +1,54 @@
+"""How long a kernel takes on a chip: the roofline with the matrix tile (design section 4).
+
+    duration = max(flops / peak(dtype), Σ_tier bytes / (bandwidth × efficiency)) + launch
+
+Matrix work is counted with its dimensions rounded up to the chip's tile, which is how utilisation enters: a tile that
+is half empty takes as long as a full one. A tier whose bandwidth is unknown is not charged.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from configs.errors import ConfigError
+from configs.spec import ChipSpec
+from configs.units import round_ps
+from workloads.chip import Work
+
+
+def matmul_flops(count: int, m: int, k: int, n: int, tile: tuple[int, int, int]) -> int:
+    """Return the floating-point operations of `count` products (m, k) x (k, n), each side rounded up to the tile.
+
+    >>> matmul_flops(1, 1, 64, 64, (32, 32, 32)) == 2 * 32 * 64 * 64
+    True
+    """
+    m, k, n = (-(-side // t) * t for side, t in zip((m, k, n), tile, strict=True))
+    return 2 * count * m * k * n
+
+
+def duration(chip: ChipSpec, work: Work) -> tuple[int, Literal["compute", "memory"]]:
+    """Return (duration in ps, what bounds it); raise ConfigError if the chip has no peak for the dtype."""
+    flops = work.vector_flops + sum(matmul_flops(*m, chip.matrix_tile) for m in work.matmuls)
+    compute_s = flops / _peak(chip, work.dtype) if flops else 0.0
+    memory_s = sum(_stream_s(chip, tier, size) for tier, size in ((0, work.activation_bytes), *work.tensor_bytes))
+    bound: Literal["compute", "memory"] = "memory" if memory_s > compute_s else "compute"
+    return round_ps(max(compute_s, memory_s) * 1e12) + chip.kernel_launch_ps, bound
+
+
+def _stream_s(chip: ChipSpec, tier: int, size_bytes: int) -> float:
+    memory = chip.memory[tier]
+    if memory.bandwidth_bytes_per_s is None:
+        return 0.0
+    return size_bytes / (memory.bandwidth_bytes_per_s * memory.efficiency)
+
+
+def _peak(chip: ChipSpec, dtype: str) -> float:
+    peak = chip.peak_flops.get(dtype)
+    if peak is None:
+        raise ConfigError(
+            (
+                f"chip {chip.name}: peak.{dtype} is unknown and this run computes in {dtype}; "
+                f"known: {', '.join(sorted(chip.peak_flops))}; give it with --set system.chip.peak.{dtype}=…TFLOPS",
+            )
+        )
+    return peak

@@ -1,0 +1,123 @@
+"""Start simulated clusters and run programs on them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from attrs import field, frozen
+
+from cluster.backends.base import Backend, Program, Setting
+from cluster.backends.local import LocalBackend
+from cluster.chip import Emit
+from cluster.records import merge
+from cluster.timeline import Timeline, time_run
+from cluster.vocabulary import VOCABULARY
+from configs.errors import ConfigError
+from configs.loader import load_system
+from configs.spec import Contention, Numerics, SystemSpec
+from topology import Topology
+
+BackendName = Literal["local", "ray"]
+
+
+@frozen(eq=False)
+class RunResult:
+    """What a program returned on every chip, and when everything happened in simulated time."""
+
+    values: list[Any]
+    timeline: Timeline
+    memory_bytes: Mapping[int, Mapping[str, int]]
+    wall_s: float
+
+    @property
+    def time_s(self) -> float:
+        """Simulated time of the whole run, in seconds."""
+        return self.timeline.total_ps * 1e-12
+
+
+@frozen(eq=False)
+class Cluster:
+    """Simulated chips that are ready to run programs; use it as a context manager."""
+
+    system: SystemSpec
+    topology: Topology
+    contention: Contention
+    n_chips: int
+    backend: Backend = field(repr=False)
+
+    def run(self, program: Program, *args: Any, on_emit: Emit | None = None) -> RunResult:
+        """Run `async def program(chip, *args)` on every chip.
+
+        `on_emit(rank, name, value, index)` is called here whenever a chip hands over a value with `chip.emit`.
+        Raises RunError if a chip's program fails, chips wait for each other for ever, or a chip's process dies.
+        """
+        began = time.perf_counter()
+        outcomes = self.backend.run(program, args, on_emit or _ignore)
+        wall_s = time.perf_counter() - began
+        records, traces = merge([(o.records, o.traces) for o in outcomes])
+        timeline = time_run(self.system, self.topology, self.contention, records, traces)
+        values = {rank: value for o in outcomes for rank, value in o.values.items()}
+        memory = {rank: used for o in outcomes for rank, used in o.memory_bytes.items()}
+        return RunResult([values[rank] for rank in range(self.n_chips)], timeline, memory, wall_s)
+
+    def close(self) -> None:
+        """Stop everything that was started."""
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _ignore(_rank: int, _name: str, _value: Any, _index: int) -> None:
+    """Drop a value that nobody asked for."""
+
+
+def launch(
+    system: str | Path | Mapping[str, Any] | SystemSpec,
+    *,
+    backend: BackendName = "local",
+    n_chips: int | None = None,
+    numerics: Numerics = "real",
+    contention: Contention = "fluid",
+    collectives: Mapping[str, str] | None = None,
+    chips_per_actor: int = 1,
+    overrides: Sequence[str] = (),
+) -> Cluster:
+    """Start the chips of a system (a catalogue name, a path, a mapping or a spec); by default all of them.
+
+    Raises ConfigError if the system is wrong or has fewer chips.
+
+    >>> async def program(chip):
+    ...     return await chip.all_gather(np.array([chip.rank]), axis="y")
+    >>> import numpy as np
+    >>> with launch("wormhole-galaxy") as cluster:
+    ...     result = cluster.run(program)
+    >>> result.values[5].tolist()
+    [4, 5, 6, 7]
+    """
+    spec = system if isinstance(system, SystemSpec) else load_system(system, overrides, VOCABULARY)
+    topology: Topology = spec.topology.build(spec.routing)
+    count = topology.n_chips if n_chips is None else n_chips
+    if not 1 <= count <= topology.n_chips:
+        raise ConfigError((f"{spec.name}: {count} chips asked for; accepted: 1 to {topology.n_chips}",))
+    setting = Setting(spec, count, numerics, dict(collectives or {}))
+    return Cluster(spec, topology, contention, count, _backend(backend, setting, chips_per_actor))
+
+
+def _backend(name: BackendName, setting: Setting, chips_per_actor: int) -> Backend:
+    if name == "local":
+        return LocalBackend(setting)
+    if name != "ray":
+        raise ConfigError((f"backend: {name!r}; accepted: local, ray",))
+    from cluster.backends.ray_backend import RayBackend  # noqa: PLC0415  ray takes half a second to import
+
+    return RayBackend.start(setting, chips_per_actor)

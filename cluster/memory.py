@@ -1,0 +1,76 @@
+"""A chip's memory tiers: what is placed where, and refusal of what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from attrs import define, field
+
+from configs.errors import CapacityError, ConfigError
+from configs.spec import ChipSpec
+from configs.units import format_size
+
+
+class Placed(NamedTuple):
+    """A tensor in memory; the part of its name before the first dot of `role` says what it is for."""
+
+    name: str
+    tier: int
+    size_bytes: int
+    role: str
+
+
+@define
+class Memory:
+    """The tensors placed on one chip."""
+
+    chip: ChipSpec
+    owner: str
+    placed: list[Placed] = field(factory=list)
+
+    def place(self, name: str, size_bytes: int, tier: str | None, role: str) -> int:
+        """Place a tensor and return its tier; the farthest by default. Raises CapacityError if the tier is full."""
+        index = len(self.chip.memory) - 1 if tier is None else self._index(tier)
+        self.placed.append(Placed(name, index, size_bytes, role))
+        if self.used_bytes(index) > self.chip.memory[index].capacity_bytes:
+            raise CapacityError((self.explain(index),))
+        return index
+
+    def used_bytes(self, tier: int) -> int:
+        """Return the bytes in use in a tier."""
+        return sum(p.size_bytes for p in self.placed if p.tier == tier)
+
+    def by_role(self) -> Mapping[str, int]:
+        """Return the bytes in use by role, over all tiers."""
+        sizes: dict[str, int] = {}
+        for p in self.placed:
+            sizes[p.role] = sizes.get(p.role, 0) + p.size_bytes
+        return sizes
+
+    def explain(self, tier: int) -> str:
+        """Say what takes the room in a tier, the largest tensors first."""
+        memory = self.chip.memory[tier]
+        tensors = sorted((p for p in self.placed if p.tier == tier), key=lambda p: -p.size_bytes)
+        most = ", ".join(f"{p.name} {format_size(p.size_bytes)}" for p in tensors[:5])
+        return (
+            f"{self.owner} ({self.chip.name}): {len(tensors)} tensors need {format_size(self.used_bytes(tier))}, "
+            f"{memory.name} holds {format_size(memory.capacity_bytes)}; the largest: {most}; use more chips (tp, pp), "
+            "a narrower dtype, a smaller batch or a shorter sequence"
+        )
+
+    def _index(self, tier: str) -> int:
+        names = [m.name for m in self.chip.memory]
+        if tier not in names:
+            raise ConfigError((f"chip {self.chip.name}: no memory tier {tier!r}; accepted: {', '.join(names)}",))
+        return names.index(tier)
+
+
+def check_fits(chip: ChipSpec, owner: str, tensors: Iterable[tuple[str, int, str]]) -> Memory:
+    """Return the memory with all (name, size_bytes, role) placed; raise CapacityError that accounts for all of them."""
+    memory = Memory(chip, owner)
+    farthest = len(chip.memory) - 1
+    memory.placed += [Placed(name, farthest, size, role) for name, size, role in tensors]
+    if memory.used_bytes(farthest) > chip.memory[farthest].capacity_bytes:
+        raise CapacityError((memory.explain(farthest),))
+    return memory

@@ -1,0 +1,99 @@
+"""What a chip's program did, as a list of small numbers: the border between the data plane and the time plane.
+
+Every operation leaves one record. Equal records share one number (an index into a `RecordTable`), so the trace of a
+chip is an array of integers, cheap to keep, to send and to compare.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from attrs import define, field, frozen
+from numpy.typing import NDArray
+
+
+class Compute(NamedTuple):
+    """A kernel ran for `duration_ps`, bound by the matrix unit and vectors, or by memory."""
+
+    name: str
+    duration_ps: int
+    bound: Literal["compute", "memory"]
+
+
+class Collective(NamedTuple):
+    """The chips `ranks` took part in a collective on `n_elements` elements a rank (its input) of `itemsize` bytes."""
+
+    op: str
+    algorithm: str
+    ranks: tuple[int, ...]
+    root: int
+    n_elements: int
+    itemsize: int
+
+
+class Send(NamedTuple):
+    """The chip sent a message to `dst`."""
+
+    dst: int
+    tag: str
+    size_bytes: int
+
+
+class Receive(NamedTuple):
+    """The chip waited for the next message of `src` under this tag."""
+
+    src: int
+    tag: str
+
+
+class Mark(NamedTuple):
+    """The program handed a value to the driver at this moment; takes no time."""
+
+    name: str
+    index: int
+
+
+Record = Compute | Collective | Send | Receive | Mark
+KINDS: tuple[type[Record], ...] = (Compute, Collective, Send, Receive, Mark)
+
+
+@define
+class RecordTable:
+    """Numbers for records, in the order of their first appearance."""
+
+    records: list[Record] = field(factory=list)
+    _numbers: dict[Record, int] = field(factory=dict, repr=False)
+
+    def number(self, record: Record) -> int:
+        """Return the record's number; equal records of different kinds do not meet, as their fields differ."""
+        found = self._numbers.get(record)
+        if found is None:
+            found = self._numbers[record] = len(self.records)
+            self.records.append(record)
+        return found
+
+
+@frozen(eq=False)
+class Trace:
+    """What one chip did, in order: numbers of records in a table."""
+
+    rank: int
+    numbers: NDArray[np.int32]
+
+
+def merge(parts: list[tuple[list[Record], list[Trace]]]) -> tuple[list[Record], list[Trace]]:
+    """Return one table and the traces in the order of the ranks, from the tables and traces of several hosts.
+
+    The numbering depends on the chips' programs alone, not on which host ran which chip.
+    """
+    tagged = sorted(((t.rank, t.numbers, records) for records, traces in parts for t in traces), key=lambda x: x[0])
+    table = RecordTable()
+    traces = []
+    for rank, numbers, records in tagged:
+        used, places = np.unique(numbers, return_index=True)
+        mapping = np.zeros(len(records), np.int32)
+        for number in used[np.argsort(places)]:
+            mapping[number] = table.number(records[number])
+        traces.append(Trace(rank, mapping[numbers]))
+    return table.records, traces

@@ -1,0 +1,193 @@
+"""Turn the chips' traces into one graph of timed tasks.
+
+A chip's operations follow one another. A kernel is one task; a send is a transfer that the chip waits for; a receive
+waits for its message; a collective is an entry and an exit of every member, with its schedule's tasks between them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from attrs import define, field, frozen
+from numpy.typing import NDArray
+
+from cluster.records import KINDS, Collective, Compute, Receive, Record, Send, Trace
+from cluster.timeline.expand import RouteTable, Template, expand
+from cluster.timeline.tasks import TaskGraph
+from collectives import ALGORITHMS, GroupView
+from configs.errors import ProgramError
+from configs.spec import SystemSpec
+from topology import Topology
+
+COMPUTE, COLLECTIVE, SEND, RECEIVE, MARK = range(len(KINDS))
+
+
+@frozen(eq=False)
+class Operations:
+    """All operations of all chips, chip after chip, each in program order."""
+
+    chip: NDArray[np.int32]
+    number: NDArray[np.int32]
+    kind: NDArray[np.int8]
+    first_task: NDArray[np.int64]
+    last_task: NDArray[np.int64]
+
+    @property
+    def follows(self) -> NDArray[np.bool_]:
+        """Whether an operation comes after another one of the same chip."""
+        return np.concatenate([np.zeros(min(1, len(self.chip)), np.bool_), self.chip[1:] == self.chip[:-1]])
+
+
+@frozen(eq=False)
+class Built:
+    """The task graph, where the operations are in it, and whom each task keeps busy with communication."""
+
+    graph: TaskGraph
+    operations: Operations
+    owner: NDArray[np.int32]
+    peer: NDArray[np.int32]
+
+
+@define(eq=False)
+class _Tasks:
+    """Tasks and edges collected so far, in pieces."""
+
+    n: int = 0
+    delay_ps: list[NDArray[np.int64]] = field(factory=list)
+    size_bytes: list[NDArray[np.float64]] = field(factory=list)
+    route: list[NDArray[np.int32]] = field(factory=list)
+    owner: list[NDArray[np.int32]] = field(factory=list)
+    peer: list[NDArray[np.int32]] = field(factory=list)
+    edges: list[NDArray[np.int64]] = field(factory=list)
+
+    def add(self, template: Template, copies: int) -> NDArray[np.int64]:
+        """Add copies of the template's tasks and inner edges; return the number of each copy's first task."""
+        n = len(template.delay_ps)
+        base = self.n + n * np.arange(copies, dtype=np.int64)
+        for pieces, values in (
+            (self.delay_ps, template.delay_ps), (self.size_bytes, template.size_bytes), (self.route, template.route),
+            (self.owner, template.owner), (self.peer, template.peer),
+        ):  # fmt: skip
+            pieces.append(np.tile(values, copies))  # type: ignore[attr-defined]
+        self.edges.append((template.edges[None, :, :] + base[:, None, None]).reshape(-1, 2))
+        self.n += n * copies
+        return base
+
+
+def build(system: SystemSpec, topology: Topology, records: Sequence[Record], traces: Sequence[Trace]) -> Built:
+    """Return the task graph of a run; raise ProgramError where the chips' programs do not fit together."""
+    operations = _operations(records, traces)
+    routes = RouteTable(topology)
+    tasks = _Tasks()
+    _add_operations(tasks, operations, records, routes, system)
+    _join_messages(tasks, operations, records)
+    _add_collectives(tasks, operations, records, routes, system)
+    edges = np.concatenate(tasks.edges)
+    start, links, weights = routes.arrays()
+    graph = TaskGraph(
+        np.concatenate(tasks.delay_ps), np.concatenate(tasks.size_bytes), np.concatenate(tasks.route),
+        edges[:, 0], edges[:, 1], start, links, weights,
+    )  # fmt: skip
+    return Built(graph, operations, np.concatenate(tasks.owner), np.concatenate(tasks.peer))
+
+
+def _operations(records: Sequence[Record], traces: Sequence[Trace]) -> Operations:
+    kind_of = np.array([KINDS.index(type(r)) for r in records], np.int8)
+    number = np.concatenate([np.zeros(0, np.int32), *(t.numbers for t in traces)])
+    chip = np.repeat(np.array([t.rank for t in traces], np.int32), [len(t.numbers) for t in traces])
+    kind = kind_of[number] if len(number) else np.zeros(0, np.int8)
+    n_tasks = np.where(kind == COLLECTIVE, 2, 1)
+    last = np.cumsum(n_tasks) - 1
+    return Operations(chip, number, kind, last - n_tasks + 1, last)
+
+
+def _add_operations(
+    tasks: _Tasks, ops: Operations, records: Sequence[Record], routes: RouteTable, system: SystemSpec
+) -> None:
+    """Add one task for every operation (two for a collective), chained chip by chip."""
+    n = int(ops.last_task[-1]) + 1 if len(ops.last_task) else 0
+    durations = np.array([r.duration_ps if isinstance(r, Compute) else 0 for r in records], np.int64)
+    delay_ps, size_bytes, route = np.zeros(n, np.int64), np.zeros(n), np.full(n, -1, np.int32)
+    delay_ps[ops.first_task] = durations[ops.number] if n else 0
+    delay_ps[ops.first_task[ops.kind == COLLECTIVE]] = system.communication.launch_ps
+    owner, peer = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
+    communicates = np.isin(ops.kind, (COLLECTIVE, SEND, RECEIVE))
+    owner[ops.first_task[communicates]] = ops.chip[communicates]
+    for i in np.flatnonzero(ops.kind == SEND):
+        record, task = records[ops.number[i]], ops.first_task[i]
+        assert isinstance(record, Send)
+        route[task] = routes.number(int(ops.chip[i]), record.dst)
+        delay_ps[task] = system.communication.launch_ps + routes.latency_ps[route[task]]
+        size_bytes[task], peer[task] = record.size_bytes, record.dst
+    follows = np.flatnonzero(ops.follows)
+    chain = np.stack([ops.last_task[follows - 1], ops.first_task[follows]], axis=1)
+    inside = np.flatnonzero(ops.first_task != ops.last_task)
+    alone = np.stack([ops.first_task[inside], ops.last_task[inside]], axis=1)
+    tasks.n = n
+    tasks.delay_ps, tasks.size_bytes, tasks.route = [delay_ps], [size_bytes], [route]
+    tasks.owner, tasks.peer, tasks.edges = [owner], [peer], [chain, alone]
+
+
+def _join_messages(tasks: _Tasks, ops: Operations, records: Sequence[Record]) -> None:
+    """Let every receive wait for its message: the k-th receive of (source, tag) for the k-th send."""
+    sent: dict[tuple[int, int, str], list[int]] = defaultdict(list)
+    received: dict[tuple[int, int, str], list[int]] = defaultdict(list)
+    for i in np.flatnonzero(np.isin(ops.kind, (SEND, RECEIVE))):
+        record, chip, task = records[ops.number[i]], int(ops.chip[i]), int(ops.first_task[i])
+        if isinstance(record, Send):
+            sent[chip, record.dst, record.tag].append(task)
+        elif isinstance(record, Receive):
+            received[record.src, chip, record.tag].append(task)
+    pairs: list[tuple[int, int]] = []
+    for key in sorted(sent.keys() | received.keys()):
+        src, dst, tag = key
+        if len(sent[key]) != len(received[key]):
+            raise ProgramError(
+                f"chip {src} sends {len(sent[key])} messages {tag!r} to chip {dst}, which receives {len(received[key])}"
+            )
+        pairs += zip(sent[key], received[key], strict=True)
+    tasks.edges.append(np.array(pairs, np.int64).reshape(-1, 2))
+
+
+def _add_collectives(
+    tasks: _Tasks, ops: Operations, records: Sequence[Record], routes: RouteTable, system: SystemSpec
+) -> None:
+    """Add the tasks of every collective; the k-th call of a group is the same call on all its members."""
+    for ranks, members in _calls(ops, records):
+        for number in np.unique(ops.number[members]):
+            record = records[number]
+            assert isinstance(record, Collective)
+            schedule = ALGORITHMS[record.op][record.algorithm](GroupView(routes.topology, ranks), record.root)
+            template = expand(record, schedule, routes, system.communication)
+            chosen = members[ops.number[members[:, 0]] == number]
+            base = tasks.add(template, len(chosen))
+            entry, leave = ops.first_task[chosen], ops.last_task[chosen]
+            for place, task in template.entries:
+                tasks.edges.append(np.stack([entry[:, place], base + task], axis=1))
+            for task, place in template.exits:
+                tasks.edges.append(np.stack([base + task, leave[:, place]], axis=1))
+
+
+def _calls(ops: Operations, records: Sequence[Record]) -> Iterable[tuple[tuple[int, ...], NDArray[np.int64]]]:
+    """Yield every group with its calls: an operation's index for every (call, member)."""
+    groups = {r.ranks: i for i, r in reversed(list(enumerate(records))) if isinstance(r, Collective)}
+    group_of = np.array([groups[r.ranks] if isinstance(r, Collective) else -1 for r in records], np.int32)
+    group = group_of[ops.number] if len(ops.number) else np.zeros(0, np.int32)
+    for ranks, g in sorted(groups.items(), key=lambda item: item[1]):
+        where = np.flatnonzero(group == g)
+        columns = [where[ops.chip[where] == rank] for rank in ranks]
+        if len({len(c) for c in columns}) > 1:
+            counts = ", ".join(f"chip {r}: {len(c)}" for r, c in zip(ranks, columns, strict=True))
+            raise ProgramError(f"the members of group {ranks} make different numbers of calls: {counts}")
+        members = np.stack(columns, axis=1)
+        numbers = ops.number[members]
+        odd = np.argwhere(numbers != numbers[:, :1])
+        if len(odd):
+            call, place = odd[0]
+            raise ProgramError(
+                f"call {call} of group {ranks}: chip {ranks[0]} calls {records[numbers[call, 0]]}, "
+                f"chip {ranks[place]} calls {records[numbers[call, place]]}"
+            )
+        yield ranks, members

@@ -1,0 +1,39 @@
+"""The graph of timed tasks that the engine plays, as flat arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+
+@frozen(eq=False)
+class TaskGraph:
+    """Tasks, what they wait for, and the routes of those that are transfers.
+
+    Task i starts when the tasks before it have ended, takes `delay_ps[i]` and then, if `route[i]` ≥ 0, sends
+    `size_bytes[i]` over the route; it ends when they have passed. Edges run from `edge_from` to `edge_to`. Route r uses
+    the links `route_links[route_start[r]:route_start[r + 1]]`, each for `route_weights` times the transfer's bytes.
+    """
+
+    delay_ps: NDArray[np.int64]
+    size_bytes: NDArray[np.float64]
+    route: NDArray[np.int32]
+    edge_from: NDArray[np.int64]
+    edge_to: NDArray[np.int64]
+    route_start: NDArray[np.int64]
+    route_links: NDArray[np.int32]
+    route_weights: NDArray[np.float64]
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.delay_ps)
+
+    def successors(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+        """Return (start, list, number of predecessors): the tasks after task i are list[start[i]:start[i + 1]]."""
+        order = np.argsort(self.edge_from, kind="stable")
+        start = np.zeros(self.n_tasks + 1, np.int64)
+        np.cumsum(np.bincount(self.edge_from, minlength=self.n_tasks), out=start[1:])
+        n_before = np.bincount(self.edge_to, minlength=self.n_tasks).astype(np.int32)
+        return start, self.edge_to[order], n_before

@@ -1,0 +1,171 @@
+"""When everything happened: the result of the time plane."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from cluster.records import Collective, Compute, Mark, Receive, Record, Send, Trace
+from cluster.timeline.build import MARK, Built, build
+from cluster.timeline.engine import play
+from cluster.timeline.intervals import union_length
+from configs.spec import Contention, SystemSpec
+from topology import Topology
+
+
+class Event(NamedTuple):
+    """An operation of a chip, and when it ran."""
+
+    chip: int
+    operation: str
+    start_ps: int
+    end_ps: int
+
+
+class LinkUse(NamedTuple):
+    """A directed link and the fraction of its capacity that was used over the whole run."""
+
+    name: str
+    utilisation: float
+
+
+class Breakdown(NamedTuple):
+    """Where the time went, as means over the chips in use; compute + memory + exposed + idle = total.
+
+    compute_s: kernels bound by arithmetic.  memory_s: kernels bound by memory bandwidth.
+    communication_s: some transfer from or to the chip, or the chip's own communication overhead, was under way.
+    exposed_communication_s: the part of it during which no kernel ran.
+    idle_s: neither a kernel nor communication: waiting for other chips.
+    """
+
+    compute_s: float
+    memory_s: float
+    communication_s: float
+    exposed_communication_s: float
+    idle_s: float
+
+
+@frozen(eq=False)
+class Timeline:
+    """All operations of all chips with start and end, chip after chip, each in program order (marks left out)."""
+
+    chip: NDArray[np.int32]
+    name: NDArray[np.int32]
+    start_ps: NDArray[np.int64]
+    end_ps: NDArray[np.int64]
+    names: tuple[str, ...]
+    marks: tuple[Event, ...]
+    mark_index: tuple[int, ...]
+    total_ps: int
+    breakdown: Breakdown
+    links: tuple[LinkUse, ...]
+
+    def events(self) -> list[Event]:
+        """Return every operation in the order (start, chip, sequence)."""
+        order = np.lexsort((np.arange(len(self.chip)), self.chip, self.start_ps))
+        columns = (a[order].tolist() for a in (self.chip, self.name, self.start_ps, self.end_ps))
+        return [Event(c, self.names[n], s, e) for c, n, s, e in zip(*columns, strict=True)]
+
+    def sha256(self) -> str:
+        """Return a digest of every event (chip, operation, start, end) in the order of `events`."""
+        order = np.lexsort((np.arange(len(self.chip)), self.chip, self.start_ps))
+        names = sorted(set(self.names))
+        rank_of = np.array([names.index(n) for n in self.names], np.int64)
+        table = np.stack([self.chip, rank_of[self.name], self.start_ps, self.end_ps], axis=1).astype("<i8")
+        return hashlib.sha256(json.dumps(names).encode() + table[order].tobytes()).hexdigest()
+
+    def busiest_links(self, n: int) -> tuple[LinkUse, ...]:
+        """Return the n most used links, by name where equal."""
+        return tuple(sorted(self.links, key=lambda link: (-link.utilisation, link.name))[:n])
+
+
+def time_run(
+    system: SystemSpec, topology: Topology, contention: Contention, records: Sequence[Record], traces: Sequence[Trace]
+) -> Timeline:
+    """Work out when every operation of a run starts and ends; raise ProgramError where programs do not fit together."""
+    built = build(system, topology, records, traces)
+    capacity = topology.link_bandwidth_bytes_per_s * system.communication.link_efficiency
+    played = play(built.graph, capacity, share=contention == "fluid")
+    ops = built.operations
+    end_ps = played.end_ps[ops.last_task] if len(ops.last_task) else np.zeros(0, np.int64)
+    before = np.concatenate([[0], end_ps[:-1]]).astype(np.int64)[: len(end_ps)]
+    start_ps = np.where(ops.follows, before, 0)
+    total_ps = int(played.end_ps.max(initial=0))
+    names, name_of = _names(records)
+    timed = ops.kind != MARK
+    marks = [_mark(records, ops.number[i], ops.chip[i], end_ps[i]) for i in np.flatnonzero(~timed)]
+    return Timeline(
+        ops.chip[timed], name_of[ops.number[timed]], start_ps[timed], end_ps[timed], names,
+        tuple(event for event, _ in marks), tuple(index for _, index in marks), total_ps,
+        _breakdown(built, records, start_ps, end_ps, played.start_ps, played.end_ps, [t.rank for t in traces]),
+        _link_use(topology, played.link_bytes, capacity, total_ps),
+    )  # fmt: skip
+
+
+def _names(records: Sequence[Record]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Return the operations' names, and the name's place for every record."""
+    named = [_name(r) for r in records]
+    names = tuple(dict.fromkeys(named))
+    place = {name: i for i, name in enumerate(names)}
+    return names, np.array([place[name] for name in named], np.int32)
+
+
+def _name(record: Record) -> str:
+    match record:
+        case Compute(name=name) | Mark(name=name):
+            return name
+        case Collective(op=op):
+            return op
+        case Send(tag=tag):
+            return f"send {tag}".strip()
+        case Receive(tag=tag):
+            return f"recv {tag}".strip()
+
+
+def _mark(records: Sequence[Record], number: int, chip: int, end_ps: int) -> tuple[Event, int]:
+    record = records[number]
+    assert isinstance(record, Mark)
+    return Event(int(chip), record.name, int(end_ps), int(end_ps)), record.index
+
+
+def _breakdown(
+    built: Built, records: Sequence[Record], start_ps: NDArray[np.int64], end_ps: NDArray[np.int64],
+    task_start_ps: NDArray[np.int64], task_end_ps: NDArray[np.int64], ranks: Sequence[int],
+) -> Breakdown:  # fmt: skip
+    ops, n = built.operations, max(ranks, default=-1) + 1
+    bound = np.array([r.bound if isinstance(r, Compute) else "" for r in records])
+    bound = bound[ops.number] if len(ops.number) else np.zeros(0, "<U7")
+    spent = end_ps - start_ps
+    compute, memory = (np.bincount(ops.chip[bound == b], spent[bound == b], n) for b in ("compute", "memory"))
+    chips = np.concatenate([built.owner, built.peer])
+    busy = chips >= 0
+    starts, ends = np.tile(task_start_ps, 2)[busy], np.tile(task_end_ps, 2)[busy]
+    kernel = bound != ""
+    communication = union_length(chips[busy], starts, ends, n)
+    either = union_length(
+        np.concatenate([chips[busy], ops.chip[kernel]]),
+        np.concatenate([starts, start_ps[kernel]]),
+        np.concatenate([ends, end_ps[kernel]]),
+        n,
+    )
+    exposed = either - compute - memory
+    idle = int(task_end_ps.max(initial=0)) - either
+    used = np.array(ranks, np.int64)
+    means: Mapping[str, float] = {
+        name: float(values[used].mean()) * 1e-12 if len(used) else 0.0
+        for name, values in zip(Breakdown._fields, (compute, memory, communication, exposed, idle), strict=True)
+    }
+    return Breakdown(**means)
+
+
+def _link_use(
+    topology: Topology, link_bytes: NDArray[np.float64], capacity: NDArray[np.float64], total_ps: int
+) -> tuple[LinkUse, ...]:
+    use = link_bytes / (capacity * max(total_ps, 1) * 1e-12)
+    return tuple(LinkUse(topology.link_name(int(i)), float(use[i])) for i in np.flatnonzero(link_bytes))

@@ -1,0 +1,27 @@
+"""Direct algorithms: every rank sends to every other one at once, in a single step.
+
+On an idle switch of per-rank bandwidth B and route latency α, with part size m: α + (n-1) m/B.
+Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH",
+IJHPCA 19 (2005), section 3.3 (the "isend-irecv" all-to-all).
+"""
+
+from __future__ import annotations
+
+from collectives.group import GroupView
+from collectives.schedule import Schedule, Transfer
+
+
+def all_gather(group: GroupView, root: int = 0) -> Schedule:
+    """Return the all-gather in which every rank sends its part to all others."""
+    del root
+    n = len(group)
+    pairs = ((i, j) for i in range(n) for j in range(n) if i != j)
+    return Schedule("all_gather", "direct", n, n, tuple(Transfer(0, i, j, (i,)) for i, j in pairs))
+
+
+def all_to_all(group: GroupView, root: int = 0) -> Schedule:
+    """Return the all-to-all in which every rank sends every other one its part; chunk i·n+j goes from i to j."""
+    del root
+    n = len(group)
+    pairs = ((i, j) for i in range(n) for j in range(n) if i != j)
+    return Schedule("all_to_all", "direct", n, n * n, tuple(Transfer(0, i, j, (i * n + j,)) for i, j in pairs))

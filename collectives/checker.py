@@ -1,0 +1,86 @@
+"""Prove that a schedule does what its operation promises, on symbolic chunks.
+
+A chunk on a rank is the set of ranks whose data it contains (a bit mask). The proof is complete: it looks at every
+rank, chunk and step, not at sampled values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from collectives.operations import OPERATIONS
+from collectives.schedule import Schedule, Transfer
+
+
+class ScheduleError(ValueError):
+    """A schedule breaks a rule of its operation; the message names the transfer, or the rank and chunk."""
+
+
+def check(schedule: Schedule, root: int = 0) -> None:
+    """Raise ScheduleError unless every rank ends with exactly the chunks that the operation promises.
+
+    Also refused: sending a chunk that the rank does not hold, adding the same rank's data twice, adding to nothing,
+    and two writes to one chunk of one rank in the same step unless all of them add.
+    """
+    operation = OPERATIONS[schedule.op]
+    n, k = schedule.n_ranks, schedule.n_chunks
+    if k % operation.n_parts(n):
+        raise ScheduleError(f"{schedule.algorithm}: {k} chunks are not a multiple of {operation.n_parts(n)} parts")
+    held = [
+        {c: 1 << r for c in range(k) if operation.starts(n, k, root, r, c)}
+        for r in range(n)
+    ]
+    for _, transfers in groupby(schedule.transfers, key=lambda t: t.step):
+        _advance(schedule.algorithm, held, list(transfers))
+    for message in _missing(schedule, root, held):
+        raise ScheduleError(message)
+
+
+def _advance(algorithm: str, held: list[dict[int, int]], transfers: list[Transfer]) -> None:
+    """Apply one step: all sends read the state before it."""
+    messages = []
+    for t in transfers:
+        absent = [c for c in t.chunks if c not in held[t.src]]
+        if absent:
+            raise ScheduleError(f"{algorithm}: {t}: rank {t.src} does not hold chunk {absent[0]}")
+        messages.append([held[t.src][c] for c in t.chunks])
+    written: dict[tuple[int, int], bool] = {}
+    for t, masks in zip(transfers, messages, strict=True):
+        for chunk, mask in zip(t.chunks, masks, strict=True):
+            if (t.dst, chunk) in written and not (t.reduce and written[t.dst, chunk]):
+                raise ScheduleError(f"{algorithm}: {t}: chunk {chunk} of rank {t.dst} is written twice in a step")
+            written[t.dst, chunk] = t.reduce
+            held[t.dst][chunk] = _merged(algorithm, t, chunk, held[t.dst].get(chunk), mask)
+
+
+def _merged(algorithm: str, t: Transfer, chunk: int, own: int | None, mask: int) -> int:
+    """Return the set of ranks in the chunk after the transfer."""
+    if not t.reduce:
+        return mask
+    if own is None:
+        raise ScheduleError(f"{algorithm}: {t}: rank {t.dst} has no chunk {chunk} to add to")
+    if own & mask:
+        raise ScheduleError(f"{algorithm}: {t}: chunk {chunk} of rank {t.dst} would hold a rank's data twice")
+    return own | mask
+
+
+def _missing(schedule: Schedule, root: int, held: list[dict[int, int]]) -> Iterator[str]:
+    """Yield what the final state lacks."""
+    operation = OPERATIONS[schedule.op]
+    n, k = schedule.n_ranks, schedule.n_chunks
+    for rank in range(n):
+        for chunk in range(k):
+            if not operation.ends(n, k, root, rank, chunk):
+                continue
+            origins = [r for r in range(n) if operation.starts(n, k, root, r, chunk)]
+            wanted = sum(1 << r for r in origins)
+            if held[rank].get(chunk, 0) != wanted:
+                yield (
+                    f"{schedule.algorithm}: rank {rank} ends with chunk {chunk} holding the data of "
+                    f"{_ranks(held[rank].get(chunk, 0))}, not of {_ranks(wanted)}"
+                )
+
+
+def _ranks(mask: int) -> list[int]:
+    return [r for r in range(mask.bit_length()) if mask >> r & 1]

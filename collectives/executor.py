@@ -1,0 +1,68 @@
+"""Run one rank's part of a schedule on real buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from collectives.operations import OPERATIONS, chunk_sizes, cut
+from collectives.schedule import Schedule
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Port(Protocol):
+    """A rank's connection to the other ranks of its group; messages between two ranks keep their order."""
+
+    def post(self, dst: int, chunks: list[NDArray[Any]]) -> None:
+        """Send chunks to a rank without waiting; the arrays must not change afterwards."""
+
+    async def take(self, src: int) -> list[NDArray[Any]]:
+        """Return the next message from a rank."""
+
+
+async def execute(schedule: Schedule, rank: int, chunks: list[NDArray[Any] | None], port: Port) -> None:
+    """Carry out the rank's steps; `chunks[c]` is what the rank holds of chunk c and is replaced as it changes.
+
+    Sums are taken in the order of the schedule, own value first, so the result does not depend on arrival.
+    """
+    for step in schedule.plans[rank]:
+        for dst, ids in step.sends:
+            port.post(dst, [_held(chunks, c) for c in ids])
+        for src, ids, reduce in step.receives:
+            for c, values in zip(ids, await port.take(src), strict=True):
+                chunks[c] = _held(chunks, c) + values if reduce else values
+
+
+def _held(chunks: Sequence[NDArray[Any] | None], chunk: int) -> NDArray[Any]:
+    values = chunks[chunk]
+    assert values is not None, "the checker proves that only held chunks are sent"
+    return values
+
+
+def split(schedule: Schedule, rank: int, root: int, x: NDArray[Any]) -> list[NDArray[Any] | None]:
+    """Return the chunks that a rank starts with, from its flat input (see `collectives.operations`)."""
+    operation, n, k = OPERATIONS[schedule.op], schedule.n_ranks, schedule.n_chunks
+    mine = [c for c in range(k) if operation.starts(n, k, root, rank, c)]
+    chunks: list[NDArray[Any] | None] = [None] * k
+    if not mine:
+        return chunks
+    sizes = chunk_sizes(input_parts(schedule.op, n, x.size), len(mine))
+    ends = np.cumsum(sizes)
+    for c, size, end in zip(mine, sizes, ends, strict=True):
+        chunks[c] = x[end - size : end]
+    return chunks
+
+
+def input_parts(op: str, n_ranks: int, n_elements: int) -> list[int]:
+    """Return the sizes of the parts that a rank's input of `n_elements` falls into."""
+    if op in {"all_gather", "broadcast", "all_reduce"}:
+        return [n_elements]
+    return cut(n_elements, n_ranks)
+
+
+def join(schedule: Schedule, rank: int, root: int, chunks: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
+    """Return the rank's flat output: a new array of the chunks it ends with, in order."""
+    operation, n, k = OPERATIONS[schedule.op], schedule.n_ranks, schedule.n_chunks
+    return np.concatenate([_held(chunks, c) for c in range(k) if operation.ends(n, k, root, rank, c)])
