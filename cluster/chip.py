@@ -24,7 +24,7 @@ from configs.spec import Numerics, SystemSpec
 from topology import Topology
 from workloads.array import Array, ShapeArray
 from workloads.chip import Group, Tensor
-from workloads.dtypes import round_values
+from workloads.rounding import round_to
 
 Emit = Callable[[int, str, Any, int], None]
 """(rank, name, value, index): hands a value to the driver."""
@@ -107,7 +107,7 @@ class SimChip:
         """Put a tensor into memory."""
         size_bytes = DTYPES[dtype].size_bytes(math.prod(shape))
         index = self.memory.place(name, size_bytes, tier, role)
-        rounded = round_values(values, dtype) if values is not None else None
+        rounded = round_to(dtype, values) if values is not None else None
         return Tensor(name, tuple(shape), dtype, index, size_bytes, rounded)
 
     def apply(self, kernel: Any, *operands: Any, **params: Any) -> Array:

@@ -17,8 +17,6 @@ class ChipmeshError(Exception):
     """Root of all errors that chipmesh raises on purpose."""
 
 
-
-
 class ConfigError(ChipmeshError):
     """The input is wrong; `problems` holds every problem found, in the order of the input."""
 

@@ -2,14 +2,19 @@
 
 Plain numbers, the unit in the name. Where a figure comes from is kept beside it in `provenance`, keyed by the
 figure's path in the file (``peak.bf16``, ``memory[1].bandwidth``).
+
+Files write an attribute without its unit: `kernel_launch_ps` is the key ``kernel_launch`` (`configs.fields`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003 - the loader reads the annotations
 from typing import Any, Literal, Protocol
 
 from attrs import field, frozen
+
+from configs.dtypes import COMPUTE_DTYPES, DTYPES, RATED_DTYPES
+from configs.fields import above, at_least, keys_of, one_of
 
 Confidence = Literal["vendor", "measured", "secondary", "estimate"]
 Numerics = Literal["real", "shapes"]
@@ -29,19 +34,19 @@ class MemoryTier:
     """One level of a chip's memory; an unknown bandwidth is None and its traffic is not charged."""
 
     name: str
-    capacity_bytes: int
+    capacity_bytes: int = field(metadata=above(0))
     bandwidth_bytes_per_s: float | None = None
-    efficiency: float = 1.0
+    efficiency: float = field(default=1.0, metadata=above(0, 1))
 
 
 @frozen
 class ChipSpec:
-    """A chip: dense peak FLOPS per dtype, matrix tile (m, k, n), memory tiers from the nearest to the farthest."""
+    """A chip: dense peak FLOPS per dtype, matrix tile (m, k, n), memory tiers, the nearest first."""
 
     name: str
-    peak_flops: Mapping[str, float]
+    peak_flops: Mapping[str, float] = field(metadata=keys_of(RATED_DTYPES))
     memory: tuple[MemoryTier, ...]
-    matrix_tile: tuple[int, int, int] = (1, 1, 1)
+    matrix_tile: tuple[int, int, int] = field(default=(1, 1, 1), metadata=at_least(1))
     kernel_launch_ps: int = 0
     power_w: float | None = None
     vendor: str = ""
@@ -54,7 +59,7 @@ class LinkSpec:
 
     bandwidth_bytes_per_s: float
     latency_ps: int
-    count: int = 1
+    count: int = field(default=1, metadata=at_least(1))
 
 
 @frozen
@@ -76,7 +81,7 @@ class CommunicationSpec:
 
     launch_ps: int = 0
     step_ps: int = 0
-    link_efficiency: float = 1.0
+    link_efficiency: float = field(default=1.0, metadata=above(0, 1))
 
 
 class TopologySpec(Protocol):
@@ -101,7 +106,7 @@ class SystemSpec:
 
 @frozen
 class WeightsSpec:
-    """Where a model's weights are: a file, or a file inside an installed package (located, never imported)."""
+    """Where a model's weights are: a file, or a file in an installed package (located, never imported)."""
 
     path: str | None = None
     package: str | None = None
@@ -111,7 +116,7 @@ class WeightsSpec:
 
 @frozen
 class ModelSpec:
-    """A model: its family, the family's own frozen shape (e.g. `workloads.models.llama.LlamaShape`), its weights."""
+    """A model: its family, the family's own frozen shape (a class of workloads/models), its weights."""
 
     name: str
     family: str
@@ -124,11 +129,11 @@ class ModelSpec:
 class ParallelSpec:
     """Degrees of parallelism; their product is the number of chips in use."""
 
-    tp: int = 1
-    pp: int = 1
-    dp: int = 1
-    ep: int = 1
-    cp: int = 1
+    tp: int = field(default=1, metadata=at_least(1))
+    pp: int = field(default=1, metadata=at_least(1))
+    dp: int = field(default=1, metadata=at_least(1))
+    ep: int = field(default=1, metadata=at_least(1))
+    cp: int = field(default=1, metadata=at_least(1))
 
     @property
     def n_ranks(self) -> int:
@@ -140,21 +145,24 @@ class ParallelSpec:
 class DtypeSpec:
     """Number formats of the weights, the KV cache and the activations."""
 
-    weights: str = "bf16"
-    kv: str = "bf16"
-    activations: str = "bf16"
+    weights: str = field(default="bf16", metadata=one_of(DTYPES))
+    kv: str = field(default="bf16", metadata=one_of(DTYPES))
+    activations: str = field(default="bf16", metadata=one_of(COMPUTE_DTYPES))
 
 
 @frozen
 class WorkloadSpec:
-    """What is asked of the model: exactly one of prompt, prompt_ids and prompt_tokens (a seeded random prompt)."""
+    """What is asked of the model: one of prompt, prompt_ids and prompt_tokens (a seeded random prompt).
+
+    A loaded `prompt_ids` has one row per sequence of the batch.
+    """
 
     kind: Literal["decode"] = "decode"
-    batch: int = 1
-    new_tokens: int = 32
+    batch: int = field(default=1, metadata=at_least(1))
+    new_tokens: int = field(default=32, metadata=at_least(1))
     prompt: str | None = None
-    prompt_ids: tuple[tuple[int, ...], ...] | None = None
-    prompt_tokens: int | None = None
+    prompt_ids: tuple[tuple[int, ...], ...] | None = field(default=None, metadata=at_least(0))
+    prompt_tokens: int | None = field(default=None, metadata=at_least(1))
     chat: bool = False
 
 
@@ -171,5 +179,5 @@ class ExperimentSpec:
     dtype: DtypeSpec = DtypeSpec()
     collectives: Mapping[str, str] = field(factory=dict)
     contention: Contention = "fluid"
-    seed: int = 0
+    seed: int = field(default=0, metadata=at_least(0))
     description: str = ""

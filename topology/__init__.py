@@ -1,0 +1,43 @@
+"""What connects the chips: nodes, links and routes.
+
+`topology.networkx_io` is not imported here: it is slow to import, and every worker imports this.
+"""
+
+from configs.spec import TopologySpec
+from topology.graph import Edges, Route, Router, Topology
+from topology.kinds.fully_connected import FullyConnected
+from topology.kinds.line import Line
+from topology.kinds.mesh import Mesh
+from topology.kinds.ring import Ring
+from topology.kinds.switch import Switch
+from topology.kinds.torus import Torus
+from topology.metrics import bisection_bytes_per_s, degree, diameter_hops, ports
+from topology.rings import hamiltonian_cycle
+
+__all__ = [
+    "TOPOLOGY_KINDS",
+    "Edges",
+    "FullyConnected",
+    "Line",
+    "Mesh",
+    "Ring",
+    "Route",
+    "Router",
+    "Switch",
+    "Topology",
+    "Torus",
+    "bisection_bytes_per_s",
+    "degree",
+    "diameter_hops",
+    "hamiltonian_cycle",
+    "ports",
+]
+
+TOPOLOGY_KINDS: dict[str, type[TopologySpec]] = {
+    "fully_connected": FullyConnected,
+    "line": Line,
+    "mesh": Mesh,
+    "ring": Ring,
+    "switch": Switch,
+    "torus": Torus,
+}

@@ -1,24 +1,63 @@
-"""The one graph type: chips, switches and directed links, as flat arrays."""
+"""The one graph type: chips, switches and directed links, as flat arrays.
+
+Nodes are numbered chips first (node = rank), then switches. Edge e is link 2e, from the edge's first node
+to its second, and link 2e + 1 back; each kind numbers its edges in a fixed order that it documents.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from collections import deque
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-from attrs import field, frozen
-from numpy.typing import NDArray
+from attrs import Factory, field, frozen
+
+from configs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from configs.spec import LinkSpec
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+ROUTE_MEMO_SIZE = 2**17  # routes: all pairs of 362 chips, about 60 MB
+TREE_MEMO_NODES = 2**24  # nodes in all search trees together: 64 MB
+
+
+class _Memo(dict[_Key, _Value]):
+    """What was found so far: starts afresh when full, and stays behind when its topology is pickled."""
+
+    def remember(self, key: _Key, value: _Value, limit: int) -> None:
+        """Keep `value`, and never more than `limit` of them."""
+        if len(self) >= limit:
+            self.clear()
+        self[key] = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that cannot be written: routes and topologies are shared."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @frozen(eq=False)
 class Route:
     """The links that a transfer uses.
 
-    A transfer of n bytes puts `weights[i] * n` bytes on link `links[i]`: 1 on a plain path, less where it is split
-    over switch planes. `latency_ps` is the sum along the (longest) path.
+    A transfer of n bytes puts `weights[i] * n` bytes on link `links[i]`: 1 on a plain path, less where it is
+    split over switch planes. `latency_ps` is the sum along the (longest) path.
     """
 
-    links: NDArray[np.int32]
-    weights: NDArray[np.float64]
+    links: NDArray[np.int32] = field(converter=_read_only)
+    weights: NDArray[np.float64] = field(converter=_read_only)
     latency_ps: int
 
 
@@ -30,23 +69,206 @@ class Router(Protocol):
 
 
 @frozen(eq=False)
+class Edges:
+    """Two-way edges; the bandwidth (per direction) is that of all `count` parallel links together."""
+
+    src: NDArray[np.int32]
+    dst: NDArray[np.int32]
+    bandwidth_bytes_per_s: NDArray[np.float64]
+    latency_ps: NDArray[np.int64]
+    count: NDArray[np.int32]
+
+    @classmethod
+    def uniform(
+        cls,
+        link: LinkSpec,
+        src: NDArray[np.integer],
+        dst: NDArray[np.integer],
+        lanes: NDArray[np.integer] | int = 1,
+    ) -> Edges:
+        """Return edges that are all `lanes` times `link` (one number, or one per edge)."""
+        count = np.broadcast_to(np.asarray(lanes, np.int32) * np.int32(link.count), src.shape)
+        bandwidth = count * float(link.bandwidth_bytes_per_s)
+        latency = np.full(src.shape, link.latency_ps, np.int64)
+        return cls(src.astype(np.int32), dst.astype(np.int32), bandwidth, latency, count)
+
+
+@frozen(eq=False)
 class Topology:
     """Chips 0…n_chips-1, switches n_chips…n_nodes-1, and directed links between them.
 
-    Every two-way edge is two directed links, listed one after the other; parallel physical links of one edge are one
-    directed link of the summed bandwidth with `link_count` lanes. `dims`/`axes` name the chips' coordinates, row-major
-    (last axis fastest); a topology without a grid has one axis, `chips`.
+    Every two-way edge is two directed links, listed one after the other; parallel physical links of one
+    edge are one directed link of the summed bandwidth with `link_count` lanes. `dims`/`axes` name the
+    chips' coordinates, row-major (last axis fastest); a topology without a grid has one axis, `chips`.
+    `wraps[k]` says that axis k has an edge of its own from the last coordinate to the first (so never on an
+    axis shorter than 3). The `known_…` figures come from the kind's closed formula; None leaves them to a
+    search.
     """
 
     kind: str
     n_chips: int
     n_switches: int
-    link_src: NDArray[np.int32]
-    link_dst: NDArray[np.int32]
-    link_bandwidth_bytes_per_s: NDArray[np.float64]
-    link_latency_ps: NDArray[np.int64]
-    link_count: NDArray[np.int32]
+    link_src: NDArray[np.int32] = field(converter=_read_only, repr=False)
+    link_dst: NDArray[np.int32] = field(converter=_read_only, repr=False)
+    link_bandwidth_bytes_per_s: NDArray[np.float64] = field(converter=_read_only, repr=False)
+    link_latency_ps: NDArray[np.int64] = field(converter=_read_only, repr=False)
+    link_count: NDArray[np.int32] = field(converter=_read_only, repr=False)
     dims: tuple[int, ...]
     axes: tuple[str, ...]
     wraps: tuple[bool, ...]
     router: Router = field(repr=False)
+    known_diameter_hops: int | None = field(default=None, repr=False)
+    known_bisection_bytes_per_s: float | None = field(default=None, repr=False)
+    _routes: _Memo[tuple[int, int], Route] = field(default=Factory(_Memo), init=False, repr=False)
+    _trees: _Memo[int, NDArray[np.int32]] = field(default=Factory(_Memo), init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        assert math.prod(self.dims) == self.n_chips
+        assert len(self.dims) == len(self.axes) == len(self.wraps)
+        assert np.array_equal(self.link_src[0::2], self.link_dst[1::2]), "links come in pairs, there and back"
+        assert np.array_equal(self.link_dst[0::2], self.link_src[1::2]), "links come in pairs, there and back"
+        assert np.array_equal(self.link_count[0::2], self.link_count[1::2]), "both ways have the same lanes"
+
+    @classmethod
+    def from_edges(
+        cls,
+        kind: str,
+        edges: Edges,
+        *,
+        n_chips: int,
+        router: Router,
+        n_switches: int = 0,
+        dims: tuple[int, ...] = (),
+        axes: tuple[str, ...] = (),
+        wraps: tuple[bool, ...] = (),
+        known_diameter_hops: int | None = None,
+        known_bisection_bytes_per_s: float | None = None,
+    ) -> Topology:
+        """Return the topology of these edges; without `dims` it has the one axis `chips`."""
+        return cls(
+            kind=kind,
+            n_chips=n_chips,
+            n_switches=n_switches,
+            link_src=np.stack([edges.src, edges.dst], axis=1).reshape(-1),
+            link_dst=np.stack([edges.dst, edges.src], axis=1).reshape(-1),
+            link_bandwidth_bytes_per_s=np.repeat(edges.bandwidth_bytes_per_s, 2),
+            link_latency_ps=np.repeat(edges.latency_ps, 2),
+            link_count=np.repeat(edges.count, 2),
+            dims=dims or (n_chips,),
+            axes=axes or ("chips",),
+            wraps=wraps or (False,) * len(dims or (n_chips,)),
+            router=router,
+            known_diameter_hops=known_diameter_hops,
+            known_bisection_bytes_per_s=known_bisection_bytes_per_s,
+        )
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of chips and switches."""
+        return self.n_chips + self.n_switches
+
+    @property
+    def n_links(self) -> int:
+        """Number of physical links: a two-way link once, parallel links each."""
+        return int(self.link_count.sum()) // 2
+
+    def route(self, src: int, dst: int) -> Route:
+        """Return the route from chip `src` to another chip `dst`; raise ConfigError where there is none."""
+        route = self._routes.get((src, dst))
+        if route is None:
+            self._check_ranks(src, dst)
+            if src == dst:
+                raise ConfigError((f"chip{src} needs no route to itself",))
+            route = self.router.route(self, src, dst)
+            self._routes.remember((src, dst), route, ROUTE_MEMO_SIZE)
+        return route
+
+    def coords(self, rank: int) -> tuple[int, ...]:
+        """Return the chip's coordinate on every axis."""
+        self._check_ranks(rank)
+        coords = []
+        for length in reversed(self.dims):
+            rank, coord = divmod(rank, length)
+            coords.append(coord)
+        return tuple(reversed(coords))
+
+    def rank_of(self, coords: tuple[int, ...]) -> int:
+        """Return the chip at these coordinates: Σ coordinate * stride, the last axis fastest."""
+        inside = len(coords) == len(self.dims) and all(
+            0 <= c < d for c, d in zip(coords, self.dims, strict=True)
+        )
+        if not inside:
+            raise ConfigError((f"coordinates {coords} are outside of dims {self.dims}",))
+        rank = 0
+        for coord, length in zip(coords, self.dims, strict=True):
+            rank = rank * length + coord
+        return rank
+
+    def axis_ranks(self, rank: int, axis: str) -> tuple[int, ...]:
+        """Return the chips on the line through `rank` along `axis`, in the order of the coordinate."""
+        self._check_ranks(rank)
+        if axis not in self.axes:
+            raise ConfigError((f"no axis {axis!r}; the axes are {', '.join(self.axes)}",))
+        k = self.axes.index(axis)
+        stride = math.prod(self.dims[k + 1 :])
+        first = rank - rank // stride % self.dims[k] * stride
+        return tuple(range(first, first + self.dims[k] * stride, stride))
+
+    def node_name(self, node: int) -> str:
+        """Return `chip3` or `switch1`."""
+        return f"chip{node}" if node < self.n_chips else f"switch{node - self.n_chips}"
+
+    def link_name(self, link: int) -> str:
+        """Return `chip3→chip4` or `chip3→switch1`."""
+        return f"{self.node_name(int(self.link_src[link]))}→{self.node_name(int(self.link_dst[link]))}"
+
+    def out_links(self, node: int) -> NDArray[np.int32]:
+        """Return the links that leave a node, in the order of the nodes they lead to."""
+        order, start = self._links_by_src
+        return order[start[node] : start[node + 1]]
+
+    def neighbours(self, node: int) -> NDArray[np.int32]:
+        """Return the nodes one link away, in ascending order."""
+        return self.link_dst[self.out_links(node)]
+
+    def link_between(self, src_node: int, dst_node: int) -> int:
+        """Return the link from a node to its neighbour; raise ConfigError where there is none."""
+        links = self.out_links(src_node)
+        at = int(np.searchsorted(self.link_dst[links], dst_node))
+        if at == len(links) or self.link_dst[links[at]] != dst_node:
+            raise ConfigError((f"no link {self.node_name(src_node)}→{self.node_name(dst_node)}",))
+        return int(links[at])
+
+    def search_tree(self, src: int) -> NDArray[np.int32]:
+        """Return the link by which a breadth-first search from node `src` enters each node, or -1.
+
+        Neighbours are visited in ascending order, so of all shortest paths the tree holds the one whose nodes
+        come first in lexicographic order.
+        """
+        tree = self._trees.get(src)
+        if tree is None:
+            tree = _read_only(self._search(src))
+            self._trees.remember(src, tree, max(1, TREE_MEMO_NODES // self.n_nodes))
+        return tree
+
+    def _search(self, src: int) -> NDArray[np.int32]:
+        entered_by = [-1] * self.n_nodes
+        queue = deque([src])
+        while queue:
+            links = self.out_links(queue.popleft())
+            for link, node in zip(links.tolist(), self.link_dst[links].tolist(), strict=True):
+                if entered_by[node] < 0 and node != src:
+                    entered_by[node] = link
+                    queue.append(node)
+        return np.array(entered_by, np.int32)
+
+    @cached_property
+    def _links_by_src(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The links sorted by (src, dst), and where each node's begin."""
+        order = np.lexsort((self.link_dst, self.link_src)).astype(np.int32)
+        return order, np.searchsorted(self.link_src[order], np.arange(self.n_nodes + 1))
+
+    def _check_ranks(self, *ranks: int) -> None:
+        for rank in ranks:
+            if not 0 <= rank < self.n_chips:
+                raise ConfigError((f"no chip {rank}; the chips are 0…{self.n_chips - 1}",))

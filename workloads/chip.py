@@ -13,8 +13,9 @@ from workloads.array import Array
 class Tensor:
     """A tensor that lives in a chip's memory: weights and KV cache.
 
-    `values` is a float32 array whose values are already rounded to `dtype` (so that the host multiplies fast), or
-    None in shapes mode. `size_bytes` is its size on the modelled machine. KV tensors' values may be written in place.
+    `values` is a float32 array whose values are already rounded to `dtype` (so that the host multiplies fast),
+    or None in shapes mode. `size_bytes` is its size on the modelled machine. KV tensors' values may be written
+    in place.
     """
 
     name: str
@@ -48,7 +49,9 @@ class Kernel(Protocol):
     Operands are arrays (`Array`) and stored tensors (`Tensor`); params are hashable.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the trace calls it; equal names and arguments mean equal shape and work."""
 
     def infer(self, *operands: Any, **params: Any) -> tuple[tuple[int, ...], Any]:
         """Return (shape, numpy dtype) of the result, from the operands' shapes alone."""
@@ -79,9 +82,16 @@ class Chip(Protocol):
     real: bool
 
     def place(
-        self, name: str, shape: tuple[int, ...], dtype: str, values: Any = None, tier: str | None = None
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        values: Any = None,
+        *,
+        tier: str | None = None,
+        role: str = "weights",
     ) -> Tensor:
-        """Put a tensor into memory; `tier` defaults to the farthest.
+        """Put a tensor into memory; `tier` defaults to the farthest; `role` (weights, kv) is for the accounts.
 
         `values` (float32, shape `shape`) are rounded to `dtype`; None in shapes mode.
         Raises CapacityError if the tier is full.

@@ -20,6 +20,9 @@ from cluster.timeline.heap import heap_drop, heap_push
 from cluster.timeline.sharing import LINK, SAME_RATE, SIBLING, attach, component, detach, fill, grow_pool
 from cluster.timeline.tasks import TaskGraph
 from configs.errors import ProgramError
+from configs.units import round_ps
+
+_round_ps = njit(cache=True)(round_ps)  # the clock's one rounding, compiled
 
 
 @frozen(eq=False)
@@ -112,7 +115,7 @@ def _play(
                     alone = np.inf
                     for i in range(begin, end):
                         alone = min(alone, capacity[route_links[i]] / route_weights[i])
-                    heap = heap_push(heap, n_heap, now + round_ps(size_bytes[task] / alone), task, 1)
+                    heap = heap_push(heap, n_heap, now + _round_ps(size_bytes[task] / alone * 1e12), task, 1)
                     n_heap += 1
                     continue
                 for i in range(begin, end):
@@ -158,16 +161,10 @@ def _play(
                     left_bytes[task] -= rate[task] * (now - since_ps[task]) * 1e-12
                     rate[task], since_ps[task] = new_rate[task], now
                     version[task] += 1
-                    ends = now + max(round_ps(left_bytes[task] / rate[task]), 0)
+                    ends = now + max(_round_ps(left_bytes[task] / rate[task] * 1e12), 0)
                     heap = heap_push(heap, n_heap, ends, task, version[task])
                     n_heap += 1
         n_changed = 0
         if n_heap == 0:
             return start_ps, end_ps, n_ended
         now = heap[0, 0]
-
-
-@njit(cache=True)
-def round_ps(seconds: float) -> int:
-    """Return seconds as whole picoseconds, halves away from zero: the engine's one rounding."""
-    return int(np.floor(seconds * 1e12 + 0.5))

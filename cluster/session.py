@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from attrs import field, frozen
 
@@ -14,12 +14,14 @@ from cluster.backends.base import Backend, Program, Setting
 from cluster.backends.local import LocalBackend
 from cluster.chip import Emit
 from cluster.records import merge
-from cluster.timeline import Timeline, time_run
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
 from configs.loader import load_system
 from configs.spec import Contention, Numerics, SystemSpec
 from topology import Topology
+
+if TYPE_CHECKING:
+    from cluster.timeline import Timeline
 
 BackendName = Literal["local", "ray"]
 
@@ -55,6 +57,8 @@ class Cluster:
         `on_emit(rank, name, value, index)` is called here whenever a chip hands over a value with `chip.emit`.
         Raises RunError if a chip's program fails, chips wait for each other for ever, or a chip's process dies.
         """
+        from cluster.timeline import time_run  # noqa: PLC0415  numba takes a third of a second to import
+
         began = time.perf_counter()
         outcomes = self.backend.run(program, args, on_emit or _ignore)
         wall_s = time.perf_counter() - began

@@ -1,0 +1,160 @@
+"""Time and check one collective over a range of sizes, in the terms of nccl-tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from cluster.session import BackendName, Cluster, launch
+from collectives import ALGORITHMS, OPERATIONS, GroupView, cut, select
+from configs.errors import ConfigError
+from configs.problems import unknown
+from configs.spec import Numerics, SystemSpec
+from topology import Topology
+from workloads.array import Array, ShapeArray
+from workloads.chip import Chip
+
+FP32 = np.dtype(np.float32)
+DEFAULT_SIZES_BYTES = tuple(4**k * 1024 for k in range(9))
+
+
+@frozen
+class Row:
+    """One measurement; sizes and bandwidths mean what nccl-tests mean, `wrong` counts elements (None without data)."""
+
+    op: str
+    algorithm: str
+    n_ranks: int
+    size_bytes: int
+    time_s: float
+    algbw_bytes_per_s: float
+    busbw_bytes_per_s: float
+    wrong: int | None
+
+
+def bench(
+    system: SystemSpec,
+    op: str,
+    *,
+    algorithm: str = "auto",
+    n_ranks: int | None = None,
+    sizes_bytes: Sequence[int] = DEFAULT_SIZES_BYTES,
+    numerics: Numerics = "real",
+    backend: BackendName = "local",
+    chips_per_actor: int = 1,
+) -> Iterator[Row]:
+    """Yield a row per size (and per algorithm, for `all`) of an operation among the first `n_ranks` chips.
+
+    Sizes are rounded down to whole float32 elements that divide among the ranks where the operation needs it.
+    Raises ConfigError for an unknown operation or algorithm, or one that does not fit the system.
+    """
+    topology: Topology = system.topology.build(system.routing)
+    n = topology.n_chips if n_ranks is None else n_ranks
+    for name in _algorithms(op, algorithm, topology, n):
+        with launch(system, backend=backend, n_chips=n, numerics=numerics, collectives={op: name},
+                    chips_per_actor=chips_per_actor) as cluster:  # fmt: skip
+            for size_bytes in sizes_bytes:
+                yield measure(cluster, op, name, size_bytes)
+
+
+def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str]:
+    """Return the algorithms to run; raise ConfigError with all that is wrong."""
+    problems = []
+    if op not in OPERATIONS:
+        raise ConfigError((f"--op: {unknown(op, 'an operation', OPERATIONS)}",))
+    names = list(ALGORITHMS[op])
+    if algorithm not in (*names, "auto", "all"):
+        problems.append(f"--algorithm: {unknown(algorithm, f'an algorithm of {op}', [*names, 'auto', 'all'])}")
+    if not 2 <= n <= topology.n_chips:
+        problems.append(f"--ranks: {n}; accepted: 2 to {topology.n_chips}, the chips of this system")
+    if problems:
+        raise ConfigError(tuple(problems))
+    group = GroupView(topology, tuple(range(n)))
+    chosen = names if algorithm == "all" else [select(op, algorithm)]
+    fitting, reasons = [], []
+    for name in chosen:
+        try:
+            ALGORITHMS[op][name](group, 0)
+            fitting.append(name)
+        except ConfigError as error:
+            reasons += error.problems
+    if not fitting:
+        raise ConfigError(tuple(reasons))
+    return fitting
+
+
+def measure(cluster: Cluster, op: str, algorithm: str, size_bytes: int) -> Row:
+    """Run one collective and return its row."""
+    n = cluster.n_chips
+    n_elements = _elements(op, n, size_bytes)
+    result = cluster.run(_program, op, n_elements)
+    size_bytes = n_elements * FP32.itemsize
+    algbw = size_bytes / result.time_s
+    wrong = None if any(w is None for w in result.values) else sum(result.values)
+    return Row(op, algorithm, n, size_bytes, result.time_s, algbw, algbw * OPERATIONS[op].busbw_factor(n), wrong)
+
+
+def _elements(op: str, n: int, size_bytes: int) -> int:
+    """Return the elements of the buffer that the size speaks of: a multiple of the ranks where parts must be equal."""
+    n_elements = size_bytes // FP32.itemsize
+    if op in {"all_gather", "reduce_scatter", "all_to_all"}:
+        n_elements -= n_elements % n
+    smallest = n * FP32.itemsize
+    if n_elements < 1:
+        raise ConfigError((f"--sizes: {size_bytes} B; accepted: at least {smallest} B (one float32 for each rank)",))
+    return n_elements
+
+
+async def _program(chip: Chip, op: str, n_elements: int) -> int | None:
+    """Run the operation on known values; return how many elements of the result differ from the reference."""
+    make, reference = CASES[op]
+    count = n_elements // chip.n_chips if op == "all_gather" else n_elements
+    x: Array = make(chip.rank, chip.n_chips, count) if chip.real else ShapeArray((count,), FP32)
+    y = await getattr(chip, op)(x)
+    if not chip.real:
+        return None
+    return int(np.count_nonzero(y != reference(chip.rank, chip.n_chips, n_elements)))
+
+
+Values = NDArray[np.float32]
+
+
+def _pattern(rank: int, n_elements: int) -> Values:
+    """Return small whole numbers that tell ranks and places apart; their sums are exact in float32."""
+    return ((np.arange(n_elements) * 7 + rank * 13) % 251).astype(np.float32)
+
+
+def _pattern_sum(n: int, n_elements: int) -> Values:
+    total = np.zeros(n_elements, np.float32)
+    for rank in range(n):
+        total += _pattern(rank, n_elements)
+    return total
+
+
+def _own_rows(rank: int, n: int, n_elements: int) -> Values:
+    sizes = cut(n_elements, n)
+    begin = sum(sizes[:rank])
+    return _pattern_sum(n, n_elements)[begin : begin + sizes[rank]]
+
+
+def _received(rank: int, n: int, n_elements: int) -> Values:
+    m = n_elements // n
+    return np.concatenate([_pattern(src, n_elements)[rank * m : (rank + 1) * m] for src in range(n)])
+
+
+def _input(rank: int, _n: int, n_elements: int) -> Values:
+    return _pattern(rank, n_elements)
+
+
+CASES: dict[str, tuple[Callable[[int, int, int], Values], Callable[[int, int, int], Values]]] = {
+    "all_gather": (_input, lambda _r, n, e: np.concatenate([_pattern(r, e // n) for r in range(n)])),
+    "reduce_scatter": (_input, _own_rows),
+    "all_reduce": (_input, lambda _r, n, e: _pattern_sum(n, e)),
+    "all_to_all": (_input, _received),
+    "broadcast": (_input, lambda _r, _n, e: _pattern(0, e)),
+}
+"""Per operation: a rank's input, and what it must end with (computed without any collective)."""
+

@@ -1,0 +1,218 @@
+"""The command `chipmesh`: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from configs.errors import ChipmeshError, ConfigError
+from configs.units import parse_size_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cluster.experiment import ExperimentResult
+
+app = App(
+    name="chipmesh",
+    help="Simulate multi-chip AI accelerators: real tokens and simulated time from one run.",
+    version_flags=["--version"],
+)
+
+Backend = Literal["local", "ray"]
+Overrides = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", help="Override a key of the spec, e.g. workload.batch=4; may be repeated.",
+              negative=(), consume_multiple=False),
+]  # fmt: skip
+AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON document on stdout.", negative=())]
+ChipsPerActor = Annotated[int, Parameter(help="Chips that share one Ray actor.")]
+
+
+@app.command
+def run(
+    experiment: str,
+    /,
+    *,
+    set_: Overrides = (),
+    backend: Annotated[Backend, Parameter(help="Where the chips live.")] = "local",
+    chips_per_actor: ChipsPerActor = 1,
+    out: Annotated[Path | None, Parameter(help="Write result.json into this folder.")] = None,
+    save_logits: Annotated[Path | None, Parameter(help="Write the logits, [batch, new_tokens, vocab].")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Run an experiment: a catalogue name or the path of a YAML file."""
+    from cluster.experiment import run_experiment  # noqa: PLC0415  only what a command needs is imported
+    from cluster.terminal import print_run  # noqa: PLC0415
+    from cluster.vocabulary import VOCABULARY  # noqa: PLC0415
+    from configs.loader import load_experiment  # noqa: PLC0415
+
+    spec = load_experiment(experiment, set_, VOCABULARY)
+    _writable(out, save_logits)
+    console = _console(stderr=json_)
+    result = run_experiment(
+        spec, backend=backend, chips_per_actor=chips_per_actor, keep_logits=save_logits is not None,
+        on_token=_show_tokens(console), on_status=_show_status(),
+    )  # fmt: skip
+    _save(result, out, save_logits)
+    if json_:
+        _print_json(result.to_json())
+    else:
+        print_run(console, result)
+
+
+@app.command
+def bench(
+    system: str,
+    /,
+    *,
+    op: Annotated[str, Parameter(help="all_gather, reduce_scatter, all_reduce, all_to_all or broadcast.")],
+    algorithm: Annotated[str, Parameter(help="An algorithm of the operation, auto, or all.")] = "auto",
+    ranks: Annotated[int | None, Parameter(help="The first N chips; by default all.")] = None,
+    sizes: Annotated[str, Parameter(help="Comma-separated, e.g. 1KiB,1MiB; by default 1KiB to 64MiB.")] = "",
+    numerics: Annotated[Literal["real", "shapes"], Parameter(help="Move real data, or only time it.")] = "real",
+    set_: Overrides = (),
+    backend: Annotated[Backend, Parameter(help="Where the chips live.")] = "local",
+    chips_per_actor: ChipsPerActor = 1,
+    json_: AsJson = False,
+) -> None:
+    """Time and check a collective on a system, in the terms of nccl-tests."""
+    from cluster.bench import DEFAULT_SIZES_BYTES  # noqa: PLC0415
+    from cluster.bench import bench as measure  # noqa: PLC0415
+    from cluster.terminal import print_bench  # noqa: PLC0415
+    from configs.plain import to_plain  # noqa: PLC0415
+
+    sizes_bytes = tuple(parse_size_bytes(s.strip()) for s in sizes.split(",")) if sizes else DEFAULT_SIZES_BYTES
+    rows = list(
+        measure(
+            _system(system, set_), op, algorithm=algorithm, n_ranks=ranks, sizes_bytes=sizes_bytes,
+            numerics=numerics, backend=backend, chips_per_actor=chips_per_actor,
+        )
+    )  # fmt: skip
+    if json_:
+        _print_json({"schema": "chipmesh.bench.v1", "system": system, "rows": [to_plain(row) for row in rows]})
+    else:
+        print_bench(_console(), rows)
+
+
+@app.command
+def topo(system: str, /, *, set_: Overrides = (), json_: AsJson = False) -> None:
+    """Show what connects the chips of a system."""
+    from cluster.listing import print_topology, topology_json  # noqa: PLC0415
+
+    spec = _system(system, set_)
+    if json_:
+        _print_json(topology_json(spec))
+    else:
+        print_topology(_console(), spec)
+
+
+@app.command(name="list")
+def list_(
+    kind: Literal["chips", "systems", "models", "experiments", "algorithms"] | None = None,
+    /,
+    *,
+    json_: AsJson = False,
+) -> None:
+    """List what the catalogue holds."""
+    from cluster.listing import listing, print_listing  # noqa: PLC0415
+
+    if json_:
+        _print_json(listing(kind))
+    else:
+        print_listing(_console(), listing(kind))
+
+
+def _system(source: str, overrides: Sequence[str]) -> Any:
+    from cluster.vocabulary import VOCABULARY  # noqa: PLC0415
+    from configs.loader import load_system  # noqa: PLC0415
+
+    return load_system(source, overrides, VOCABULARY)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _print_json(document: object) -> None:
+    print(json.dumps(document, indent=1))  # noqa: T201  the one document on stdout
+
+
+def _show_tokens(console: Console) -> Callable[[int, int, str], None]:
+    """Return a callback that writes the first row's text as it comes."""
+
+    def show(row: int, _step: int, text: str) -> None:
+        if row == 0:
+            console.out(text, end="", style=None)
+
+    return show
+
+
+def _show_status() -> Callable[[str], None]:
+    """Return a callback that says on a terminal what is going on."""
+
+    def show(text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"chipmesh: {text} …", file=sys.stderr)  # noqa: T201
+
+    return show
+
+
+def _writable(out: Path | None, logits: Path | None) -> None:
+    """Refuse places that cannot be written before anything is computed."""
+    problems = []
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problems.append(f"--out: {out}: {error.strerror}; accepted: a folder that can be written")
+    if logits is not None and not os.access(logits.parent, os.W_OK):
+        problems.append(f"--save-logits: {logits}: its folder cannot be written")
+    if problems:
+        raise ConfigError(tuple(problems))
+
+
+def _save(result: ExperimentResult, out: Path | None, logits: Path | None) -> None:
+    import numpy as np  # noqa: PLC0415
+
+    if out is not None:
+        (out / "result.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
+    if logits is not None and result.logits is not None:
+        with logits.open("wb") as file:
+            np.savez_compressed(file, logits=result.logits)
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run the command; return 0 when done, 1 when the run failed, 2 for bad input."""
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _fail(2, f"{error}\nchipmesh --help lists the commands and their options")
+    except ConfigError as error:
+        return _fail(2, str(error))
+    except ChipmeshError as error:
+        return _fail(1, str(error))
+    except KeyboardInterrupt:
+        return _fail(1, "interrupted")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _fail(code: int, message: str) -> int:
+    for line in message.splitlines():
+        print(f"chipmesh: {line}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

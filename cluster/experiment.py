@@ -1,0 +1,253 @@
+"""Run an experiment: from its spec to tokens, times and accounts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from attrs import define, field, frozen
+from numpy.typing import NDArray
+
+from cluster.memory import Memory, check_fits
+from cluster.session import BackendName, RunResult, launch
+from configs.errors import ConfigError
+from configs.plain import fingerprint, to_plain
+from configs.rules import check_experiment
+from configs.spec import ExperimentSpec, SystemSpec
+from topology import Topology
+from workloads.decode import DecodeJob, check_job, decode, plan_memory
+from workloads.layout import Layout
+from workloads.tokenizer import TextStream, Tokenizer, gguf_tokenizer
+from workloads.weights import locate_weights
+
+if TYPE_CHECKING:
+    from cluster.timeline import Timeline
+
+SCHEMA = "chipmesh.run.v1"
+OnToken = Callable[[int, int, str], None]
+"""(row, step, text that this token completes): called as tokens come."""
+
+
+@frozen(eq=False)
+class Times:
+    """What a user of the machine sees.
+
+    ttft_s: until the first token of the slowest row.  tpot_s: mean time of each further token (None if there is none).
+    tokens_per_s: the rate of all rows together after their first token (of the whole run if tpot_s is None).
+    """
+
+    ttft_s: float
+    tpot_s: float | None
+    total_s: float
+    tokens_per_s: float
+    tokens_per_s_per_user: float
+
+
+@frozen(eq=False)
+class ExperimentResult:
+    """What a run gives; `to_json` is the document of `chipmesh run --json`."""
+
+    spec: ExperimentSpec
+    n_chips: int
+    prompt_ids: tuple[tuple[int, ...], ...] | None
+    output_ids: tuple[tuple[int, ...], ...] | None
+    text: tuple[str, ...] | None
+    times: Times
+    timeline: Timeline
+    memory: Mapping[str, int]
+    notes: tuple[str, ...]
+    setup_s: float
+    run_s: float
+    logits: NDArray[np.float32] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as a JSON document (design section 7)."""
+        return {
+            "schema": SCHEMA,
+            "fingerprint": fingerprint(self.spec),
+            "spec": to_plain(self.spec),
+            "system": {"name": self.spec.system.name, "n_chips": self.n_chips,
+                       "n_chips_used": self.spec.parallel.n_ranks},
+            "tokens": {"prompt_ids": self.prompt_ids, "output_ids": self.output_ids, "text": self.text},
+            "time": to_plain(self.times),
+            "breakdown": self.timeline.breakdown._asdict(),
+            "memory": dict(self.memory),
+            "links": [link._asdict() for link in self.timeline.busiest_links(10)],
+            "timeline_sha256": self.timeline.sha256(),
+            "notes": self.notes,
+            "wall": {"setup_s": self.setup_s, "run_s": self.run_s},
+        }  # fmt: skip
+
+
+@define(eq=False)
+class _Collector:
+    """Receives what the chips hand over while they run."""
+
+    job: DecodeJob
+    tokenizer: Tokenizer | None
+    on_token: OnToken
+    began_s: float
+    ready: int = 0
+    ready_s: float = 0.0
+    ids: dict[tuple[int, int], int] = field(factory=dict)
+    logits: dict[tuple[int, int, int], Any] = field(factory=dict)
+    _streams: list[TextStream] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._streams = [self.tokenizer.stream() for _ in self.job.prompt_lengths] if self.tokenizer else []
+
+    def __call__(self, rank: int, name: str, value: Any, index: int) -> None:
+        """Take a value that a chip emits."""
+        place = self.job.layout.place(rank)
+        if name == "ready":
+            self.ready += 1
+            self.ready_s = time.perf_counter() - self.began_s
+        elif name == "logits":
+            self.logits[place.dp, index, place.tp] = value
+        elif name == "tokens" and isinstance(value, np.ndarray):
+            for row, token in zip(self.job.rows(place.dp), value.tolist(), strict=True):
+                self.ids[row, index] = token
+                self.on_token(row, index, self._streams[row].feed(token) if self._streams else f" {token}")
+
+    def output_ids(self) -> tuple[tuple[int, ...], ...]:
+        """Return the generated ids, [batch][new_tokens]."""
+        steps = range(self.job.new_tokens)
+        return tuple(tuple(self.ids[row, s] for s in steps) for row in range(len(self.job.prompt_lengths)))
+
+    def all_logits(self) -> NDArray[np.float32]:
+        """Return the logits, [batch, new_tokens, vocab], put together from the shards of the vocabulary."""
+        layout = self.job.layout
+        replicas = []
+        for dp in range(layout.dp):
+            steps = [
+                np.concatenate([self.logits[dp, s, tp] for tp in range(layout.tp)], axis=1)
+                for s in range(self.job.new_tokens)
+            ]
+            replicas.append(np.stack(steps, axis=1))
+        return np.concatenate(replicas).astype(np.float32)
+
+
+def run_experiment(
+    spec: ExperimentSpec,
+    *,
+    backend: BackendName = "local",
+    chips_per_actor: int = 1,
+    keep_logits: bool = False,
+    on_token: OnToken = lambda _row, _step, _text: None,
+    on_status: Callable[[str], None] = lambda _text: None,
+) -> ExperimentResult:
+    """Run an experiment and return its result.
+
+    Raises ConfigError, before anything runs, for what cannot work; RunError if the run fails.
+    """
+    began = time.perf_counter()
+    topology: Topology = spec.system.topology.build(spec.system.routing)
+    check_experiment(spec, topology.n_chips)
+    job, tokenizer = prepare(spec, keep_logits=keep_logits)
+    memory = fullest_chip(spec.system, job)
+    on_status(f"starting {job.layout.n_ranks} chips ({backend})")
+    with launch(
+        spec.system, backend=backend, n_chips=job.layout.n_ranks, numerics=spec.numerics,
+        contention=spec.contention, collectives=spec.collectives, chips_per_actor=chips_per_actor,
+    ) as cluster:  # fmt: skip
+        on_status("loading the shards" if spec.numerics == "real" else "running without data")
+        collector = _Collector(job, tokenizer, on_token, began)
+        result = cluster.run(decode, job, on_emit=collector)
+    run_s = time.perf_counter() - began - collector.ready_s
+    real = spec.numerics == "real"
+    output_ids = collector.output_ids() if real else None
+    return ExperimentResult(
+        spec, topology.n_chips, job.prompt_ids, output_ids,
+        tuple(map(tokenizer.decode, output_ids)) if tokenizer and output_ids else None,
+        _times(job, result), result.timeline, memory, _notes(spec), collector.ready_s, run_s,
+        collector.all_logits() if keep_logits else None,
+    )  # fmt: skip
+
+
+def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJob, Tokenizer | None]:
+    """Return the job that the chips are told and the model's tokenizer, if it has one and text is in play."""
+    workload, problems = spec.workload, []
+    if keep_logits and spec.numerics == "shapes":
+        problems.append("--save-logits: numerics is 'shapes', which computes no values; accepted: numerics=real")
+    if spec.numerics == "real" and spec.model.weights is None:
+        problems.append(
+            f"model {spec.model.name}: the catalogue has its shape and no weights; accepted: numerics=shapes, "
+            "or a model given by the path of its weights"
+        )
+    if workload.prompt is not None and spec.model.weights is None:
+        problems.append(
+            f"workload.prompt: model {spec.model.name} has no tokenizer here; accepted: prompt_tokens or prompt_ids"
+        )
+    if problems:
+        raise ConfigError(tuple(problems))
+    needs_text = workload.prompt is not None or spec.numerics == "real"
+    tokenizer = gguf_tokenizer(locate_weights(spec.model.weights)) if needs_text and spec.model.weights else None
+    ids = workload.prompt_ids
+    if workload.prompt is not None:
+        assert tokenizer is not None
+        ids = (tokenizer.encode(workload.prompt, chat=workload.chat),) * workload.batch
+    elif workload.prompt_tokens is not None and spec.numerics == "real":
+        draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, workload.prompt_tokens)
+        ids = (tuple(draw.tolist()),) * workload.batch
+    lengths = tuple(map(len, ids)) if ids else (workload.prompt_tokens or 0,) * workload.batch
+    p = spec.parallel
+    job = DecodeJob(spec.model, Layout(tp=p.tp, pp=p.pp, dp=p.dp), spec.dtype, lengths, workload.new_tokens,
+                    ids, keep_logits)  # fmt: skip
+    check_job(job)
+    return job, tokenizer
+
+
+def fullest_chip(system: SystemSpec, job: DecodeJob) -> Mapping[str, int]:
+    """Return the accounts of the fullest chip; raise ConfigError if any chip's shard does not fit."""
+    tier = len(system.chip.memory) - 1
+    chips: list[tuple[int, Memory]] = []
+    for rank, shards in enumerate(plan_memory(job)):
+        memory = check_fits(system.chip, f"chip {rank}", ((s.name, s.size_bytes, s.role) for s in shards))
+        chips.append((rank, memory))
+    rank, memory = max(chips, key=lambda item: (item[1].used_bytes(tier), -item[0]))
+    roles = memory.by_role()
+    return {
+        "chip": rank,
+        "weights_bytes": roles.get("weights", 0),
+        "kv_bytes": roles.get("kv", 0),
+        "capacity_bytes": system.chip.memory[tier].capacity_bytes,
+    }
+
+
+def _times(job: DecodeJob, result: RunResult) -> Times:
+    """Work out TTFT, TPOT and rates from the moments at which the replicas' last stages had their tokens."""
+    timeline, last = result.timeline, job.new_tokens - 1
+    first_s: list[float] = []
+    steps_s: list[float] = []
+    moments = {
+        (job.layout.place(event.chip).dp, index): event.end_ps * 1e-12
+        for event, index in zip(timeline.marks, timeline.mark_index, strict=True)
+        if event.operation == "tokens"
+    }
+    for replica in range(job.layout.dp):
+        for _ in job.rows(replica):
+            first_s.append(moments[replica, 0])
+            steps_s.append((moments[replica, last] - moments[replica, 0]) / max(last, 1))
+    total_s, n_rows = result.time_s, len(first_s)
+    if last == 0:
+        return Times(max(first_s), None, total_s, n_rows / total_s, 1 / total_s)
+    tpot_s = sum(steps_s) / n_rows
+    return Times(max(first_s), tpot_s, total_s, sum(1 / s for s in steps_s), 1 / tpot_s)
+
+
+def _notes(spec: ExperimentSpec) -> tuple[str, ...]:
+    """Say what the figures leave out."""
+    notes = [
+        f"{spec.system.chip.name}: the bandwidth of {tier.name} is unknown; traffic to it is not charged"
+        for tier in spec.system.chip.memory
+        if tier.bandwidth_bytes_per_s is None
+    ]
+    if spec.system.chip.kernel_launch_ps == 0:
+        notes.append(f"{spec.system.chip.name}: no launch time per kernel is known; none is charged")
+    if spec.system.communication == type(spec.system.communication)():
+        notes.append(f"{spec.system.name}: communication is ideal; the library's overheads are not charged")
+    return tuple(notes)
+
+

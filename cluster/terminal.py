@@ -1,0 +1,84 @@
+"""What the command prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cluster.bench import Row
+from cluster.experiment import ExperimentResult
+from configs.units import format_bandwidth, format_size, format_time_ps
+
+
+def seconds(value: float | None) -> str:
+    """Print a simulated time."""
+    return "-" if value is None else format_time_ps(value * 1e12)
+
+
+def print_run(console: Console, result: ExperimentResult) -> None:
+    """Print the summary of a run."""
+    spec, p = result.spec, result.spec.parallel
+    console.print(
+        f"\n[bold]{spec.model.name}[/] on [bold]{spec.system.name}[/]: {p.n_ranks} of {result.n_chips} chips "
+        f"(tp {p.tp} × pp {p.pp} × dp {p.dp}), batch {spec.workload.batch}, weights {spec.dtype.weights}"
+    )
+    console.print(_times(result))
+    console.print(_breakdown(result))
+    memory = result.memory
+    used = memory["weights_bytes"] + memory["kv_bytes"]
+    console.print(
+        f"fullest chip: chip {memory['chip']} holds {format_size(used)} of {format_size(memory['capacity_bytes'])} "
+        f"(weights {format_size(memory['weights_bytes'])}, KV cache {format_size(memory['kv_bytes'])})"
+    )
+    links = ", ".join(f"{link.name} {link.utilisation:.2%}" for link in result.timeline.busiest_links(4))
+    console.print(f"busiest links: {links or 'none is used'}")
+    for note in result.notes:
+        console.print(f"[dim]note: {note}[/]")
+    console.print(
+        f"[dim]computed in {result.run_s:.1f} s after {result.setup_s:.1f} s of set-up; "
+        f"timeline {result.timeline.sha256()[:16]}[/]"
+    )
+
+
+def _times(result: ExperimentResult) -> Table:
+    times = result.times
+    table = Table(box=box.SIMPLE_HEAD, title="simulated time", title_justify="left")
+    for name in ("TTFT", "TPOT", "total", "tokens/s", "tokens/s/user"):
+        table.add_column(name, justify="right")
+    table.add_row(
+        seconds(times.ttft_s), seconds(times.tpot_s), seconds(times.total_s),
+        f"{times.tokens_per_s:,.1f}", f"{times.tokens_per_s_per_user:,.1f}",
+    )  # fmt: skip
+    return table
+
+
+def _breakdown(result: ExperimentResult) -> Table:
+    b, total_s = result.timeline.breakdown, result.times.total_s
+    table = Table(box=box.SIMPLE_HEAD, title="where the time went (mean over the chips)", title_justify="left")
+    for name in ("", "time", "share"):
+        table.add_column(name, justify="right" if name else "left")
+    rows = (
+        ("compute-bound kernels", b.compute_s),
+        ("memory-bound kernels", b.memory_s),
+        ("exposed communication", b.exposed_communication_s),
+        ("idle (waiting for other chips)", b.idle_s),
+    )
+    for name, value in rows:
+        table.add_row(name, seconds(value), f"{value / total_s:.1%}" if total_s else "-")
+    return table
+
+
+def print_bench(console: Console, rows: Sequence[Row]) -> None:
+    """Print rows as nccl-tests does."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{rows[0].op} among {rows[0].n_ranks} ranks", title_justify="left")
+    for name in ("algorithm", "size", "time", "algbw", "busbw", "#wrong"):
+        table.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True)
+    for r in rows:
+        table.add_row(
+            r.algorithm, format_size(r.size_bytes), seconds(r.time_s), format_bandwidth(r.algbw_bytes_per_s),
+            format_bandwidth(r.busbw_bytes_per_s), "-" if r.wrong is None else str(r.wrong),
+        )  # fmt: skip
+    console.print(table)

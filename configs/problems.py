@@ -1,0 +1,126 @@
+"""Collect what is wrong with the input, each problem with its place."""
+
+from __future__ import annotations
+
+import difflib
+
+from attrs import define, evolve, field, frozen
+
+from configs.errors import ConfigError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+Keys = tuple[str | int, ...]
+
+_LONGEST_VALUE = 60
+_MOST_CHOICES = 24
+
+
+@frozen
+class Place:
+    """Where a value stands.
+
+    file, keys: the file and the keys that lead to the value there.
+    top: the keys from the top of the whole tree, which goes on from file to file.
+    depth: how many of `top` lead to the top of this file.
+    """
+
+    file: str
+    keys: Keys = ()
+    top: Keys = ()
+    depth: int = 0
+
+    def child(self, key: str | int) -> Place:
+        """Return the place of a value inside this one."""
+        return evolve(self, keys=(*self.keys, key), top=(*self.top, key))
+
+    def enter(self, file: str) -> Place:
+        """Return this place as the top of another file."""
+        return Place(file, (), self.top, len(self.top))
+
+
+@define
+class Problems:
+    """The problems found so far, in order; `overridden` holds the text of `--set` by the keys it sets."""
+
+    found: list[str] = field(factory=list)
+    overridden: dict[Keys, str] = field(factory=dict)
+
+    def add(self, place: Place, message: str) -> None:
+        """Note a problem with the value at a place."""
+        self.found.append(f"{self._name(place)}: {message}")
+
+    def override(self, keys: Keys, text: str) -> None:
+        """Note that a `--set` gave the value under these keys, and all values inside it."""
+        for inner in [known for known in self.overridden if known[: len(keys)] == keys]:
+            del self.overridden[inner]
+        self.overridden[keys] = text
+
+    def override_at(self, place: Place) -> str | None:
+        """Return the `--set` that gave the value at a place, if one did."""
+        longest_first = range(len(place.top), place.depth, -1)
+        return next(
+            (self.overridden[place.top[:n]] for n in longest_first if place.top[:n] in self.overridden), None
+        )
+
+    def raise_if_any(self) -> None:
+        """Raise all problems found as one `ConfigError`."""
+        if self.found:
+            raise ConfigError(tuple(dict.fromkeys(self.found)))
+
+    def _name(self, place: Place) -> str:
+        override = self.override_at(place)
+        file, keys = (place.file, place.keys) if override is None else (f"--set {override}", place.top)
+        return f"{file}: {dotted(keys)}" if keys else file
+
+
+def dotted(keys: Keys) -> str:
+    """Write keys as a path.
+
+    >>> dotted(("memory", 1, "bandwidth"))
+    'memory[1].bandwidth'
+    """
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    return path.removeprefix(".")
+
+
+def shown(value: object) -> str:
+    """Show a value, shortened when long.
+
+    >>> shown("four"), shown(True), shown({}), shown(None)
+    ("'four'", 'true', 'an empty mapping', 'nothing')
+    """
+    words = {
+        "True": "true",
+        "False": "false",
+        "None": "nothing",
+        "{}": "an empty mapping",
+        "[]": "an empty list",
+    }
+    text = repr(value[:_LONGEST_VALUE] if isinstance(value, str | list) else value)
+    too_long = len(text) > _LONGEST_VALUE or (isinstance(value, str | list) and len(value) > _LONGEST_VALUE)
+    return text[:_LONGEST_VALUE] + "…" if too_long else words.get(text, text)
+
+
+def suggestion(given: str, choices: Iterable[str]) -> str:
+    """Return a suggestion of the nearest choice, or nothing.
+
+    >>> suggestion("bandwith", ["latency", "bandwidth"]), suggestion("x", ["latency"])
+    ("; did you mean 'bandwidth'?", '')
+    """
+    near = difflib.get_close_matches(given, list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def unknown(given: object, what: str, choices: Collection[str]) -> str:
+    """Say that a word is not among the choices, and which are.
+
+    >>> unknown("meshh", "a topology kind", ["mesh", "torus"])
+    "'meshh' is not a topology kind; accepted: mesh, torus; did you mean 'mesh'?"
+    """
+    listed = ", ".join(list(choices)[:_MOST_CHOICES]) or "none"
+    more = f", … ({len(choices)} in all)" if len(choices) > _MOST_CHOICES else ""
+    near = suggestion(str(given)[:_LONGEST_VALUE], choices)
+    return f"{shown(given)} is not {what}; accepted: {listed}{more}{near}"

@@ -1,0 +1,124 @@
+"""What must hold between the fields of a spec: each rule yields (keys, message) for what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TYPE_CHECKING
+
+import attrs
+
+from configs.dtypes import DTYPES
+from configs.errors import ConfigError
+from configs.problems import Keys, unknown
+from configs.spec import ChipSpec, DtypeSpec, ExperimentSpec, ParallelSpec, WeightsSpec, WorkloadSpec
+
+if TYPE_CHECKING:
+    from configs.structure import Rule
+
+Broken = Iterator[tuple[Keys, str]]
+
+
+def chip_rule(chip: ChipSpec) -> Broken:
+    """A chip computes, and has memory whose tiers can be told apart."""
+    if not chip.peak_flops:
+        yield ("peak",), "is empty; accepted: a compute rate for at least one number format"
+    if not chip.memory:
+        yield ("memory",), "is empty; accepted: at least one memory tier"
+    names = [tier.name for tier in chip.memory]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield ("memory", i, "name"), f"{name!r} is the name of another tier; accepted: a name of its own"
+
+
+def workload_rule(workload: WorkloadSpec) -> Broken:
+    """There is one prompt, it is not empty, and it fits the batch."""
+    prompts = {
+        "prompt": workload.prompt,
+        "prompt_ids": workload.prompt_ids,
+        "prompt_tokens": workload.prompt_tokens,
+    }
+    given = [name for name, value in prompts.items() if value is not None]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        yield (), f"{found} given; accepted: exactly one of prompt, prompt_ids, prompt_tokens"
+    if workload.prompt is not None and not workload.prompt:
+        yield ("prompt",), "is empty; accepted: text of at least one character"
+    if workload.prompt_ids is not None:
+        yield from _prompt_ids_rule(workload.prompt_ids, workload.batch)
+
+
+def _prompt_ids_rule(rows: tuple[tuple[int, ...], ...], batch: int) -> Broken:
+    if not rows:
+        yield ("prompt_ids",), "is empty; accepted: one list of token ids per sequence"
+    for i, row in enumerate(rows):
+        if not row:
+            yield ("prompt_ids", i), "is empty; accepted: at least one token id"
+    if len(rows) > 1 and len(rows) != batch:
+        yield ("batch",), f"{batch} does not match the {len(rows)} rows of prompt_ids; accepted: {len(rows)}"
+
+
+def parallel_rule(parallel: ParallelSpec) -> Broken:
+    """Degrees that this version does not have are 1."""
+    for name, degree in (("ep", parallel.ep), ("cp", parallel.cp)):
+        if degree != 1:
+            yield (name,), f"{degree} is not possible: this version has tp, pp and dp; accepted: 1"
+
+
+def weights_rule(weights: WeightsSpec) -> Broken:
+    """Weights are in a file or in a package."""
+    if (weights.path is None) == (weights.package is None):
+        given = "neither" if weights.path is None else "both"
+        yield (), f"{given} given; accepted: exactly one of path and package"
+    if (weights.package is None) != (weights.file is None):
+        yield (), "one of package and file is missing; accepted: both or neither"
+
+
+def experiment_rule(experiment: ExperimentSpec) -> Broken:
+    """Values can be computed in the number formats asked for."""
+    formats: DtypeSpec = experiment.dtype
+    real = ", ".join(name for name, dtype in DTYPES.items() if dtype.rounds)
+    for name, dtype in (
+        ("weights", formats.weights),
+        ("kv", formats.kv),
+        ("activations", formats.activations),
+    ):
+        if experiment.numerics == "real" and not DTYPES[dtype].rounds:
+            why = "its rounding is not implemented, so that it has no values (numerics: shapes can use it)"
+            yield ("dtype", name), f"{dtype!r} is not possible with numerics: real: {why}; accepted: {real}"
+
+
+RULES: Mapping[type, Rule] = {
+    ChipSpec: chip_rule,
+    WorkloadSpec: workload_rule,
+    ParallelSpec: parallel_rule,
+    WeightsSpec: weights_rule,
+    ExperimentSpec: experiment_rule,
+}
+
+
+def check_experiment(spec: ExperimentSpec, n_chips: int) -> None:
+    """Raise a ConfigError unless the degrees of parallelism fit the batch and a system of so many chips."""
+    degrees, batch, problems = spec.parallel, spec.workload.batch, []
+    if degrees.n_ranks > n_chips:
+        used = {name: n for name, n in attrs.asdict(degrees).items() if n > 1}
+        shape = " * ".join(f"{name} {n}" for name, n in used.items())
+        limit = f"at most {n_chips}, what {spec.system.name} has"
+        problems.append(f"parallel: {shape} = {degrees.n_ranks} chips; accepted: {limit}")
+    if degrees.dp > batch:
+        problems.append(
+            f"parallel.dp: {degrees.dp} replicas for a batch of {batch}; accepted: at most {batch}"
+        )
+    if problems:
+        raise ConfigError(tuple(f"experiment {spec.name}: {problem}" for problem in problems))
+
+
+def collectives_rule(collectives: Mapping[str, Any], algorithms: Mapping[str, Collection[str]]) -> Broken:
+    """Every operation is known, and its algorithm is too (or `auto`)."""
+    for operation, name in collectives.items():
+        if operation not in algorithms:
+            yield (operation,), unknown(operation, "a collective", tuple(algorithms))
+        elif isinstance(name, str) and name != "auto" and name not in algorithms[operation]:
+            yield (
+                (operation,),
+                unknown(name, f"an algorithm for {operation}", ("auto", *algorithms[operation])),
+            )

@@ -1,0 +1,159 @@
+"""Read YAML files, strictly.
+
+Scalars follow the core schema of YAML 1.2, so that `on` is a word, `1e9` a number and `12:30` a text. Refused are
+duplicate keys, tags, keys that are not words, aliases to an enclosing value, and documents that are huge once
+their aliases are expanded.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any, TYPE_CHECKING
+
+import yaml
+from attrs import define, field
+
+from configs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Iterator
+
+_LARGEST_FILE_BYTES = 10 * 10**6
+_MOST_VALUES = 2_000_000
+_DEEPEST = 64
+_INT = re.compile(r"[-+]?[0-9]{1,400}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS: dict[str, Any] = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+    ".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan"),
+}  # fmt: skip
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_file(path: Path) -> str:
+    """Return the text of a file; raises a ConfigError that says only what is wrong with the file."""
+    try:
+        if path.is_dir():
+            raise ConfigError(("is a directory; accepted: a YAML file",))
+        if path.exists() and not path.is_file():
+            raise ConfigError(("is not a regular file; accepted: a YAML file",))
+        if path.stat().st_size > _LARGEST_FILE_BYTES:
+            raise ConfigError(
+                (f"is too large ({path.stat().st_size} bytes); accepted: at most {_LARGEST_FILE_BYTES}",)
+            )
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(("no such file",)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError((f"is not UTF-8 text (byte {error.start})",)) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError((f"cannot be read: {getattr(error, 'strerror', None) or error}",)) from None
+
+
+def parse_yaml(text: str, label: str) -> Any:
+    """Return the value of a YAML document; a ConfigError names `label` and the line.
+
+    >>> parse_yaml("{on: 1e9, dims: [4, 8], t: 12:30}", "x.yaml")
+    {'on': 1000000000.0, 'dims': [4, 8], 't': '12:30'}
+    """
+    try:
+        return _Builder(label, yaml.parse(text, _Loader)).document()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError((f"{label}:{line}: YAML syntax: {error.problem or error.context}",)) from None
+    except yaml.YAMLError as error:
+        raise ConfigError((f"{label}: YAML syntax: {' '.join(str(error).split())}",)) from None
+
+
+def scalar(text: str) -> Any:
+    """Return the value of an unquoted scalar.
+
+    >>> [scalar(t) for t in ("8", "0.5", "1e9", "yes", "true", "1_000", "711ns")]
+    [8, 0.5, 1000000000.0, 'yes', True, '1_000', '711ns']
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+@define
+class _Builder:
+    """Build a value from parser events."""
+
+    label: str
+    events: Iterator[Any]
+    n_values: int = 0
+    anchors: dict[str, tuple[Any, int]] = field(factory=dict)
+
+    def document(self) -> Any:
+        next(self.events)  # the start of the stream
+        start = next(self.events)
+        if isinstance(start, yaml.StreamEndEvent):
+            return None
+        value = self.value(next(self.events), 0)
+        next(self.events)  # the end of the document
+        after = next(self.events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise self.refusal(after, "a second document; accepted: one document per file")
+        return value
+
+    def value(self, event: Any, depth: int) -> Any:
+        self.n_values += 1
+        if self.n_values > _MOST_VALUES:
+            raise self.refusal(event, f"more than {_MOST_VALUES} values, aliases expanded")
+        if depth > _DEEPEST:
+            raise self.refusal(event, f"nested more than {_DEEPEST} deep")
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event)
+        if event.tag is not None:
+            raise self.refusal(
+                event, f"the tag {event.tag!r}; accepted: no tags (quote a text to keep it a text)"
+            )
+        n_before = self.n_values
+        value = self.untagged(event, depth)
+        if event.anchor:
+            self.anchors[event.anchor] = (value, self.n_values - n_before)
+        return value
+
+    def untagged(self, event: Any, depth: int) -> Any:
+        if isinstance(event, yaml.MappingStartEvent):
+            return self.mapping(depth)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self.sequence(depth)
+        return scalar(event.value) if event.style in (None, "") else event.value
+
+    def alias(self, event: Any) -> Any:
+        if event.anchor not in self.anchors:
+            raise self.refusal(event, f"the alias *{event.anchor} stands for no value before it")
+        value, n_values = self.anchors[event.anchor]
+        self.n_values += n_values
+        if self.n_values > _MOST_VALUES:
+            raise self.refusal(event, f"more than {_MOST_VALUES} values, aliases expanded")
+        return copy.deepcopy(value)
+
+    def sequence(self, depth: int) -> list[Any]:
+        items = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self.value(event, depth + 1))
+        return items
+
+    def mapping(self, depth: int) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key = self.value(event, depth + 1)
+            if not isinstance(key, str):
+                raise self.refusal(event, f"the key {key!r:.40} is not a word")
+            if key in mapping:
+                raise self.refusal(event, f"the key {key!r} is given twice (first on line {lines[key]})")
+            lines[key] = event.start_mark.line + 1
+            mapping[key] = self.value(next(self.events), depth + 1)
+        return mapping
+
+    def refusal(self, event: Any, why: str) -> ConfigError:
+        return ConfigError((f"{self.label}:{event.start_mark.line + 1}: {why}",))

@@ -1,0 +1,286 @@
+"""The common suite of the kinds of topology: a new kind adds one row to ROWS."""
+
+import itertools
+import pickle
+
+import networkx as nx
+import numpy as np
+import pytest
+from attrs import frozen
+
+import topology as topologies
+from configs.errors import ConfigError
+from configs.spec import LinkSpec, RoutingSpec, TopologySpec
+from topology import (
+    TOPOLOGY_KINDS,
+    FullyConnected,
+    Line,
+    Mesh,
+    Ring,
+    Switch,
+    Topology,
+    Torus,
+    bisection_bytes_per_s,
+    degree,
+    diameter_hops,
+    ports,
+)
+from topology.metrics import searched_bisection_bytes_per_s, searched_diameter_hops
+from topology.networkx_io import from_networkx, to_networkx
+
+LINK = LinkSpec(bandwidth_bytes_per_s=10e9, latency_ps=1_000)
+FOUR = LinkSpec(bandwidth_bytes_per_s=10e9, latency_ps=1_000, count=4)
+TWO = LinkSpec(bandwidth_bytes_per_s=10e9, latency_ps=1_000, count=2)
+
+
+@frozen
+class Row:
+    """A topology and what is known about it; `cut` is the bisection in physical links."""
+
+    name: str
+    spec: TopologySpec
+    n_chips: int
+    n_links: int
+    degree: int
+    ports: int
+    diameter_hops: int
+    cut: int
+    n_switches: int = 0
+
+
+ROWS = [
+    Row("one chip", Mesh((1,), LINK), 1, 0, 0, 0, 0, 0),
+    Row("line of 1", Line((1,), LINK), 1, 0, 0, 0, 0, 0),
+    Row("line of 5", Line((5,), LINK), 5, 4, 2, 2, 4, 1),
+    Row("ring of 1", Ring((1,), LINK), 1, 0, 0, 0, 0, 0),
+    Row("ring of 2 has one edge", Ring((2,), LINK), 2, 1, 1, 1, 1, 1),
+    Row("ring of 3", Ring((3,), LINK), 3, 3, 2, 2, 1, 2),
+    Row("ring of 8", Ring((8,), TWO), 8, 16, 2, 4, 4, 4),
+    Row("galaxy mesh: 52 edges", Mesh((8, 4), FOUR), 32, 208, 4, 16, 10, 16),
+    Row("galaxy torus: 64 edges", Torus((8, 4), FOUR), 32, 256, 4, 16, 6, 32),
+    Row("t3000: 10 edges", Mesh((4, 2), TWO), 8, 20, 3, 6, 4, 4),
+    Row("p150 x8: a cube", Torus((2, 4), TWO, wrap=(False, True)), 8, 24, 3, 6, 3, 8),
+    Row("quad galaxy", Torus((16, 8), TWO), 128, 512, 4, 8, 12, 32),
+    Row("tpu v4 cube", Torus((4, 4, 4), LINK), 64, 192, 6, 6, 6, 32),
+    Row("tpu v4 cube, no wrap", Mesh((4, 4, 4), LINK), 64, 144, 6, 6, 9, 16),
+    Row("tpu v6e 8x16", Torus((8, 16), LINK, wrap=(False, True)), 128, 240, 4, 4, 15, 16),
+    Row("3x3 mesh", Mesh((3, 3), LINK), 9, 12, 4, 4, 4, 4),
+    Row("3x5 torus", Torus((3, 5), LINK), 15, 30, 4, 4, 3, 8),
+    Row("hypercube", Torus((2, 2, 2, 2), LINK), 16, 32, 4, 4, 4, 8),
+    Row("mi300x", FullyConnected(8, LINK), 8, 28, 7, 7, 1, 16),
+    Row("gaudi 2", FullyConnected(8, LinkSpec(12.5e9, 1_000, count=3)), 8, 84, 7, 21, 1, 48),
+    Row("all of 5", FullyConnected(5, LINK), 5, 10, 4, 4, 1, 6),
+    Row("alone", FullyConnected(1, LINK), 1, 0, 0, 0, 0, 0),
+    Row("one switch", Switch(8, LINK), 8, 8, 1, 1, 2, 4, n_switches=1),
+    Row("dgx h100", Switch(8, LINK, planes=(5, 4, 4, 5)), 8, 144, 4, 18, 2, 72, n_switches=4),
+    Row("dgx a100", Switch(8, LINK, planes=(2,) * 6), 8, 96, 6, 12, 2, 48, n_switches=6),
+    Row("nvl72", Switch(72, LINK, planes=(1,) * 18), 72, 1296, 18, 18, 2, 648, n_switches=18),
+    Row("switch of lanes", Switch(5, TWO, planes=(1, 2)), 5, 30, 2, 6, 2, 12, n_switches=2),
+    Row("switch of one chip", Switch(1, LINK), 1, 1, 1, 1, 0, 0, n_switches=1),
+]
+ROUTINGS = [RoutingSpec(), RoutingSpec(ties="alternate"), RoutingSpec(kind="shortest")]
+
+
+@pytest.fixture(params=ROWS, ids=lambda row: row.name)
+def row(request: pytest.FixtureRequest) -> Row:
+    """Give each row in turn."""
+    return request.param
+
+
+@pytest.fixture(params=ROUTINGS, ids=["positive", "alternate", "shortest"])
+def routing(request: pytest.FixtureRequest) -> RoutingSpec:
+    """Give each routing in turn."""
+    return request.param
+
+
+def build(row: Row) -> Topology:
+    """Build a row with the default routing."""
+    return row.spec.build(RoutingSpec())
+
+
+def pairs(topology: Topology) -> list[tuple[int, int]]:
+    """Return up to some 1000 ordered pairs of chips."""
+    every = list(itertools.permutations(range(topology.n_chips), 2))
+    return every[:: 1 + len(every) // 1000]
+
+
+def test_every_kind_has_a_row() -> None:
+    """A kind of the table that is not in ROWS is untested."""
+    assert {type(row.spec) for row in ROWS} == set(TOPOLOGY_KINDS.values())
+
+
+def test_kind_is_its_name_in_the_table(row: Row) -> None:
+    """A topology knows the name under which files call its kind."""
+    assert TOPOLOGY_KINDS[build(row).kind] is type(row.spec)
+
+
+def test_counts(row: Row) -> None:
+    """Chips, switches, physical links and lanes are as the formula of the kind says."""
+    topology = build(row)
+    assert (topology.n_chips, topology.n_switches) == (row.n_chips, row.n_switches)
+    assert topology.n_nodes == row.n_chips + row.n_switches
+    assert topology.n_links == row.n_links
+    assert (degree(topology), ports(topology)) == (row.degree, row.ports)
+
+
+def test_links_are_symmetric_and_unique(row: Row) -> None:
+    """Link 2e + 1 is link 2e backwards, and no two links join the same nodes in the same direction."""
+    topology = build(row)
+    ends = list(zip(topology.link_src.tolist(), topology.link_dst.tolist(), strict=True))
+    assert ends[1::2] == [(dst, src) for src, dst in ends[0::2]]
+    assert len(set(ends)) == len(ends)
+    assert all(src != dst for src, dst in ends)
+    assert topology.link_bandwidth_bytes_per_s == pytest.approx(
+        topology.link_count * row.spec.link.bandwidth_bytes_per_s
+    )
+
+
+def test_building_twice_numbers_links_alike(row: Row) -> None:
+    """Link numbers depend on the parameters alone."""
+    first, second = build(row), build(row)
+    assert np.array_equal(first.link_src, second.link_src)
+    assert np.array_equal(first.link_dst, second.link_dst)
+
+
+def test_diameter_and_bisection(row: Row) -> None:
+    """The closed formulas give the known figures."""
+    topology = build(row)
+    assert diameter_hops(topology) == row.diameter_hops
+    assert bisection_bytes_per_s(topology) == row.cut * row.spec.link.bandwidth_bytes_per_s
+
+
+def test_search_agrees_with_closed_formulas(row: Row) -> None:
+    """Breadth-first search, and trying all halves where they are few, find the same."""
+    topology = build(row)
+    assert searched_diameter_hops(topology) == row.diameter_hops
+    if topology.n_chips <= 16:
+        cut = searched_bisection_bytes_per_s(topology)
+        assert cut == pytest.approx(row.cut * row.spec.link.bandwidth_bytes_per_s)
+
+
+def test_routes_lead_from_src_to_dst(row: Row, routing: RoutingSpec) -> None:
+    """Every chain of links of a route starts at src, ends at dst, and the weights of the chains sum to 1."""
+    topology = row.spec.build(routing)
+    for src, dst in pairs(topology):
+        route = topology.route(src, dst)
+        here, arrived = src, 0.0
+        latencies_ps, latency_ps = [], 0
+        for link, weight in zip(route.links, route.weights, strict=True):
+            assert topology.link_src[link] == here
+            here = topology.link_dst[link]
+            latency_ps += topology.link_latency_ps[link]
+            if here == dst:
+                latencies_ps.append(latency_ps)
+                here, arrived, latency_ps = src, arrived + weight, 0
+        assert here == src
+        assert arrived == pytest.approx(1)
+        assert route.latency_ps == max(latencies_ps)
+
+
+def test_routes_are_shortest_paths(row: Row, routing: RoutingSpec) -> None:
+    """No chain of a route is longer than networkx's shortest path."""
+    topology = row.spec.build(routing)
+    hops = dict(nx.all_pairs_shortest_path_length(to_networkx(topology)))
+    for src, dst in pairs(topology):
+        route = topology.route(src, dst)
+        chains = np.count_nonzero(topology.link_dst[route.links] == dst)
+        assert len(route.links) == chains * hops[src][dst]
+
+
+def test_routes_survive_pickling(row: Row) -> None:
+    """A pickled topology forgets what it cached and finds the same routes."""
+    topology = build(row)
+    before = [topology.route(src, dst).links.tolist() for src, dst in pairs(topology)]
+    copy = pickle.loads(pickle.dumps(topology))
+    assert not copy._routes
+    assert [copy.route(src, dst).links.tolist() for src, dst in pairs(copy)] == before
+
+
+def test_coordinates_and_ranks_are_inverse(row: Row) -> None:
+    """Ranks number the grid row-major."""
+    topology = build(row)
+    coords = [topology.coords(rank) for rank in range(topology.n_chips)]
+    assert coords == list(itertools.product(*map(range, topology.dims)))
+    assert [topology.rank_of(c) for c in coords] == list(range(topology.n_chips))
+
+
+def test_axis_ranks_partition_the_chips(row: Row) -> None:
+    """Lines along an axis hold the chips that differ in that coordinate only, in its order."""
+    topology = build(row)
+    for k, axis in enumerate(topology.axes):
+        for rank in range(topology.n_chips):
+            line = topology.axis_ranks(rank, axis)
+            coords = [topology.coords(other) for other in line]
+            assert rank in line
+            assert [c[k] for c in coords] == list(range(topology.dims[k]))
+            assert len({c[:k] + c[k + 1 :] for c in coords}) == 1
+
+
+def test_networkx_round_trip(row: Row) -> None:
+    """A topology comes back from networkx the same, down to the figures of every link."""
+    topology = build(row)
+    graph = to_networkx(topology)
+    back = from_networkx(graph)
+    again = to_networkx(back)
+    assert back.n_links == topology.n_links
+    assert (back.dims, back.axes, back.wraps) == (topology.dims, topology.axes, topology.wraps)
+    assert dict(graph.nodes) == dict(again.nodes)
+    assert {edge: graph.edges[edge] for edge in graph.edges} == {
+        edge: again.edges[edge] for edge in again.edges
+    }
+
+
+def test_link_names(row: Row) -> None:
+    """Names say both ends, and `link_between` finds the link by its ends."""
+    topology = build(row)
+    for link, (src, dst) in enumerate(zip(topology.link_src, topology.link_dst, strict=True)):
+        assert topology.link_name(link) == f"{topology.node_name(src)}→{topology.node_name(dst)}"
+        assert topology.link_between(src, dst) == link
+
+
+WRONG = [
+    (lambda: Mesh((), LINK), "dims: at least one number is needed, got none"),
+    (lambda: Mesh((4, 0), LINK), "dims: every length must be at least 1, got [4, 0]"),
+    (lambda: Mesh((1001, 1000), LINK), "dims: at most 1,000,000 chips, got 1,001,000"),
+    (lambda: Mesh((4, 4), LINK, axes=("x",)), "axes: 1 names ['x'] for 2 dims [4, 4]"),
+    (lambda: Mesh((4, 4), LINK, axes=("x", "x")), "axes: names must be different and not empty"),
+    (lambda: Torus((4, 4), LINK, wrap=(True,)), "wrap: 1 values [True] for 2 dims"),
+    (lambda: Line((4, 4), LINK), "dims: exactly one number is needed, got [4, 4]"),
+    (lambda: Ring((), LINK), "dims: exactly one number is needed, got []"),
+    (lambda: Ring((0,), LINK), "dims: every length must be at least 1, got [0]"),
+    (lambda: FullyConnected(0, LINK), "chips: at least one chip is needed, got 0"),
+    (lambda: FullyConnected(10_000, LINK), "chips: at most 8,000,000 edges, got 49,995,000"),
+    (lambda: Switch(-1, LINK), "chips: at least one chip is needed, got -1"),
+    (lambda: Switch(8, LINK, planes=()), "planes: at least one plane of at least one link is needed, got []"),
+    (lambda: Switch(8, LINK, planes=(1, 0)), "planes: at least one plane of at least one link is needed"),
+    (lambda: Mesh((4,), LinkSpec(0, 1)), "link.bandwidth: must be above zero, got 0"),
+    (lambda: Mesh((4,), LinkSpec(1e9, -1)), "link.latency: must not be negative, got -1 ps"),
+    (lambda: Mesh((4,), LinkSpec(1e9, 1, count=0)), "link.count: must be at least 1, got 0"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_wrong_parameters(make: object, message: str) -> None:
+    """A wrong parameter is named with its value and what is accepted."""
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert message in str(error.value)
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    """One message lists everything that is wrong."""
+    with pytest.raises(ConfigError) as error:
+        Torus((4, 0), LinkSpec(0, -1), axes=("x",), wrap=(True,))
+    assert [problem.split(":")[0] for problem in error.value.problems] == [
+        "dims",
+        "axes",
+        "link.bandwidth",
+        "link.latency",
+        "wrap",
+    ]
+
+
+def test_public_names_exist_and_are_sorted() -> None:
+    """`__all__` is the surface: it names what is there."""
+    assert sorted(set(topologies.__all__)) == sorted(topologies.__all__)
+    assert all(hasattr(topologies, name) for name in topologies.__all__)

@@ -1,0 +1,123 @@
+"""A stand-in for chips that keeps each kernel's work: values and shapes only, no time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import defaultdict
+
+import numpy as np
+
+from configs.dtypes import DTYPES
+from workloads.array import ShapeArray
+from workloads.chip import Group, Tensor
+from workloads.decode import decode
+from workloads.rounding import round_to
+
+
+class Machine:
+    """What the ranks share: mailboxes and meeting points."""
+
+    def __init__(self, n_chips):
+        self.n_chips = n_chips
+        self.boxes = defaultdict(asyncio.Queue)
+        self.meetings = {}
+
+
+class DoubleChip:
+    """A `workloads.chip.Chip` that records (kernel name, work), placed tensors and emissions."""
+
+    def __init__(self, machine, rank, *, real):
+        self.machine, self.rank, self.real, self.n_chips = machine, rank, real, machine.n_chips
+        self.trace, self.emitted, self.tensors = [], {}, {}
+        self._calls = defaultdict(int)
+
+    def place(self, name, shape, dtype, values=None, **_):
+        """Keep a tensor, checked against its announced shape."""
+        if values is not None:
+            assert values.shape == shape, (name, values.shape, shape)
+            values = round_to(dtype, values)
+        size_bytes = DTYPES[dtype].size_bytes(int(np.prod(shape)))
+        self.tensors[name] = Tensor(name, shape, dtype, 0, size_bytes, values)
+        return self.tensors[name]
+
+    def apply(self, kernel, *operands, **params):
+        """Run a kernel, checking its values against its inferred shape."""
+        shape, dtype = kernel.infer(*operands, **params)
+        self.trace.append((kernel.name, kernel.work(*operands, **params)))
+        if not self.real:
+            return ShapeArray(shape, dtype)
+        values = kernel.evaluate(*operands, **params)
+        assert values.shape == shape, (kernel.name, values.shape, shape)
+        return values.astype(dtype, copy=False)
+
+    def group(self, name, ranks):
+        """Return a group."""
+        return Group(name, ranks)
+
+    async def all_reduce(self, x, group):
+        """Return the sum in group order."""
+        parts = await self._meet(x, group)
+        return sum(parts[1:], start=parts[0]) if self.real else x
+
+    async def all_gather(self, x, group):
+        """Return the concatenation in group order."""
+        parts = await self._meet(x, group)
+        shape = (sum(part.shape[0] for part in parts), *x.shape[1:])
+        return np.concatenate(parts) if self.real else ShapeArray(shape, x.dtype)
+
+    async def send(self, x, dst, tag=""):
+        """Put an array into the receiver's mailbox."""
+        self.machine.boxes[self.rank, dst, tag].put_nowait(x)
+
+    async def recv(self, src, tag=""):
+        """Wait for an array in the mailbox."""
+        return await self.machine.boxes[src, self.rank, tag].get()
+
+    def emit(self, name, value=None, index=0):
+        """Keep a value."""
+        self.emitted[name, index] = value
+
+    async def _meet(self, x, group):
+        self._calls[group.name] += 1
+        arrived, complete = self.machine.meetings.setdefault(
+            (group.name, self._calls[group.name]), ({}, asyncio.Event())
+        )
+        arrived[self.rank] = x
+        if len(arrived) == len(group):
+            complete.set()
+        await complete.wait()
+        return [arrived[rank] for rank in group.ranks]
+
+
+def run_job(job, *, real=True):
+    """Decode a job on as many chips as its layout asks for; return the chips."""
+
+    async def main():
+        machine = Machine(job.layout.n_ranks)
+        chips = [DoubleChip(machine, rank, real=real) for rank in range(job.layout.n_ranks)]
+        await asyncio.wait_for(asyncio.gather(*map(functools.partial(decode, job=job), chips)), 300)
+        return chips
+
+    return asyncio.run(main())
+
+
+def tokens_of(job, chips):
+    """Return the ids, [batch, new_tokens]."""
+    first = [chips[(dp * job.layout.pp + job.layout.pp - 1) * job.layout.tp] for dp in range(job.layout.dp)]
+    return np.concatenate(
+        [np.stack([chip.emitted["tokens", i] for i in range(job.new_tokens)], 1) for chip in first]
+    )
+
+
+def logits_of(job, chips):
+    """Return the logits, [batch, new_tokens, vocab]."""
+    replicas = []
+    for dp in range(job.layout.dp):
+        first = (dp * job.layout.pp + job.layout.pp - 1) * job.layout.tp
+        shards = [
+            np.stack([chip.emitted["logits", i] for i in range(job.new_tokens)], 1)
+            for chip in chips[first : first + job.layout.tp]
+        ]
+        replicas.append(np.concatenate(shards, axis=2))
+    return np.concatenate(replicas)

@@ -1,0 +1,38 @@
+"""Torus: a mesh whose axes close to rings, all or some."""
+
+from attrs import frozen
+
+from configs.spec import LinkSpec, RoutingSpec
+from topology.checks import reject
+from topology.graph import Topology
+from topology.grid import build_grid, grid_problems
+
+
+@frozen
+class Torus:
+    """Chips at the points of a grid with wrap per axis (default: all); an axis of 2 has no second edge.
+
+    >>> cube = Torus(dims=(4, 4, 4), link=LinkSpec(45e9, latency_ps=1_000_000)).build(RoutingSpec())
+    >>> cube.n_links, cube.known_diameter_hops
+    (192, 6)
+    >>> [cube.link_name(link) for link in cube.route(0, 3).links]
+    ['chip0→chip3']
+    """
+
+    dims: tuple[int, ...]
+    link: LinkSpec
+    axes: tuple[str, ...] = ()
+    wrap: tuple[bool, ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        problems = grid_problems(self.dims, self.axes, self.link)
+        if self.wrap and len(self.wrap) != len(self.dims):
+            problems.append(f"wrap: {len(self.wrap)} values {list(self.wrap)} for {len(self.dims)} dims")
+        reject(problems)
+
+    def build(self, routing: RoutingSpec) -> Topology:
+        """Return the torus: n_chips edges per wrapped axis longer than 2, as `topology.grid` numbers them."""
+        wraps = self.wrap or (True,) * len(self.dims)
+        return build_grid(
+            "torus", dims=self.dims, axes=self.axes, wraps=wraps, link=self.link, routing=routing
+        )

@@ -1,0 +1,142 @@
+"""Routers: how a transfer finds its way.
+
+`dimension_order` (the default) is each kind's natural routing: dimension order on grids, the direct link
+where all chips are joined, all planes at once behind switches, and the shortest path on any other graph.
+`shortest` is one path of the fewest links on every kind; behind switches that is plane 0 alone, since a
+path is never split.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from attrs import field, frozen
+
+from configs.errors import ConfigError
+from topology.graph import Route, Router, Topology
+
+if TYPE_CHECKING:
+    from configs.spec import RoutingSpec
+
+
+def path_route(topology: Topology, links: list[int]) -> Route:
+    """Return the route that puts the whole transfer on each of these links, one after the other."""
+    path = np.array(links, np.int32)
+    return Route(path, np.ones(len(links)), int(topology.link_latency_ps[path].sum()))
+
+
+def choose_router(routing: RoutingSpec, natural: Router) -> Router:
+    """Return the kind's natural router, unless `shortest` is asked for."""
+    return natural if routing.kind == "dimension_order" else ShortestPathRouter()
+
+
+@frozen
+class ShortestPathRouter:
+    """Take the fewest links; of equally short paths the one whose nodes come first, compared one by one."""
+
+    def route(self, topology: Topology, src: int, dst: int) -> Route:
+        """Follow the search tree of `src` back from `dst`."""
+        tree = topology.search_tree(src)
+        links: list[int] = []
+        node = dst
+        while node != src:
+            link = int(tree[node])
+            if link < 0:
+                raise ConfigError((f"no path from chip{src} to chip{dst}",))
+            links.append(link)
+            node = int(topology.link_src[link])
+        return path_route(topology, links[::-1])
+
+
+@frozen
+class DirectRouter:
+    """Take the one link between two chips."""
+
+    def route(self, topology: Topology, src: int, dst: int) -> Route:
+        """Return that link."""
+        return path_route(topology, [topology.link_between(src, dst)])
+
+
+@frozen
+class PlaneRouter:
+    """Split a transfer over switch planes in proportion to their links: plane p takes links_p / Σ links.
+
+    Needs the link numbering of the kind `switch`: chip c and plane p are edge c * n_planes + p, upwards
+    first.
+    """
+
+    planes: tuple[int, ...]
+
+    def route(self, topology: Topology, src: int, dst: int) -> Route:
+        """Return up-link and down-link of every plane in turn; the latency is that of the slowest plane."""
+        n_planes = len(self.planes)
+        up = 2 * (src * n_planes + np.arange(n_planes))
+        down = 2 * (dst * n_planes + np.arange(n_planes)) + 1
+        links = np.stack([up, down], axis=1).reshape(-1).astype(np.int32)
+        weights = np.repeat(np.array(self.planes) / sum(self.planes), 2)
+        latency_ps = topology.link_latency_ps[up] + topology.link_latency_ps[down]
+        return Route(links, weights, int(latency_ps.max()))
+
+
+@frozen
+class DimensionOrderRouter:
+    """Go along the first listed axis to the end, then the second…; round a wrapped axis the shorter way.
+
+    Exactly half way round, `positive` goes up; `alternate` goes up from an even and down from an odd
+    coordinate on that axis. All is arithmetic on the link numbering of `topology.grid`: no table, no
+    search, on any size.
+    """
+
+    dims: tuple[int, ...]
+    wraps: tuple[bool, ...]
+    ties: Literal["positive", "alternate"] = field(default="positive")
+
+    def route(self, topology: Topology, src: int, dst: int) -> Route:
+        """Return the links along each axis in turn."""
+        links: list[int] = []
+        here = src
+        for k, (length, stride) in enumerate(zip(self.dims, self._strides, strict=True)):
+            coord, goal = here // stride % length, dst // stride % length
+            links += self._axis_links(k, here, self._signed_hops(k, coord, goal))
+            here += (goal - coord) * stride
+        return path_route(topology, links)
+
+    def _signed_hops(self, k: int, coord: int, goal: int) -> int:
+        """Return how many hops up (or, if negative, down) axis k lead from `coord` to `goal`."""
+        if not self.wraps[k]:
+            return goal - coord
+        length = self.dims[k]
+        up = (goal - coord) % length
+        if 2 * up == length:
+            return up if self.ties == "positive" or coord % 2 == 0 else -up
+        return up if 2 * up < length else up - length
+
+    def _axis_links(self, k: int, rank: int, signed_hops: int) -> list[int]:
+        """Return the links of so many hops along axis k, starting at `rank`."""
+        length, stride, edges = self.dims[k], self._strides[k], self._axis_edges[k]
+        coord, below = rank // stride % length, rank % stride
+        first = self._edge_offsets[k] + rank // (length * stride) * edges * stride + below
+        if signed_hops >= 0:
+            return [2 * (first + (coord + hop) % length * stride) for hop in range(signed_hops)]
+        return [2 * (first + (coord - 1 - hop) % length * stride) + 1 for hop in range(-signed_hops)]
+
+    @cached_property
+    def _strides(self) -> tuple[int, ...]:
+        return tuple(math.prod(self.dims[k + 1 :]) for k in range(len(self.dims)))
+
+    @cached_property
+    def _axis_edges(self) -> tuple[int, ...]:
+        """Edges on one line of chips along each axis."""
+        return tuple(
+            length if wrap else length - 1 for length, wrap in zip(self.dims, self.wraps, strict=True)
+        )
+
+    @cached_property
+    def _edge_offsets(self) -> tuple[int, ...]:
+        """The first edge of each axis."""
+        n_chips = math.prod(self.dims)
+        totals = [n_chips // d * edges for d, edges in zip(self.dims, self._axis_edges, strict=True)]
+        return tuple(sum(totals[:k]) for k in range(len(totals)))

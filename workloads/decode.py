@@ -1,0 +1,180 @@
+"""Greedy decoding as an SPMD program: prefill, then one token per row and step, over TP, PP and DP.
+
+Every replica takes an even share of the batch's rows. Rows are right-padded in the prefill and stand at their
+own positions afterwards. Exactly `new_tokens` are generated: simulated time may not depend on values.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from attrs import frozen
+
+from configs.errors import ConfigError
+from configs.spec import DtypeSpec, ModelSpec
+from workloads.array import Array, ShapeArray
+from workloads.chip import Chip
+from workloads.layout import Layout, Place, split_evenly
+from workloads.models.family import ModelShape, Stage
+from workloads.rounding import INT32
+from workloads.shards import ShardSpec, place_shards
+from workloads.weights import open_weights
+
+
+@frozen
+class DecodeJob:
+    """What every rank is told; `prompt_ids` may be None in shapes mode, where only lengths count."""
+
+    model: ModelSpec
+    layout: Layout
+    dtype: DtypeSpec
+    prompt_lengths: tuple[int, ...]
+    new_tokens: int
+    prompt_ids: tuple[tuple[int, ...], ...] | None = None
+    keep_logits: bool = False
+
+    @property
+    def shape(self) -> ModelShape:
+        """The model's shape."""
+        return cast("ModelShape", self.model.shape)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that every row's KV cache has room for."""
+        return max(self.prompt_lengths) + self.new_tokens
+
+    def rows(self, replica: int) -> range:
+        """Return the rows of the batch that a data-parallel replica decodes."""
+        return split_evenly(len(self.prompt_lengths), self.layout.dp)[replica]
+
+
+def check_job(job: DecodeJob) -> None:
+    """Raise ConfigError with everything that forbids the job."""
+    problems = [*job.shape.problems(job.layout), *_prompt_problems(job)]
+    if job.layout.dp > len(job.prompt_lengths):
+        problems.append(
+            f"parallel.dp: {job.layout.dp} is above the batch of {len(job.prompt_lengths)}; "
+            "every replica needs a row"
+        )
+    if job.new_tokens < 1:
+        problems.append(f"workload.new_tokens: {job.new_tokens} must be at least 1")
+    if job.prompt_lengths and job.max_length > job.shape.max_context:
+        problems.append(
+            f"workload: a prompt of {max(job.prompt_lengths)} tokens and {job.new_tokens} new tokens exceed "
+            f"the context of {job.model.name}, {job.shape.max_context} tokens"
+        )
+    if problems:
+        raise ConfigError(tuple(problems))
+
+
+def _prompt_problems(job: DecodeJob) -> list[str]:
+    if not job.prompt_lengths:
+        return ["workload: there is no prompt"]
+    problems = [
+        f"workload: prompt {i} is empty; a prompt has at least one token"
+        for i, length in enumerate(job.prompt_lengths)
+        if length < 1
+    ]
+    for i, ids in enumerate(job.prompt_ids or ()):
+        strange = [token for token in ids if not 0 <= token < job.shape.vocab]
+        if strange:
+            problems.append(
+                f"workload.prompt_ids[{i}]: {strange[0]} is not a token id; "
+                f"accepted: 0 to {job.shape.vocab - 1}"
+            )
+    return problems
+
+
+def plan_rank(job: DecodeJob, rank: int) -> tuple[ShardSpec, ...]:
+    """Return the shards that `rank` will place."""
+    place = job.layout.place(rank)
+    return job.shape.shards(place, job.layout, job.dtype, len(job.rows(place.dp)), job.max_length)
+
+
+def plan_memory(job: DecodeJob) -> tuple[tuple[ShardSpec, ...], ...]:
+    """Return every rank's shards (name, shape, dtype, size_bytes) without loading anything."""
+    return tuple(plan_rank(job, rank) for rank in range(job.layout.n_ranks))
+
+
+async def decode(chip: Chip, job: DecodeJob) -> None:
+    """Decode greedily; emits ready, then per step `tokens` [rows of the replica] and, if asked for, `logits`.
+
+    `tokens` come from the first rank of each replica's last stage, `logits` [rows, own vocabulary] from all
+    ranks of the last stages. Ranks beyond the layout do nothing.
+    """
+    if chip.rank >= job.layout.n_ranks:
+        return
+    source = open_weights(job.model) if chip.real else None
+    memory = place_shards(chip, plan_rank(job, chip.rank), source)
+    stage = job.shape.stage(chip, job.layout, job.dtype, memory)
+    chip.emit("ready")
+    await _Rank(chip, job, job.layout.place(chip.rank), stage).generate()
+
+
+@frozen(eq=False)
+class _Rank:
+    """One rank at work."""
+
+    chip: Chip
+    job: DecodeJob
+    place: Place
+    stage: Stage
+
+    async def generate(self) -> None:
+        """Run the prefill, then one step per further token."""
+        lengths = tuple(self.job.prompt_lengths[row] for row in self.job.rows(self.place.dp))
+        longest = max(lengths)
+        ids = self._prompts(lengths)
+        starts = (0,) * len(lengths)
+        picked = tuple(row * longest + length - 1 for row, length in enumerate(lengths))
+        for step in range(self.job.new_tokens):
+            hidden = await self._forward(ids, starts)
+            ids = await self._next_ids(hidden, picked, step)
+            starts = tuple(length + step for length in lengths)
+            picked = tuple(range(len(lengths)))
+
+    async def _forward(self, ids: Array, starts: tuple[int, ...]) -> Array:
+        """Pass the new tokens through the stages; return this stage's hidden states."""
+        layout, rank = self.job.layout, self.chip.rank
+        if self.place.pp == 0:
+            x = await self.stage.embed(ids)
+        else:
+            x = await self.chip.recv(rank - layout.tp)
+        x = await self.stage.layers(x, starts)
+        if self.place.pp < layout.pp - 1:
+            await self.chip.send(x, rank + layout.tp)
+        return x
+
+    async def _next_ids(self, hidden: Array, picked: tuple[int, ...], step: int) -> Array:
+        """Bring the ids that the last stage picks to the first; None on the stages between."""
+        layout, rank = self.job.layout, self.chip.rank
+        to_first = (layout.pp - 1) * layout.tp
+        hand_over = layout.pp > 1 and step + 1 < self.job.new_tokens
+        if self.place.pp < layout.pp - 1:
+            return await self.chip.recv(rank + to_first) if hand_over and self.place.pp == 0 else None
+        ids = await self._pick(hidden, picked, step)
+        if hand_over:
+            await self.chip.send(ids, rank - to_first)
+        return ids
+
+    async def _pick(self, hidden: Array, picked: tuple[int, ...], step: int) -> Array:
+        """Pick the next id of every row, from the hidden states of rows `picked`; last stage only."""
+        logits = self.stage.logits(hidden, picked)
+        if self.job.keep_logits:
+            self.chip.emit("logits", logits, index=step)
+        ids = await self.stage.pick(logits)
+        if self.place.tp == 0:
+            self.chip.emit("tokens", ids, index=step)
+        return ids
+
+    def _prompts(self, lengths: tuple[int, ...]) -> Array:
+        """Return the replica's prompts, right-padded with id 0, [rows·longest]."""
+        if not self.chip.real:
+            return ShapeArray((len(lengths) * max(lengths),), INT32)
+        if self.job.prompt_ids is None:
+            raise ConfigError(("workload: real numerics need a prompt, not only its length",))
+        ids = np.zeros((len(lengths), max(lengths)), np.int32)
+        for i, row in enumerate(self.job.rows(self.place.dp)):
+            ids[i, : lengths[i]] = self.job.prompt_ids[row]
+        return ids.ravel()

@@ -1,0 +1,244 @@
+"""The kernels of a transformer, at the granularity of one launch each.
+
+Values are computed in float32 whatever the operands' dtype; the chip rounds the result to the inferred dtype.
+A kernel object holds constants of its values only; whatever else its shape or its work depends on is a
+parameter, so that a chip may remember both by name, operands and parameters. Activations are matrices
+[n_tokens, features]; a matrix in memory is stored as [out, in].
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from workloads.array import Array
+from workloads.chip import Tensor, Work
+from workloads.rounding import FP32, INT32, NUMPY_DTYPES, Floats, dtype_name, wider
+
+Inferred = tuple[tuple[int, ...], Any]
+
+RMS_NORM_FLOPS = 4
+"""Per element: square, add, times the root, times the weight."""
+SILU_MUL_FLOPS = 5
+"""Per result: negate, exp, add, divide, times up."""
+
+
+def vector_work(x: Array, flops: int, activation_bytes: int, *stored: tuple[int, int]) -> Work:
+    """Return the work of a kernel without matrix multiplication; `stored` is (tier, bytes) of tensors."""
+    return Work(dtype_name(x.dtype), (), flops, stored, activation_bytes)
+
+
+def part_bytes(tensor: Tensor, n_elements: int) -> int:
+    """Return the size of some elements of a stored tensor, rounded up."""
+    return -(-n_elements * tensor.size_bytes // max(prod(tensor.shape), 1))
+
+
+def as_fp32(x: Any) -> Floats:
+    """Return `x` as float32, itself when it is."""
+    floats: Floats = x.astype(FP32, copy=False)
+    return floats
+
+
+@frozen
+class Matmul:
+    """Multiply by a stored matrix: y = x Wᵀ, x [n, in], W [out, in], y [n, out].
+
+    The result is rounded to x's dtype, or leaves the float32 accumulator as it is: param `keep_fp32`.
+    """
+
+    name: str = "matmul"
+
+    def infer(self, x: Array, w: Tensor, *, keep_fp32: bool = False) -> Inferred:
+        """Return [n, out]."""
+        return (x.shape[0], w.shape[0]), FP32 if keep_fp32 else x.dtype
+
+    def evaluate(self, x: Any, w: Tensor, *, keep_fp32: bool = False) -> Floats:
+        """Return x Wᵀ."""
+        del keep_fp32
+        product: Floats = as_fp32(x) @ w.values.T
+        return product
+
+    def work(self, x: Array, w: Tensor, *, keep_fp32: bool = False) -> Work:
+        """Return one multiplication [n, in] by [in, out]; the whole matrix is read."""
+        m, (n, k) = x.shape[0], w.shape
+        itemsize = 4 if keep_fp32 else x.dtype.itemsize
+        return Work(
+            wider(dtype_name(x.dtype), w.dtype),
+            matmuls=((1, m, k, n),),
+            tensor_bytes=((w.tier, w.size_bytes),),
+            activation_bytes=x.nbytes + m * n * itemsize,
+        )
+
+
+@frozen
+class RmsNorm:
+    """Normalise each token: y = x / √(mean(x²) + eps) · w, x [n, features], w [features]."""
+
+    eps: float
+    name: str = "rms_norm"
+
+    def infer(self, x: Array, w: Tensor) -> Inferred:
+        """Return the shape of x."""
+        del w
+        return x.shape, x.dtype
+
+    def evaluate(self, x: Any, w: Tensor) -> Floats:
+        """Return the normalised tokens."""
+        x = as_fp32(x)
+        scale = np.sqrt(np.vecdot(x, x) / np.float32(x.shape[1]) + np.float32(self.eps))
+        y: Floats = x / scale[:, None]
+        y *= w.values
+        return y
+
+    def work(self, x: Array, w: Tensor) -> Work:
+        """Return RMS_NORM_FLOPS per element; x is read, y written, w read once."""
+        return vector_work(x, RMS_NORM_FLOPS * x.size, 2 * x.nbytes, (w.tier, w.size_bytes))
+
+
+@frozen
+class Add:
+    """Add two activations of one shape."""
+
+    name: str = "add"
+
+    def infer(self, x: Array, y: Array) -> Inferred:
+        """Return the shape of x."""
+        del y
+        return x.shape, x.dtype
+
+    def evaluate(self, x: Any, y: Any) -> Floats:
+        """Return x + y."""
+        total: Floats = as_fp32(x) + as_fp32(y)
+        return total
+
+    def work(self, x: Array, y: Array) -> Work:
+        """Return one flop per element; both are read, the sum written."""
+        return vector_work(x, x.size, 2 * x.nbytes + y.nbytes)
+
+
+@frozen
+class SiluMul:
+    """Gate: y = silu(gate) · up, silu(g) = g / (1 + e^-g), x = [gate | up] [n, 2·ffn], y [n, ffn]."""
+
+    name: str = "silu_mul"
+
+    def infer(self, x: Array) -> Inferred:
+        """Return [n, ffn]."""
+        return (x.shape[0], x.shape[1] // 2), x.dtype
+
+    def evaluate(self, x: Any) -> Floats:
+        """Return silu(gate) · up."""
+        x = as_fp32(x)
+        ffn = x.shape[1] // 2
+        gate, up = x[:, :ffn], x[:, ffn:]
+        # e^-g would overflow below -88, where silu is zero in any format
+        y: Floats = np.maximum(gate, np.float32(-80))
+        np.negative(y, out=y)
+        np.exp(y, out=y)
+        y += 1
+        np.divide(gate, y, out=y)
+        y *= up
+        return y
+
+    def work(self, x: Array) -> Work:
+        """Return SILU_MUL_FLOPS per result; x is read, half its size written."""
+        return vector_work(x, SILU_MUL_FLOPS * (x.size // 2), x.nbytes + x.nbytes // 2)
+
+
+@frozen
+class Embedding:
+    """Look up the rows of own token ids, those from `first_id` on; other ids give zeros.
+
+    ids [n], table [own ids, hidden], y [n, hidden]; param `dtype`: y's number format.
+    """
+
+    first_id: int
+    name: str = "embedding"
+
+    def infer(self, ids: Array, table: Tensor, *, dtype: str) -> Inferred:
+        """Return [n, hidden]."""
+        return (ids.shape[0], table.shape[1]), NUMPY_DTYPES[dtype]
+
+    def evaluate(self, ids: Any, table: Tensor, *, dtype: str) -> Floats:
+        """Return the rows of own ids, zeros elsewhere."""
+        del dtype
+        row = ids - self.first_id
+        own = (row >= 0) & (row < table.shape[0])
+        y: Floats = table.values[np.where(own, row, 0)]
+        y[~own] = 0
+        return y
+
+    def work(self, ids: Array, table: Tensor, *, dtype: str) -> Work:
+        """Return one row read and written per id: time may not depend on which ids are own."""
+        n_elements = ids.shape[0] * table.shape[1]
+        written = n_elements * NUMPY_DTYPES[dtype].itemsize
+        stored = (table.tier, part_bytes(table, n_elements))
+        return Work(dtype, tensor_bytes=(stored,), activation_bytes=ids.nbytes + written)
+
+
+@frozen
+class TakeRows:
+    """Take some rows: x [n, features], params rows (k indices), y [k, features]."""
+
+    name: str = "take_rows"
+
+    def infer(self, x: Array, *, rows: tuple[int, ...]) -> Inferred:
+        """Return [k, features]."""
+        return (len(rows), x.shape[1]), x.dtype
+
+    def evaluate(self, x: Any, *, rows: tuple[int, ...]) -> Any:
+        """Return x[rows]."""
+        return x[list(rows)]
+
+    def work(self, x: Array, *, rows: tuple[int, ...]) -> Work:
+        """Return only the traffic of the taken rows."""
+        return vector_work(x, 0, 2 * len(rows) * x.shape[1] * x.dtype.itemsize)
+
+
+@frozen
+class LocalArgmax:
+    """Find the best own id of each row: logits [n, own ids], y [n, 2] = (logit, id), exact below id 2^24."""
+
+    first_id: int
+    name: str = "local_argmax"
+
+    def infer(self, logits: Array) -> Inferred:
+        """Return [n, 2] in float32."""
+        return (logits.shape[0], 2), FP32
+
+    def evaluate(self, logits: Any) -> Floats:
+        """Return (max, argmax); of equal logits the lowest id."""
+        best = np.argmax(logits, axis=1)
+        y: Floats = np.empty((len(best), 2), np.float32)
+        y[:, 0] = logits[np.arange(len(best)), best]
+        y[:, 1] = best + self.first_id
+        return y
+
+    def work(self, logits: Array) -> Work:
+        """Return one comparison per logit."""
+        return vector_work(logits, logits.size, logits.nbytes + 8 * logits.shape[0])
+
+
+@frozen
+class MergeArgmax:
+    """Find the best id of each row among all ranks: x [n_ranks·n, 2] = (logit, id) by rank, y [n] ids."""
+
+    name: str = "merge_argmax"
+
+    def infer(self, x: Array, *, n_ranks: int) -> Inferred:
+        """Return [n] in int32."""
+        return (x.shape[0] // n_ranks,), INT32
+
+    def evaluate(self, x: Any, *, n_ranks: int) -> Any:
+        """Return the ids; of equal logits the lowest, since ranks hold ascending ids."""
+        best = x.reshape(n_ranks, -1, 2)
+        winner = np.argmax(best[:, :, 0], axis=0)
+        return best[winner, np.arange(best.shape[1]), 1].astype(np.int32)
+
+    def work(self, x: Array, *, n_ranks: int) -> Work:
+        """Return one comparison per pair."""
+        n_pairs = x.shape[0]
+        return vector_work(x, n_pairs, x.nbytes + 4 * (n_pairs // n_ranks))

@@ -1,0 +1,52 @@
+"""What a model family offers to the programs: its shape class, and a pipeline stage that can run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from configs.spec import DtypeSpec
+from workloads.array import Array
+from workloads.chip import Chip, Tensor
+from workloads.layout import Layout, Place
+from workloads.shards import ShardSpec
+
+
+class Stage(Protocol):
+    """One rank's part of one pipeline stage, its shards in memory.
+
+    `starts` holds, per row of the batch, how many tokens its cache holds already.
+    """
+
+    async def embed(self, ids: Array) -> Array:
+        """Return the hidden states [n, hidden] of token ids [n]; first stage only."""
+
+    async def layers(self, x: Array, starts: tuple[int, ...]) -> Array:
+        """Return the hidden states [n, hidden] after this stage's layers."""
+
+    def logits(self, x: Array, rows: tuple[int, ...]) -> Array:
+        """Return own logits [k, own vocabulary] of k rows of `x`; last stage only."""
+
+    async def pick(self, logits: Array) -> Array:
+        """Return the greedy ids [k], the same on all ranks of the stage; last stage only."""
+
+
+class ModelShape(Protocol):
+    """A family's frozen shape."""
+
+    vocab: int
+    max_context: int
+
+    def problems(self, layout: Layout) -> tuple[str, ...]:
+        """Return what forbids this layout, in words."""
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every matrix that a weights file must hold, by neutral name."""
+
+    def shards(
+        self, place: Place, layout: Layout, dtype: DtypeSpec, n_rows: int, max_length: int
+    ) -> tuple[ShardSpec, ...]:
+        """Return what the rank at `place` keeps for `n_rows` sequences of at most `max_length` tokens."""
+
+    def stage(self, chip: Chip, layout: Layout, dtype: DtypeSpec, memory: Mapping[str, Tensor]) -> Stage:
+        """Return this rank's stage, on the tensors that `shards` listed."""

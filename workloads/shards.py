@@ -1,0 +1,62 @@
+"""Shards: what each rank keeps in memory, said once, for planning and for loading alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+from attrs import frozen
+
+from configs.dtypes import DTYPES
+from workloads.chip import Chip, Tensor
+from workloads.rounding import Floats
+
+if TYPE_CHECKING:
+    from workloads.weights import WeightSource
+
+
+@frozen
+class Part:
+    """A block of a model's matrix `name`: its rows and columns; None takes all."""
+
+    name: str
+    rows: range | None = None
+    cols: range | None = None
+
+
+@frozen
+class ShardSpec:
+    """A tensor of one rank: its parts stacked along axis 0; one without parts starts as zeros (KV cache)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size on the modelled machine."""
+        return DTYPES[self.dtype].size_bytes(prod(self.shape))
+
+    @property
+    def role(self) -> str:
+        """What the memory is for: weights or kv."""
+        return "weights" if self.parts else "kv"
+
+
+def place_shards(chip: Chip, shards: Iterable[ShardSpec], source: WeightSource | None) -> dict[str, Tensor]:
+    """Put a rank's shards into its chip's memory, reading only these from `source` (None in shapes mode)."""
+    memory = {}
+    for shard in shards:
+        values = None if source is None else _values(shard, source)
+        memory[shard.name] = chip.place(shard.name, shard.shape, shard.dtype, values, role=shard.role)
+    return memory
+
+
+def _values(shard: ShardSpec, source: WeightSource) -> Floats:
+    if not shard.parts:
+        return np.zeros(shard.shape, np.float32)
+    blocks = [source.read(part.name, part.rows, part.cols) for part in shard.parts]
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
