@@ -51,9 +51,11 @@ class Llama:
         self.cache = np.zeros((n_layers, 2, self.n_kv, max_length, self.dim), np.float32)
 
     def rms_norm(self, x: Any, w: Any) -> Any:
+        """Return x / rms(x) · w."""
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.eps) * w
 
     def attend(self, qkv: Any, cache: Any, start: int) -> Any:
+        """Return causal attention over the cache, to which the new keys and values are appended."""
         n, stop = len(qkv), start + len(qkv)
         heads = qkv.reshape(n, -1, self.dim).swapaxes(0, 1)
         n_roped = self.n_heads + self.n_kv

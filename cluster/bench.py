@@ -100,11 +100,12 @@ def measure(cluster: Cluster, op: str, algorithm: str, size_bytes: int) -> Row:
 def _elements(op: str, n: int, size_bytes: int) -> int:
     """Return the elements of the buffer that the size speaks of: a multiple of the ranks where parts must be equal."""
     n_elements = size_bytes // FP32.itemsize
-    if op in {"all_gather", "reduce_scatter", "all_to_all"}:
+    parted = op in {"all_gather", "reduce_scatter", "all_to_all"}
+    if parted:
         n_elements -= n_elements % n
-    smallest = n * FP32.itemsize
     if n_elements < 1:
-        raise ConfigError((f"--sizes: {size_bytes} B; accepted: at least {smallest} B (one float32 for each rank)",))
+        smallest = FP32.itemsize * (n if parted else 1)
+        raise ConfigError((f"--sizes: {size_bytes} B; accepted: at least {smallest} B for {op} among {n} ranks",))
     return n_elements
 
 

@@ -113,7 +113,7 @@ class SimChip:
     def apply(self, kernel: Any, *operands: Any, **params: Any) -> Array:
         """Run a kernel; what it costs is worked out once per kernel and shapes."""
         shapes = [(o.shape, o.dtype, o.tier) if type(o) is Tensor else (o.shape, o.dtype) for o in operands]
-        key = (kernel.name, *shapes, *params.values())
+        key = (kernel.name, *shapes, *params.items())
         found = self.machine.kernel_results.get(key)
         if found is None:
             found = self.machine.kernel_results[key] = self._price(kernel, operands, params)
@@ -169,10 +169,15 @@ class SimChip:
         self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
     ) -> Array:
         """Return the `x` of the member with index `root`."""
-        return await self._collective("broadcast", x, tuple(x.shape), group, axis, root)
+        members = self._members(group, axis)
+        if not 0 <= root < len(members):
+            raise ProgramError(f"chip {self.rank}: broadcast from root {root} of a group of {len(members)} chips")
+        return await self._collective("broadcast", x, tuple(x.shape), members, None, root)
 
     async def send(self, x: Array, dst: int, tag: str = "") -> None:
         """Send an array to a chip."""
+        if dst == self.rank:
+            raise ProgramError(f"chip {self.rank} sends {tag!r} to itself")
         self._numbers.append(self.machine.table.number(Send(dst, tag, x.nbytes)))
         self.host.post(dst, self.rank, tag, [x.copy()] if self.real else x)
 
@@ -185,10 +190,12 @@ class SimChip:
     def emit(self, name: str, value: Any = None, index: int = 0) -> None:
         """Hand a value to the driver."""
         self._numbers.append(self.machine.table.number(Mark(name, index)))
-        self.emit_value(self.rank, name, value, index)
+        self.emit_value(self.rank, name, value.copy() if isinstance(value, np.ndarray) else value, index)
 
     def _members(self, group: Group | None, axis: str | None) -> Group:
         if group is not None:
+            if self.rank not in group.ranks:
+                raise ProgramError(f"chip {self.rank} is not in group {group.name!r} {group.ranks}")
             return group
         if axis is None:
             return self._groups["all"]
@@ -204,7 +211,7 @@ class SimChip:
     ) -> Array:
         members = self._members(group, axis)
         algorithm = select(op, self.machine.algorithms.get(op, "auto"))
-        record = Collective(op, algorithm, members.ranks, root, x.size, x.dtype.itemsize)
+        record = Collective(op, algorithm, members.name, members.ranks, root, tuple(x.shape), x.dtype)
         self._numbers.append(self.machine.table.number(record))
         if not self.real:
             return ShapeArray(shape, x.dtype)

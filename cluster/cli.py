@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -23,6 +25,7 @@ app = App(
     name="chipmesh",
     help="Simulate multi-chip AI accelerators: real tokens and simulated time from one run.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 
 Backend = Literal["local", "ray"]
@@ -192,8 +195,10 @@ def _save(result: ExperimentResult, out: Path | None, logits: Path | None) -> No
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run the command; return 0 when done, 1 when the run failed, 2 for bad input."""
+    signal.signal(signal.SIGTERM, _interrupt)  # so that what was started is stopped
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except CycloptsError as error:
         return _fail(2, f"{error}\nchipmesh --help lists the commands and their options")
     except ConfigError as error:
@@ -202,10 +207,14 @@ def main(tokens: Sequence[str] | None = None) -> int:
         return _fail(1, str(error))
     except KeyboardInterrupt:
         return _fail(1, "interrupted")
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader has seen enough, as in `chipmesh list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(code: int, message: str) -> int:

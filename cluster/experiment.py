@@ -155,7 +155,7 @@ def run_experiment(
         on_status("loading the shards" if spec.numerics == "real" else "running without data")
         collector = _Collector(job, tokenizer, on_token, began)
         result = cluster.run(decode, job, on_emit=collector)
-    run_s = time.perf_counter() - began - collector.ready_s
+        run_s = time.perf_counter() - began - collector.ready_s
     real = spec.numerics == "real"
     output_ids = collector.output_ids() if real else None
     return ExperimentResult(

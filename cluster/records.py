@@ -6,7 +6,8 @@ chip is an array of integers, cheap to keep, to send and to compare.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import math
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from attrs import define, field, frozen
@@ -22,14 +23,23 @@ class Compute(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """The chips `ranks` took part in a collective on `n_elements` elements a rank (its input) of `itemsize` bytes."""
+    """The chips `ranks` took part in a collective, each with an input of this shape and dtype.
+
+    All that the members must agree on is here: the time plane refuses calls that differ.
+    """
 
     op: str
     algorithm: str
+    group: str
     ranks: tuple[int, ...]
     root: int
-    n_elements: int
-    itemsize: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def n_elements(self) -> int:
+        """Number of elements of a rank's input."""
+        return math.prod(self.shape)
 
 
 class Send(NamedTuple):

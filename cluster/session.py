@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from attrs import field, frozen
 
@@ -15,8 +15,10 @@ from cluster.backends.local import LocalBackend
 from cluster.chip import Emit
 from cluster.records import merge
 from cluster.vocabulary import VOCABULARY
+from collectives import ALGORITHMS
 from configs.errors import ConfigError
 from configs.loader import load_system
+from configs.problems import unknown
 from configs.spec import Contention, Numerics, SystemSpec
 from topology import Topology
 
@@ -98,7 +100,7 @@ def launch(
 ) -> Cluster:
     """Start the chips of a system (a catalogue name, a path, a mapping or a spec); by default all of them.
 
-    Raises ConfigError if the system is wrong or has fewer chips.
+    Raises ConfigError if the system is wrong or has fewer chips, or for a word that is not known.
 
     >>> async def program(chip):
     ...     return await chip.all_gather(np.array([chip.rank]), axis="y")
@@ -108,6 +110,7 @@ def launch(
     >>> result.values[5].tolist()
     [4, 5, 6, 7]
     """
+    _check_words(numerics, contention, collectives or {})
     spec = system if isinstance(system, SystemSpec) else load_system(system, overrides, VOCABULARY)
     topology: Topology = spec.topology.build(spec.routing)
     count = topology.n_chips if n_chips is None else n_chips
@@ -115,6 +118,25 @@ def launch(
         raise ConfigError((f"{spec.name}: {count} chips asked for; accepted: 1 to {topology.n_chips}",))
     setting = Setting(spec, count, numerics, dict(collectives or {}))
     return Cluster(spec, topology, contention, count, _backend(backend, setting, chips_per_actor))
+
+
+def _check_words(numerics: str, contention: str, collectives: Mapping[str, str]) -> None:
+    """Raise ConfigError with every word that is not known."""
+    problems = []
+    for key, given, choices in (
+        ("numerics", numerics, get_args(Numerics)),
+        ("contention", contention, get_args(Contention)),
+    ):
+        if given not in choices:
+            problems.append(f"{key}: {unknown(given, f'a kind of {key}', choices)}")
+    for op, algorithm in collectives.items():
+        if op not in ALGORITHMS:
+            problems.append(f"collectives: {unknown(op, 'an operation', ALGORITHMS)}")
+        elif algorithm not in ("auto", *ALGORITHMS[op]):
+            choices = ("auto", *ALGORITHMS[op])
+            problems.append(f"collectives.{op}: {unknown(algorithm, f'an algorithm of {op}', choices)}")
+    if problems:
+        raise ConfigError(tuple(problems))
 
 
 def _backend(name: BackendName, setting: Setting, chips_per_actor: int) -> Backend:

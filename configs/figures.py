@@ -6,7 +6,7 @@ key of the table `sources:` at the top of the file.
 
 from __future__ import annotations
 
-from typing import Any, get_args, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 from attrs import frozen
 

@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from configs.overrides import apply_overrides
 from configs.problems import Place, Problems, unknown
-from configs.resolve import FAILED, Document, Origin, Resolver
+from configs.resolve import FAILED, Document, Origin, Resolver, expand
 from configs.rules import RULES, collectives_rule
 from configs.spec import (
     ChipSpec,
@@ -101,7 +101,7 @@ def _label(kind: str, source: object) -> str:
     is_path = isinstance(source, Path) or (
         isinstance(source, str) and ("/" in source or source.endswith((".yaml", ".yml")))
     )
-    return str(Path(str(source)).expanduser()) if is_path else kind.removesuffix("s")
+    return str(expand(str(source))) if is_path else kind.removesuffix("s")
 
 
 def _hooks(vocabulary: Vocabulary) -> dict[Any, Any]:

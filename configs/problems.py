@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field, frozen
 
 from configs.errors import ConfigError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

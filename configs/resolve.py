@@ -13,7 +13,7 @@ from configs.catalogue_files import catalogue_path, label
 from configs.errors import ConfigError
 from configs.figures import FigureReader, read_sources
 from configs.problems import Keys, Place, Problems, dotted, shown
-from configs.spec import ModelSpec, Provenance
+from configs.spec import ChipSpec, ModelSpec, Provenance, SystemSpec
 from configs.yaml_source import parse_yaml, read_file
 
 FAILED: Final = object()
@@ -30,7 +30,7 @@ ModelReader = Callable[[Path], ModelSpec]
 
 @frozen
 class Origin:
-    """A document's file (None if inline), its folder, the files that led to it, and the sources it may cite."""
+    """A document's file (None if inline), folder, the files that led to it, the sources it may cite."""
 
     file: str | None
     folder: Path
@@ -68,16 +68,15 @@ class Resolver:
 
     def resolve(self, kind: str, value: Any, place: Place, parent: Origin) -> Any:
         """Return the document (or the model) that a reference stands for, or FAILED."""
-        if isinstance(value, Document) or not isinstance(
-            value, str | Path | Mapping | list | int | float | None
-        ):
+        if isinstance(value, Document | ModelSpec | SystemSpec | ChipSpec) or value is FAILED:
             return value
+        if isinstance(value, Mapping):
+            origin = Origin(None, self._folder(place, parent), parent.chain, parent.sources)
+            return self._document(kind, copy.deepcopy(dict(value)), place, origin)
+        if not isinstance(value, str | Path):
+            self.problems.add(place, f"{shown(value)} is not a reference; accepted: {_accepted(kind)}")
+            return FAILED
         try:
-            if isinstance(value, Mapping):
-                origin = Origin(None, self._folder(place, parent), parent.chain, parent.sources)
-                return self._document(kind, copy.deepcopy(dict(value)), place, origin)
-            if not isinstance(value, str | Path):
-                raise ConfigError((f"{shown(value)} is not a reference; accepted: {_accepted(kind)}",))
             return self._follow(kind, value, place, parent)
         except ConfigError as error:
             for problem in error.problems:
@@ -101,16 +100,18 @@ class Resolver:
         suffix = next((s for s in self.readers if s != "/" and text.lower().endswith(s)), None)
         is_path = isinstance(reference, Path) or "/" in text or text.endswith((".yaml", ".yml"))
         if kind == "models" and (suffix or is_path):
-            path = self._folder(place, parent) / Path(text).expanduser()
-            suffix = "/" if suffix is None and path.is_dir() and "/" in self.readers else suffix
+            path = self._folder(place, parent) / expand(text)
+            suffix = (
+                "/" if suffix is None and "/" in self.readers and _exists(path) and path.is_dir() else suffix
+            )
             if suffix is not None:
                 return self._read_model(suffix, path)
         if not is_path:
             return self._read(kind, catalogue_path(kind, text), place, parent)
-        return self._read(kind, self._folder(place, parent) / Path(text).expanduser(), place, parent)
+        return self._read(kind, self._folder(place, parent) / expand(text), place, parent)
 
     def _read_model(self, suffix: str, path: Path) -> ModelSpec:
-        if not path.exists():
+        if not _exists(path):
             raise ConfigError((f"{path}: no such file",))
         return self.readers[suffix](path)
 
@@ -154,3 +155,18 @@ class Resolver:
 
 def _accepted(kind: str) -> str:
     return f"a name in the catalogue of {kind}, a path that ends in .yaml or contains '/', or a mapping"
+
+
+def expand(text: str) -> Path:
+    """Return a path with ~ expanded, if there is such a home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -204,8 +204,8 @@ class Structurer:
                 self._describe(member, accepts) for member in get_args(hint) if member is not NoneType
             )
         if get_origin(hint) is tuple:
-            first, n = get_args(hint)[0], len(get_args(hint))
-            return f"a list of {'' if get_args(hint)[-1] is ... else f'{n} times '}{self._describe(first, accepts)}"
+            n = "" if get_args(hint)[-1] is ... else f"{len(get_args(hint))} times "
+            return f"a list of {n}{self._describe(get_args(hint)[0], accepts)}"
         if attrs.has(hint):
             words = "".join(f"{word}, or " for word in self.words.get(hint, {}))
             return f"{words}a mapping with the keys {', '.join(field.key for field in fields_of(hint))}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from configs.errors import ConfigError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ _TIME_UNITS = {
 _FLOPS_UNITS: dict[str, int | Decimal] = {
     f"{prefix}FLOPS": 1000**power for power, prefix in enumerate(("", "k", "M", "G", "T", "P", "E"))
 }
-_POWER_UNITS = {"mW": Decimal("0.001"), "W": 1, "kW": 10**3, "MW": 10**6}
+_POWER_UNITS: dict[str, int | Decimal] = {"mW": Decimal("0.001"), "W": 1, "kW": 10**3, "MW": 10**6}
 
 
 @frozen

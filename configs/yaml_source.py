@@ -1,15 +1,15 @@
 """Read YAML files, strictly.
 
-Scalars follow the core schema of YAML 1.2, so that `on` is a word, `1e9` a number and `12:30` a text. Refused are
-duplicate keys, tags, keys that are not words, aliases to an enclosing value, and documents that are huge once
-their aliases are expanded.
+Scalars follow the core schema of YAML 1.2, so that `on` is a word, `1e9` a number and `12:30` a text. Refused
+are duplicate keys, tags, keys that are not words, aliases to an enclosing value, and documents that are huge
+once their aliases are expanded.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from attrs import define, field
@@ -17,8 +17,8 @@ from attrs import define, field
 from configs.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 _LARGEST_FILE_BYTES = 10 * 10**6
 _MOST_VALUES = 2_000_000

@@ -13,9 +13,9 @@ from workloads.array import Array
 class Tensor:
     """A tensor that lives in a chip's memory: weights and KV cache.
 
-    `values` is a float32 array whose values are already rounded to `dtype` (so that the host multiplies fast),
-    or None in shapes mode. `size_bytes` is its size on the modelled machine. KV tensors' values may be written
-    in place.
+    `values` is a float32 array whose values are already rounded to `dtype` (so that the host multiplies
+    fast), or None in shapes mode. `size_bytes` is its size on the modelled machine. KV tensors' values may be
+    written in place.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Chip(Protocol):
         tier: str | None = None,
         role: str = "weights",
     ) -> Tensor:
-        """Put a tensor into memory; `tier` defaults to the farthest; `role` (weights, kv) is for the accounts.
+        """Put a tensor into memory; `tier` defaults to the farthest; `role`: weights, kv (for the accounts).
 
         `values` (float32, shape `shape`) are rounded to `dtype`; None in shapes mode.
         Raises CapacityError if the tier is full.

@@ -124,7 +124,7 @@ def gguf_model(path: Path | str) -> ModelSpec:
     """Return the model that a GGUF file holds; ConfigError names the file and what is wrong."""
     path = Path(path)
     file = read_gguf(path)
-    architecture = file.get("general.architecture")
+    architecture = str(file.get("general.architecture"))
     shape_of = GGUF_SHAPES.get(architecture)
     if shape_of is None:
         raise ConfigError(

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import ConfigError
-from workloads.gguf_file import read_gguf
+from workloads.gguf_file import GgufFile, read_gguf
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Engine
 
-_CONTROL, _USER_DEFINED = 3, 4
+_SPECIAL = ([3], [4])
+"""Token types that are matched as they stand: control and user-defined."""
 _LLAMA_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -70,7 +71,10 @@ class Tokenizer:
         """Return the ids of a text; with `chat`, of the text as a user's message, the answer to begin."""
         if chat:
             text = self.chat(text)
-        return tuple(self._engine.encode(text, add_special_tokens=False).ids)
+        try:
+            return tuple(self._engine.encode(text, add_special_tokens=False).ids)
+        except TypeError:  # a lone surrogate: bytes of a command line or a file that are not UTF-8
+            raise ConfigError(("workload.prompt: is not valid UTF-8 text",)) from None
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, special tokens included; bytes that are not UTF-8 become U+FFFD."""
@@ -86,7 +90,7 @@ class Tokenizer:
         piece = self._vocabulary[token]
         if token in self._special:
             return piece.encode()
-        return bytes(_BYTE_OF[character] for character in piece)
+        return b"".join(_BYTE_OF.get(character, character.encode()) for character in piece)
 
     def chat(self, message: str) -> str:
         """Return the text that a user's message becomes by the model's chat template."""
@@ -124,26 +128,30 @@ class TextStream:
 def gguf_tokenizer(path: Path | str) -> Tokenizer:
     """Return the tokenizer of a GGUF file; ConfigError names the file and what is wrong."""
     file = read_gguf(path)
-    model, pre = file.get("tokenizer.ggml.model"), file.get("tokenizer.ggml.pre", "gpt-2")
+    model, pre = file.get("tokenizer.ggml.model"), str(file.get("tokenizer.ggml.pre", "gpt-2"))
     if model != "gpt2" or pre not in PRE_TOKENIZERS:
         accepted = ", ".join(PRE_TOKENIZERS)
         raise ConfigError(
             (f"{path}: tokenizer {model!r}, {pre!r} is not supported; accepted: 'gpt2' with {accepted}",)
         )
-    vocabulary, merges = file.get("tokenizer.ggml.tokens"), file.get("tokenizer.ggml.merges")
-    types = file.get("tokenizer.ggml.token_type", [])
-    if not isinstance(vocabulary, list) or not isinstance(merges, list):
-        raise ConfigError((f"{path}: the vocabulary (tokenizer.ggml.tokens and merges) is missing",))
-    special = [i for i, kind in enumerate(types) if kind in {_CONTROL, _USER_DEFINED}]
-    engine = _engine(path, vocabulary, merges, [vocabulary[i] for i in special], PRE_TOKENIZERS[pre]())
-    bos = file.get("tokenizer.ggml.bos_token_id")
+    vocabulary, merges = (_list(file, f"tokenizer.ggml.{key}", str) for key in ("tokens", "merges"))
+    types = _list(file, "tokenizer.ggml.token_type", int)
+    special = {i: piece for i, piece in enumerate(vocabulary) if types[i : i + 1] in _SPECIAL}
+    bos, template = file.get("tokenizer.ggml.bos_token_id"), file.get("tokenizer.chat_template")
     return Tokenizer(
-        engine,
+        _engine(path, vocabulary, merges, list(special.values()), PRE_TOKENIZERS[pre]()),
         tuple(vocabulary),
         frozenset(special),
-        vocabulary[bos] if isinstance(bos, int) and bos < len(vocabulary) else "",
-        file.get("tokenizer.chat_template"),
+        vocabulary[bos] if isinstance(bos, int) and 0 <= bos < len(vocabulary) else "",
+        template if isinstance(template, str) else None,
     )
+
+
+def _list(file: GgufFile, key: str, kind: type) -> list[Any]:
+    items = file.get(key)
+    if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+        raise ConfigError((f"{file.path}: {key} is missing or not a list of {kind.__name__}",))
+    return items
 
 
 def _engine(
@@ -163,14 +171,15 @@ def _engine(
     return engine
 
 
-def _byte_of() -> dict[str, int]:
+def _byte_of() -> dict[str, bytes]:
     """Return the byte that each character of a byte-level vocabulary stands for.
 
     Printable bytes stand for themselves, the others for the characters from U+0100 on, in order.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+    characters = [chr(byte) for byte in printable] + [chr(0x100 + i) for i in range(len(others))]
+    return {character: bytes([byte]) for character, byte in zip(characters, printable + others, strict=True)}
 
 
 _BYTE_OF = _byte_of()

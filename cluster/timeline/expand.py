@@ -81,7 +81,7 @@ def expand(call: Collective, schedule: Schedule, routes: RouteTable, communicati
     latency_ps = np.array([routes.latency_ps[r] for r in route], np.int64)
     return Template(
         delay_ps=np.concatenate([np.full(n_nodes, communication.step_ps, np.int64), latency_ps]),
-        size_bytes=np.concatenate([np.zeros(n_nodes), schedule.sizes(sizes) * float(call.itemsize)]),
+        size_bytes=np.concatenate([np.zeros(n_nodes), schedule.sizes(sizes) * float(call.dtype.itemsize)]),
         route=np.concatenate([np.full(n_nodes, -1, np.int32), route]),
         owner=np.concatenate([np.array([call.ranks[place] for place in nodes], np.int32), src]),
         peer=np.concatenate([np.full(n_nodes, -1, np.int32), dst]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
@@ -12,7 +13,6 @@ from configs.errors import ConfigError
 from configs.loader import load_chip, load_experiment, load_model, load_system
 from configs.plain import fingerprint
 from configs.spec import CommunicationSpec, ModelSpec
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +119,7 @@ def test_batch_follows_prompt_ids(vocabulary) -> None:
     ],
 )
 def test_override(override, get, expected, vocabulary) -> None:
-    """An override reaches everything that a name stands for, and changes the fingerprint if it changes a value."""
+    """An override reaches all that a name stands for, and changes the fingerprint if it changes a value."""
     base = load_experiment("galaxy-smollm2", [], vocabulary)
     spec = load_experiment("galaxy-smollm2", [override], vocabulary)
     assert get(spec) == expected

@@ -1,4 +1,4 @@
-"""A plain Llama forward pass, written to be obviously right: fp32, no cache, no sharding, the library's reader."""
+"""A plain Llama forward pass, meant to be obviously right: fp32, no cache, no sharding, no own reader."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class Reference:
         """Return x / rms(x) · w."""
         eps = self.meta["llama.attention.layer_norm_rms_epsilon"]
         return (
-            x / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + np.float32(eps)) * self.weights[name + ".weight"]
+            x
+            / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + np.float32(eps))
+            * self.weights[name + ".weight"]
         )
 
     def attention(self, x, layer):

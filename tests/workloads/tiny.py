@@ -44,11 +44,11 @@ def write_tiny(
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     for key, value in metadata:
-        writer.add_string(key, value)
+        (writer.add_array if isinstance(value, list) else writer.add_string)(key, value)
     shapes = {"token_embd": (n["vocab"], hidden), "output_norm": (hidden,)}
     if not tied:
         shapes["output"] = (n["vocab"], hidden)
-    for i in range(n["block_count"]):
+    for i in range(n.get("n_written", n["block_count"])):
         shapes |= {
             f"blk.{i}.attn_norm": (hidden,),
             f"blk.{i}.attn_q": (q, hidden),

@@ -20,6 +20,8 @@ from workloads.shards import Part, ShardSpec
 
 _EXACT_IDS = 2**24
 """Token ids travel beside their logits as float32, which holds integers exactly up to here."""
+_MAX_LAYERS = 10_000
+"""Far above any model: a damaged file's count is refused before anything is made for each layer."""
 
 
 @frozen
@@ -49,8 +51,9 @@ class LlamaShape:
             problems.append(f"n_heads: {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
         if self.head_dim % 2:
             problems.append(f"head_dim: {self.head_dim} is odd; rotary positions turn pairs")
-        if self.vocab > _EXACT_IDS:
-            problems.append(f"vocab: {self.vocab} is above {_EXACT_IDS}")
+        for name, limit in (("vocab", _EXACT_IDS), ("n_layers", _MAX_LAYERS)):
+            if getattr(self, name) > limit:
+                problems.append(f"{name}: {getattr(self, name)} is above {limit}")
         if problems:
             raise ConfigError(tuple(problems))
 

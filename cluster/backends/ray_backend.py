@@ -1,0 +1,214 @@
+"""Chips as Ray actors: one actor per chip, or several chips packed into each. The only module that imports Ray.
+
+Ray is the control plane: it starts, watches and stops the actors and carries programs and results. The chips' messages
+go over direct connections (`cluster.backends.dataplane`), what they hand over while they run over the control connection
+(`cluster.backends.control`). One Ray call per run and actor, never one per message or step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+from attrs import define, field
+
+from cluster.backends.base import Outcome, Program, Setting, run_host
+from cluster.backends.control import ControlClient, ControlServer, pack_value, unpack_value
+from cluster.backends.dataplane import DataPlane
+from cluster.chip import Emit
+from cluster.host import Host, describe_deadlock
+from configs.errors import ChipDiedError, ConfigError, ProgramError, RunError
+
+START_DEADLINE_S = 180.0
+CAUSE_DEADLINE_S = 3.0
+POLL_S = 0.05
+
+
+class ActorHost:
+    """What runs in an actor: a host of some chips."""
+
+    def __init__(self, setting: Setting, index: int, owner: Mapping[int, int], folder: str, token: str) -> None:
+        self._setting = setting
+        self._ranks = [rank for rank, host in owner.items() if host == index]
+        self._control = ControlClient.connect(f"{folder}/driver.sock", token, index)
+        self._plane = DataPlane(index, owner, Path(folder), token, self._report)
+
+    def pid(self) -> int:
+        """Return the process id; also says that the actor is up."""
+        return os.getpid()
+
+    def run(self, run: int, program: Program, args: Sequence[Any]) -> Outcome:
+        """Run a program on this actor's chips."""
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415  keeps the driver's start short
+
+        self._plane.run = run
+        with threadpool_limits(limits=1):
+            outcome = run_host(self._setting, self._ranks, Host(self._plane), program, args, self._emit)
+        self._plane.flush()
+        return outcome
+
+    def _emit(self, rank: int, name: str, value: Any, index: int) -> None:
+        self._control.send("emit", rank, name, pack_value(value), index)
+
+    def _report(self, sent: int, received: int, waiting: Any) -> None:
+        self._control.send("idle", sent, received, waiting)
+
+
+@define(eq=False)
+class RayBackend:
+    """A private local Ray with one actor per `chips_per_actor` chips."""
+
+    setting: Setting
+    folder: Path
+    control: ControlServer
+    owner: Mapping[int, int]
+    actors: list[Any]
+    pids: list[int] = field(factory=list)
+    _run: int = 0
+    _last_emitted: str = "before its first result"
+    _idle: dict[int, tuple[int, int, Any]] = field(factory=dict)
+
+    @classmethod
+    def start(cls, setting: Setting, chips_per_actor: int) -> Self:
+        """Start Ray and the actors; return when all of them are up."""
+        if chips_per_actor < 1:
+            raise ConfigError((f"--chips-per-actor: {chips_per_actor}; accepted: an integer ≥ 1",))
+        token, folder = secrets.token_hex(16), Path(tempfile.mkdtemp(prefix="chipmesh-"))
+        owner = {rank: rank // chips_per_actor for rank in range(setting.n_chips)}
+        backend = cls(setting, folder, ControlServer(folder / "driver.sock", token), owner, [])
+        try:
+            backend._start(token)
+        except BaseException:
+            backend.close()
+            raise
+        return backend
+
+    def _start(self, token: str) -> None:
+        n_actors = max(self.owner.values()) + 1
+        # More workers than its start-up concurrency make Ray print warnings on the driver's stdout, which is not Ray's.
+        ray.init(
+            address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+            _temp_dir=str(self.folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
+            _system_config={"worker_maximum_startup_concurrency": n_actors + 1},
+        )  # fmt: skip
+        remote = ray.remote(ActorHost).options(num_cpus=0, max_restarts=0, max_task_retries=0)
+        self.actors = [
+            remote.remote(self.setting, index, self.owner, str(self.folder), token) for index in range(n_actors)
+        ]
+        try:
+            self.pids = ray.get([actor.pid.remote() for actor in self.actors], timeout=START_DEADLINE_S)
+        except ray.exceptions.GetTimeoutError:
+            raise RunError(f"{n_actors} actors were not up after {START_DEADLINE_S:.0f} s") from None
+        except ray.exceptions.RayError as error:
+            raise RunError(f"an actor did not start: {error}") from None
+
+    def run(self, program: Program, args: Sequence[Any], emit: Emit) -> list[Outcome]:
+        """Run the program on every chip."""
+        self._run += 1
+        pending = [actor.run.remote(self._run, program, args) for actor in self.actors]
+        actor_of = {ref: index for index, ref in enumerate(pending)}
+        outcomes: dict[int, Outcome] = {}
+        while pending:
+            self._listen(emit, actor_of)
+            done, pending = ray.wait(pending, num_returns=len(pending), timeout=0)
+            for ref in done:
+                outcomes[actor_of[ref]] = self._outcome(ref, actor_of)
+        self._listen(emit, actor_of, timeout_s=0.0)
+        return [outcomes[index] for index in range(len(self.actors))]
+
+    def close(self) -> None:
+        """Stop Ray and remove the run's folder."""
+        self.control.close()
+        with contextlib.suppress(Exception):  # an actor may be gone already
+            for actor in self.actors:
+                ray.kill(actor)
+        ray.shutdown()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _listen(self, emit: Emit, actor_of: Mapping[Any, int], timeout_s: float = POLL_S) -> None:
+        """Hand on what the chips have to say."""
+        heard = True
+        while heard:
+            heard = False
+            for index, message in self.control.poll(timeout_s):
+                heard, timeout_s = True, 0.0
+                if message is None:
+                    raise self._death(index, actor_of)
+                if message[0] == "emit":
+                    _, rank, name, value, step = message
+                    self._last_emitted = f"after {name} {step} of chip {rank}"
+                    self._idle.clear()
+                    emit(rank, name, unpack_value(value), step)
+                else:
+                    self._check_deadlock(index, *message[1:])
+
+    def _check_deadlock(self, index: int, sent: int, received: int, waiting: list[Any]) -> None:
+        """Raise if every actor has been idle for two reports and no message is on its way."""
+        again = self._idle.get(index) == (sent, received, waiting)
+        self._idle[index] = (sent, received, waiting)
+        totals = self._idle.values()
+        if again and len(totals) == len(self.actors) and sum(s - r for s, r, _ in totals) == 0:
+            raise ProgramError(describe_deadlock(sorted((c, tuple(k)) for _, _, w in totals for c, k in w)))
+
+    def _outcome(self, ref: Any, actor_of: Mapping[Any, int]) -> Outcome:
+        """Return what an actor brings back, or raise what ended it."""
+        try:
+            outcome: Outcome = ray.get(ref)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, ChipDiedError):
+                raise self._find_death(cause, actor_of) from None
+            if isinstance(cause, ConfigError | RunError):
+                raise cause from None
+            raise ProgramError(f"{self._chips(actor_of[ref])}: {error}") from None
+        except ray.exceptions.RayActorError:
+            raise self._death(actor_of[ref], actor_of) from None
+        return outcome
+
+    def _find_death(self, seen: ChipDiedError, actor_of: Mapping[Any, int]) -> ChipDiedError:
+        """Return whose death a surviving actor noticed: the one whose control connection closed."""
+        deadline = time.monotonic() + CAUSE_DEADLINE_S
+        while time.monotonic() < deadline:
+            for index, message in self.control.poll(POLL_S):
+                if message is None:
+                    return self._death(index, actor_of)
+        return seen
+
+    def _death(self, index: int, actor_of: Mapping[Any, int]) -> ChipDiedError:
+        """Return the error for an actor that is gone, with the cause that Ray knows."""
+        ref = next(r for r, i in actor_of.items() if i == index)
+        cause = "its process ended"
+        try:
+            ray.get(ref, timeout=CAUSE_DEADLINE_S)
+        except ray.exceptions.RayActorError as error:
+            cause = _first_cause(str(error)) or cause
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            pass  # the process is gone all the same
+        return ChipDiedError(
+            f"{self._chips(index)} died (process {self.pids[index]}) {self._last_emitted}: {cause}; the run is lost"
+        )
+
+    def _chips(self, index: int) -> str:
+        ranks = [rank for rank, owner in self.owner.items() if owner == index]
+        return f"chip {ranks[0]}" if len(ranks) == 1 else f"chips {ranks[0]}-{ranks[-1]}"
+
+
+def _first_cause(text: str) -> str:
+    """Return the line of Ray's report that says how the process ended.
+
+    >>> _first_cause("The actor died.\\nWorker exit detail: Owner's worker process has crashed. more\\n")
+    "Owner's worker process has crashed. more"
+    """
+    for line in text.splitlines():
+        for key in ("exit detail:", "The actor is dead because"):
+            if key in line:
+                return line.split(key, 1)[1].strip()[:300]
+    return ""

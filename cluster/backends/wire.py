@@ -1,0 +1,102 @@
+"""Frames: how messages between chips of different processes look on a socket.
+
+    prefix   magic "CMF1", header length (uint32), body length (uint64), little-endian
+    header   msgpack: [run, dst, src, tag, [[dtype, shape], ...]]; an empty dtype list entry carries no data
+    body     the arrays' bytes, one after the other
+
+Nothing is ever unpickled. Lengths are limited, so that a corrupt prefix cannot ask for all memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import msgpack
+import numpy as np
+from attrs import define, field
+
+from configs.errors import RunError
+from workloads.array import ShapeArray
+
+PREFIX = struct.Struct("<4sIQ")
+MAGIC = b"CMF1"
+MAX_HEADER_BYTES = 1 << 20
+MAX_BODY_BYTES = 1 << 34
+
+
+class Frame(NamedTuple):
+    """A message between two chips in a run; the payload is a list of arrays, or a ShapeArray."""
+
+    run: int
+    dst: int
+    src: int
+    tag: str
+    payload: Any
+
+
+class FrameError(RunError):
+    """A peer sent something that is not a frame."""
+
+
+def encode(frame: Frame) -> list[Any]:
+    """Return the buffers to send: prefix and header in one, then every array as it lies in memory."""
+    if isinstance(frame.payload, ShapeArray):
+        specs, buffers, kind = [_spec(frame.payload)], [], "shape"
+    else:
+        arrays = [np.ascontiguousarray(a) for a in frame.payload]
+        specs, kind = [_spec(a) for a in arrays], "data"
+        buffers = [a.reshape(-1).view(np.uint8).data for a in arrays if a.nbytes]
+    header = msgpack.packb([frame.run, frame.dst, frame.src, frame.tag, kind, specs])
+    body_bytes = sum(len(b) for b in buffers)
+    return [PREFIX.pack(MAGIC, len(header), body_bytes) + header, *buffers]
+
+
+def _spec(array: Any) -> tuple[str, tuple[int, ...]]:
+    return array.dtype.name, array.shape
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(getattr(ml_dtypes, name, name))
+
+
+@define
+class FrameReader:
+    """Cuts a stream of bytes into frames; the state is the bytes that do not make a frame yet."""
+
+    _buffer: bytearray = field(factory=bytearray)
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that these bytes complete; raise FrameError on anything that is not a frame."""
+        self._buffer += data
+        while len(self._buffer) >= PREFIX.size:
+            magic, header_bytes, body_bytes = PREFIX.unpack_from(self._buffer)
+            if magic != MAGIC or header_bytes > MAX_HEADER_BYTES or body_bytes > MAX_BODY_BYTES:
+                raise FrameError(f"a frame begins with {bytes(self._buffer[:16])!r}")
+            end = PREFIX.size + header_bytes + body_bytes
+            if len(self._buffer) < end:
+                return
+            view = bytes(memoryview(self._buffer)[PREFIX.size : end])
+            del self._buffer[:end]
+            yield _decode(view[:header_bytes], memoryview(view)[header_bytes:])
+
+
+def _decode(header: bytes, body: memoryview) -> Frame:
+    try:
+        run, dst, src, tag, kind, specs = msgpack.unpackb(header)
+        if kind == "shape":
+            (name, shape), *_ = specs
+            return Frame(run, dst, src, tag, ShapeArray(tuple(shape), _dtype(name)))
+        arrays, offset = [], 0
+        for name, shape in specs:
+            dtype = _dtype(name)
+            count = int(np.prod(shape, dtype=np.int64))
+            arrays.append(np.frombuffer(body, dtype, count, offset).reshape(shape))
+            offset += arrays[-1].nbytes
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise FrameError(f"a frame cannot be read: {error}") from None
+    if offset != len(body):
+        raise FrameError(f"a frame's body has {len(body)} bytes, its arrays {offset}")
+    return Frame(run, dst, src, tag, arrays)

@@ -1,0 +1,155 @@
+"""The common suite: every algorithm of the table ALGORITHMS passes it, newcomers by their row alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from collectives import ALGORITHMS, OPERATIONS, ScheduleError, check, select
+from collectives.schedule import Schedule, by_step
+from tests.collectives.rows import ROWS, VIEWS, ring_of, schedule_of, switch_of
+
+RANKS = range(1, 18)
+
+
+def roots(op: str, n: int) -> tuple[int, ...]:
+    """Every root where the operation has one."""
+    return tuple(range(n)) if op == "broadcast" else (0,)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("op", "name"), ROWS)
+def test_proven_for_1_to_17_ranks(op, name, view):
+    """Every algorithm keeps its operation's promise for every number of ranks and every root."""
+    proven = 0
+    for n in RANKS:
+        for root in roots(op, n):
+            schedule = schedule_of(op, name, VIEWS[view](n), root)
+            if schedule is not None:
+                check(schedule, root)
+                proven += 1
+    assert proven >= len(RANKS) // 2, "an algorithm that hardly ever fits proves nothing here"
+
+
+@pytest.mark.parametrize(("op", "name"), ROWS)
+def test_fits_every_ring_and_switch(op, name):
+    """All algorithms of today fit all chips of a ring and of a switch."""
+    for n in RANKS:
+        for group in (ring_of(n), switch_of(n)):
+            assert schedule_of(op, name, group) is not None
+
+
+@pytest.mark.parametrize(("op", "name"), ROWS)
+def test_says_what_it_is(op, name):
+    """A schedule carries its operation, its algorithm's name and its number of ranks."""
+    schedule = ALGORITHMS[op][name](switch_of(5), 0)
+    assert (schedule.op, schedule.algorithm, schedule.n_ranks) == (op, name, 5)
+    assert schedule.n_chunks % OPERATIONS[op].n_parts(5) == 0
+
+
+@pytest.mark.parametrize(("op", "name"), ROWS)
+def test_the_same_each_time(op, name):
+    """A builder is a pure function."""
+    first, second = (ALGORITHMS[op][name](switch_of(6), 0) for _ in range(2))
+    assert first.transfers == second.transfers
+
+
+@pytest.mark.parametrize(("op", "name"), ROWS)
+def test_one_rank_has_nothing_to_send(op, name):
+    """A group of one needs no transfer and no step."""
+    schedule = ALGORITHMS[op][name](switch_of(1), 0)
+    assert (schedule.transfers, schedule.n_steps) == ((), 0)
+
+
+@pytest.mark.parametrize(("op", "name"), ROWS)
+def test_plans_are_the_transfers(op, name):
+    """The ranks' plans hold every transfer once as a send and once as a receive, in the order of the steps."""
+    schedule = ALGORITHMS[op][name](switch_of(7), 0)
+    sent = [(r, dst, c) for r, plan in enumerate(schedule.plans) for step in plan for dst, c in step.sends]
+    taken = [
+        (src, r, c, red) for r, plan in enumerate(schedule.plans) for step in plan for src, c, red in step.receives
+    ]
+    assert sorted(sent) == sorted((t.src, t.dst, t.chunks) for t in schedule.transfers)
+    assert sorted(taken) == sorted((t.src, t.dst, t.chunks, t.reduce) for t in schedule.transfers)
+
+
+def bytes_sent(schedule: Schedule, chunk_bytes: int) -> list[int]:
+    """Return the bytes that each rank sends."""
+    sent = [0] * schedule.n_ranks
+    for t, size in zip(schedule.transfers, schedule.sizes([chunk_bytes] * schedule.n_chunks), strict=True):
+        sent[t.src] += int(size)
+    return sent
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 13])
+def test_the_traffic_of_a_ring_is_the_least_possible(n):
+    """Each rank sends (n-1)/n of the buffer for a gather or reduce-scatter, twice that for an all-reduce."""
+    for op, times in (("all_gather", 1), ("reduce_scatter", 1), ("all_reduce", 2)):
+        for name in ("ring", "ring_neighbours"):
+            schedule = ALGORITHMS[op][name](ring_of(n), 0)
+            assert schedule.n_steps == times * (n - 1)
+            assert bytes_sent(schedule, 10) == [times * (n - 1) * 10] * n
+
+
+@pytest.mark.parametrize("n", range(2, 18))
+def test_a_binomial_tree_doubles(n):
+    """A broadcast takes ceil(log2 n) steps and n-1 messages of the whole buffer."""
+    schedule = ALGORITHMS["broadcast"]["binomial"](switch_of(n), n // 2)
+    assert schedule.n_steps == (n - 1).bit_length()
+    assert len(schedule.transfers) == n - 1
+
+
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_direct_takes_one_step(n):
+    """Every pair exchanges one part at once."""
+    for op in ("all_gather", "all_to_all"):
+        schedule = ALGORITHMS[op]["direct"](switch_of(n), 0)
+        assert schedule.n_steps == 1
+        assert len({(t.src, t.dst) for t in schedule.transfers}) == len(schedule.transfers) == n * (n - 1)
+
+
+def test_ring_neighbours_crosses_single_links():
+    """On a mesh with an even side every transfer goes between chips that are joined."""
+    group = VIEWS["mesh"](8)
+    schedule = schedule_of("all_reduce", "ring_neighbours", group)
+    hops = [len(group.topology.route(group.ranks[t.src], group.ranks[t.dst]).links) for t in schedule.transfers]
+    assert set(hops) == {1}
+
+
+def test_ring_neighbours_refuses_what_has_no_ring():
+    """Nine chips of 3 x 3 have no Hamiltonian cycle; the error names the algorithm and a way out."""
+    assert schedule_of("all_gather", "ring_neighbours", VIEWS["mesh"](9)) is None
+
+
+def test_auto_is_the_first_of_the_row():
+    """`auto` takes the first algorithm of the operation's row; a name stands for itself."""
+    assert [select(op, "auto") for op in ALGORITHMS] == [next(iter(row)) for row in ALGORITHMS.values()]
+    assert select("all_gather", "direct") == "direct"
+
+
+def test_every_operation_has_an_algorithm():
+    """The tables of operations and algorithms have the same rows."""
+    assert set(ALGORITHMS) == set(OPERATIONS)
+    assert all(ALGORITHMS.values())
+
+
+def test_steps_must_be_in_order():
+    """A schedule whose transfers go back in time is refused when it is made."""
+    transfers = ALGORITHMS["all_gather"]["ring"](ring_of(4), 0).transfers
+    with pytest.raises(ValueError, match="order of their steps"):
+        Schedule("all_gather", "ring", 4, 4, transfers[::-1])
+    assert by_step(transfers[::-1])[0].step == 0
+
+
+@pytest.mark.parametrize(("field", "value"), [("src", 4), ("dst", -1), ("chunks", (4,)), ("chunks", ()), ("dst", 0)])
+def test_transfers_must_exist(field, value):
+    """A transfer to oneself, from a rank that is not there or of a chunk that is not there is refused."""
+    first, *rest = ALGORITHMS["all_gather"]["ring"](ring_of(4), 0).transfers
+    with pytest.raises(ValueError, match="ring: transfer"):
+        Schedule("all_gather", "ring", 4, 4, (first._replace(**{field: value}), *rest))
+
+
+def test_a_schedule_for_another_operation_is_refused():
+    """A reduce-scatter is no all-reduce."""
+    scatter = ALGORITHMS["reduce_scatter"]["ring"](ring_of(4), 0)
+    with pytest.raises(ScheduleError, match="rank 0 ends with chunk"):
+        check(Schedule("all_reduce", "ring", 4, 4, scatter.transfers))

@@ -1,0 +1,46 @@
+"""Hypothesis strategies that several test folders share: links and topologies of every kind."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from configs.spec import LinkSpec, RoutingSpec
+from topology import FullyConnected, Line, Mesh, Ring, Switch, Torus
+
+BANDWIDTHS = (1e9, 3e9, 12.5e9, 25e9, 450e9)
+
+
+def links():
+    """Links of uneven but readable figures."""
+    return st.builds(
+        LinkSpec,
+        bandwidth_bytes_per_s=st.sampled_from(BANDWIDTHS),
+        latency_ps=st.integers(0, 2_000_000),
+        count=st.integers(1, 4),
+    )
+
+
+@st.composite
+def topologies(draw):
+    """Small topologies of every kind, with both kinds of routing and ties."""
+    link = draw(links())
+    n = draw(st.integers(2, 9))
+    dims = draw(st.sampled_from([(2, 2), (3, 2), (3, 3), (2, 2, 2), (4, 2)]))
+    planes = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)))
+    spec = draw(
+        st.sampled_from(
+            [
+                Ring(dims=(n,), link=link),
+                Line(dims=(n,), link=link),
+                Mesh(dims=dims, link=link),
+                Torus(dims=dims, link=link),
+                FullyConnected(chips=n, link=link),
+                Switch(chips=n, planes=planes, link=link),
+            ]
+        )
+    )
+    routing = RoutingSpec(
+        kind=draw(st.sampled_from(["dimension_order", "shortest"])),
+        ties=draw(st.sampled_from(["positive", "alternate"])),
+    )
+    return spec.build(routing)
