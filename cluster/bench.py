@@ -74,7 +74,8 @@ def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str
         raise ConfigError(tuple(problems))
     group = GroupView(topology, tuple(range(n)))
     chosen = names if algorithm == "all" else [select(op, algorithm)]
-    fitting, reasons = [], []
+    fitting: list[str] = []
+    reasons: list[str] = []
     for name in chosen:
         try:
             ALGORITHMS[op][name](group, 0)

@@ -61,7 +61,7 @@ def run(
     console = _console(stderr=json_)
     result = run_experiment(
         spec, backend=backend, chips_per_actor=chips_per_actor, keep_logits=save_logits is not None,
-        on_token=_show_tokens(console), on_status=_show_status(),
+        on_token=_show_tokens(console, spec.workload.prompt or ""), on_status=_show_status(),
     )  # fmt: skip
     _save(result, out, save_logits)
     if json_:
@@ -149,12 +149,15 @@ def _print_json(document: object) -> None:
     print(json.dumps(document, indent=1))  # noqa: T201  the one document on stdout
 
 
-def _show_tokens(console: Console) -> Callable[[int, int, str], None]:
-    """Return a callback that writes the first row's text as it comes."""
+def _show_tokens(console: Console, prompt: str) -> Callable[[int, int, str], None]:
+    """Return a callback that writes the first row's text as it comes, after the prompt."""
 
-    def show(row: int, _step: int, text: str) -> None:
+    def show(row: int, step: int, text: str) -> None:
+        if row == 0 and step == 0:
+            console.out(prompt, end="", style="dim")
         if row == 0:
             console.out(text, end="", style=None)
+            console.file.flush()
 
     return show
 

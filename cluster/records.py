@@ -61,7 +61,7 @@ class Mark(NamedTuple):
     """The program handed a value to the driver at this moment; takes no time."""
 
     name: str
-    index: int
+    step: int
 
 
 Record = Compute | Collective | Send | Receive | Mark

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Protocol
 
 from collectives.operations import OPERATIONS, chunk_sizes, cut
@@ -43,16 +45,15 @@ def _held(chunks: Sequence[NDArray[Any] | None], chunk: int) -> NDArray[Any]:
 
 def split(schedule: Schedule, rank: int, root: int, x: NDArray[Any]) -> list[NDArray[Any] | None]:
     """Return the chunks that a rank starts with, from its flat input (see `collectives.operations`)."""
-    operation, n, k = OPERATIONS[schedule.op], schedule.n_ranks, schedule.n_chunks
-    mine = [c for c in range(k) if operation.starts(n, k, root, rank, c)]
-    chunks: list[NDArray[Any] | None] = [None] * k
-    if not mine:
-        return chunks
-    sizes = chunk_sizes(input_parts(schedule.op, n, x.size), len(mine))
-    ends = np.cumsum(sizes)
-    for c, size, end in zip(mine, sizes, ends, strict=True):
-        chunks[c] = x[end - size : end]
+    chunks: list[NDArray[Any] | None] = [None] * schedule.n_chunks
+    for chunk, begin, end in _slices(schedule, rank, root, x.size):
+        chunks[chunk] = x[begin:end]
     return chunks
+
+
+def join(schedule: Schedule, rank: int, root: int, chunks: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
+    """Return the rank's flat output: a new array of the chunks it ends with, in order."""
+    return np.concatenate([_held(chunks, c) for c in _output(schedule, rank, root)])
 
 
 def input_parts(op: str, n_ranks: int, n_elements: int) -> list[int]:
@@ -62,7 +63,20 @@ def input_parts(op: str, n_ranks: int, n_elements: int) -> list[int]:
     return cut(n_elements, n_ranks)
 
 
-def join(schedule: Schedule, rank: int, root: int, chunks: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
-    """Return the rank's flat output: a new array of the chunks it ends with, in order."""
+@lru_cache(maxsize=4096)
+def _slices(schedule: Schedule, rank: int, root: int, n_elements: int) -> list[tuple[int, int, int]]:
+    """Return (chunk, begin, end) in the rank's input for every chunk it starts with."""
     operation, n, k = OPERATIONS[schedule.op], schedule.n_ranks, schedule.n_chunks
-    return np.concatenate([_held(chunks, c) for c in range(k) if operation.ends(n, k, root, rank, c)])
+    mine = [c for c in range(k) if operation.starts(n, k, root, rank, c)]
+    if not mine:
+        return []
+    sizes = chunk_sizes(input_parts(schedule.op, n, n_elements), len(mine))
+    ends = list(accumulate(sizes))
+    return [(c, end - size, end) for c, size, end in zip(mine, sizes, ends, strict=True)]
+
+
+@lru_cache(maxsize=4096)
+def _output(schedule: Schedule, rank: int, root: int) -> list[int]:
+    """Return the chunks that the rank ends with."""
+    operation, n, k = OPERATIONS[schedule.op], schedule.n_ranks, schedule.n_chunks
+    return [c for c in range(k) if operation.ends(n, k, root, rank, c)]

@@ -118,9 +118,7 @@ class Attention:
         del k_cache, v_cache, starts, queries
         return q.shape, q.dtype
 
-    def evaluate(
-        self, q: Any, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, queries: tuple[int, ...]
-    ) -> Floats:
+    def evaluate(self, q: Any, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, queries: tuple[int, ...]) -> Floats:
         """Return the attended values, one run of KV heads with equally many queries at a time."""
         n_rows, n_tokens, dim = len(starts), q.shape[0] // len(starts), k_cache.shape[3]
         stop = max(starts) + n_tokens
@@ -138,9 +136,7 @@ class Attention:
         y: Floats = out.swapaxes(1, 2).reshape(q.shape)
         return y
 
-    def work(
-        self, q: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, queries: tuple[int, ...]
-    ) -> Work:
+    def work(self, q: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, queries: tuple[int, ...]) -> Work:
         """Return both products and the softmax over the visible keys; only the cache's prefixes are read.
 
         A causal triangle counts as the rectangle of its mean number of keys, rounded up.

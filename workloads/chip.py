@@ -115,9 +115,7 @@ class Chip(Protocol):
     async def all_to_all(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
         """Send part j of `x` (axis 0, equal parts) to member j; return the received parts in group order."""
 
-    async def broadcast(
-        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
-    ) -> Array:
+    async def broadcast(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Array:
         """Return the `x` of the member with index `root` (same shape everywhere)."""
 
     async def send(self, x: Array, dst: int, tag: str = "") -> None:

@@ -54,8 +54,7 @@ def check_job(job: DecodeJob) -> None:
     problems = [*job.shape.problems(job.layout), *_prompt_problems(job)]
     if job.layout.dp > len(job.prompt_lengths):
         problems.append(
-            f"parallel.dp: {job.layout.dp} is above the batch of {len(job.prompt_lengths)}; "
-            "every replica needs a row"
+            f"parallel.dp: {job.layout.dp} is above the batch of {len(job.prompt_lengths)}; every replica needs a row"
         )
     if job.new_tokens < 1:
         problems.append(f"workload.new_tokens: {job.new_tokens} must be at least 1")
@@ -80,8 +79,7 @@ def _prompt_problems(job: DecodeJob) -> list[str]:
         strange = [token for token in ids if not 0 <= token < job.shape.vocab]
         if strange:
             problems.append(
-                f"workload.prompt_ids[{i}]: {strange[0]} is not a token id; "
-                f"accepted: 0 to {job.shape.vocab - 1}"
+                f"workload.prompt_ids[{i}]: {strange[0]} is not a token id; accepted: 0 to {job.shape.vocab - 1}"
             )
     return problems
 

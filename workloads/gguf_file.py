@@ -65,9 +65,7 @@ class _Cursor:
         """Return the offset of the next `n_bytes` and step over them."""
         start = self.offset
         if n_bytes > self.size - start:
-            raise _BadFileError(
-                f"is truncated: the header goes on after byte {self.size}, where the file ends"
-            )
+            raise _BadFileError(f"is truncated: the header goes on after byte {self.size}, where the file ends")
         self.offset = start + n_bytes
         return start
 
@@ -178,9 +176,7 @@ def _parse(path: Path, buffer: mmap.mmap) -> GgufFile:
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise _BadFileError(f"general.alignment is {alignment!r}; it must be a power of two")
     start = -(-cursor.offset // alignment) * alignment
-    tensors = {
-        info.name: GgufTensor(info.name, info.shape, info.type_id, start + info.offset) for info in infos
-    }
+    tensors = {info.name: GgufTensor(info.name, info.shape, info.type_id, start + info.offset) for info in infos}
     return GgufFile(path, np.frombuffer(buffer, np.uint8), metadata, tensors)
 
 

@@ -127,9 +127,7 @@ def gguf_model(path: Path | str) -> ModelSpec:
     architecture = str(file.get("general.architecture"))
     shape_of = GGUF_SHAPES.get(architecture)
     if shape_of is None:
-        raise ConfigError(
-            (f"{path}: architecture {architecture!r} is not known; accepted: {', '.join(GGUF_SHAPES)}",)
-        )
+        raise ConfigError((f"{path}: architecture {architecture!r} is not known; accepted: {', '.join(GGUF_SHAPES)}",))
     try:
         shape = shape_of(file)
     except ConfigError as error:

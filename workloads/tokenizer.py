@@ -37,9 +37,7 @@ def _llama_bpe() -> Any:
     from tokenizers import Regex  # noqa: PLC0415 (only where text is)
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split  # noqa: PLC0415
 
-    return Sequence(
-        [Split(Regex(_LLAMA_WORDS), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    return Sequence([Split(Regex(_LLAMA_WORDS), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 PRE_TOKENIZERS: dict[str, Callable[[], Any]] = {
@@ -131,9 +129,7 @@ def gguf_tokenizer(path: Path | str) -> Tokenizer:
     model, pre = file.get("tokenizer.ggml.model"), str(file.get("tokenizer.ggml.pre", "gpt-2"))
     if model != "gpt2" or pre not in PRE_TOKENIZERS:
         accepted = ", ".join(PRE_TOKENIZERS)
-        raise ConfigError(
-            (f"{path}: tokenizer {model!r}, {pre!r} is not supported; accepted: 'gpt2' with {accepted}",)
-        )
+        raise ConfigError((f"{path}: tokenizer {model!r}, {pre!r} is not supported; accepted: 'gpt2' with {accepted}",))
     vocabulary, merges = (_list(file, f"tokenizer.ggml.{key}", str) for key in ("tokens", "merges"))
     types = _list(file, "tokenizer.ggml.token_type", int)
     special = {i: piece for i, piece in enumerate(vocabulary) if types[i : i + 1] in _SPECIAL}
@@ -154,9 +150,7 @@ def _list(file: GgufFile, key: str, kind: type) -> list[Any]:
     return items
 
 
-def _engine(
-    path: Path | str, vocabulary: list[str], merges: list[str], special: list[str], pre: Any
-) -> Engine:
+def _engine(path: Path | str, vocabulary: list[str], merges: list[str], special: list[str], pre: Any) -> Engine:
     from tokenizers import AddedToken, models  # noqa: PLC0415 (only where text is)
     from tokenizers import Tokenizer as Engine  # noqa: PLC0415
 

@@ -72,9 +72,7 @@ def _open(family: str, shape: object, path: Path, mtime_ns: int, size: int) -> W
     del family, mtime_ns, size
     reader = WEIGHT_READERS.get(path.suffix)
     if reader is None:
-        raise ConfigError(
-            (f"{path}: weights of this kind are not readable; accepted: {', '.join(WEIGHT_READERS)}",)
-        )
+        raise ConfigError((f"{path}: weights of this kind are not readable; accepted: {', '.join(WEIGHT_READERS)}",))
     source = reader(path)
     problems = source.check(shape.tensors())  # type: ignore[attr-defined]
     if problems:

@@ -204,11 +204,11 @@ class RayBackend:
 def _first_cause(text: str) -> str:
     """Return the line of Ray's report that says how the process ended.
 
-    >>> _first_cause("The actor died.\\nWorker exit detail: Owner's worker process has crashed. more\\n")
-    "Owner's worker process has crashed. more"
+    >>> _first_cause("The actor died.\\nWorker exit detail: Worker exits. End of file. Some common causes include: …")
+    'Worker exits. End of file'
     """
     for line in text.splitlines():
         for key in ("exit detail:", "The actor is dead because"):
             if key in line:
-                return line.split(key, 1)[1].strip()[:300]
+                return line.split(key, 1)[1].split(" Some common causes", 1)[0].strip().rstrip(".")
     return ""

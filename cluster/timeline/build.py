@@ -70,7 +70,7 @@ class _Tasks:
             (self.delay_ps, template.delay_ps), (self.size_bytes, template.size_bytes), (self.route, template.route),
             (self.owner, template.owner), (self.peer, template.peer),
         ):  # fmt: skip
-            pieces.append(np.tile(values, copies))  # type: ignore[attr-defined]
+            pieces.append(np.tile(values, copies))
         self.edges.append((template.edges[None, :, :] + base[:, None, None]).reshape(-1, 2))
         self.n += n * copies
         return base

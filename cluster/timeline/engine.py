@@ -56,7 +56,7 @@ def _link_bytes(graph: TaskGraph, n_links: int) -> NDArray[np.float64]:
     sent = graph.route >= 0
     on_route = np.bincount(graph.route[sent], graph.size_bytes[sent], minlength=n_routes)
     carried = np.repeat(on_route, np.diff(graph.route_start)) * graph.route_weights
-    return np.bincount(graph.route_links, carried, minlength=n_links)
+    return np.bincount(graph.route_links, carried, minlength=n_links).astype(np.float64)
 
 
 @njit(cache=True)

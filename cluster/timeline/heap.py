@@ -9,7 +9,7 @@ from numba import njit
 
 
 @njit(cache=True)
-def heap_less(heap: Any, a: int, b: int) -> bool:
+def heap_less(heap: Any, a: int, b: int) -> Any:
     """Compare two entries by time, then task."""
     return heap[a, 0] < heap[b, 0] or (heap[a, 0] == heap[b, 0] and heap[a, 1] < heap[b, 1])
 

@@ -30,7 +30,7 @@ def grow_pool(pool: Any, weights: Any) -> Any:
 
 
 @njit(cache=True)
-def attach(task: int, link: int, weight: float, free: int, pool: Any, weights: Any, heads: Any, task_node: Any) -> int:
+def attach(task: int, link: int, weight: float, free: int, pool: Any, weights: Any, heads: Any, task_node: Any) -> Any:
     """Put a hop of the task into the link's list, in the free node; return the next free node."""
     next_free = pool[free, NEXT]
     pool[free, TASK], pool[free, LINK] = task, link

@@ -131,7 +131,7 @@ def _name(record: Record) -> str:
 def _mark(records: Sequence[Record], number: int, chip: int, end_ps: int) -> tuple[Event, int]:
     record = records[number]
     assert isinstance(record, Mark)
-    return Event(int(chip), record.name, int(end_ps), int(end_ps)), record.index
+    return Event(int(chip), record.name, int(end_ps), int(end_ps)), record.step
 
 
 def _breakdown(

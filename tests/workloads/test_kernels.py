@@ -161,9 +161,7 @@ def test_rope_turns_pairs_and_appends_at_each_rows_position(starts):
             turned = given[row, t, :, 0::2] + 1j * given[row, t, :, 1::2]
             turned = np.stack([(turned * turn).real, (turned * turn).imag], -1).reshape(-1, dim)
             np.testing.assert_allclose(q[row, t], turned[:heads], rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(
-                k.values[row, :, start + t], turned[heads : heads + n_kv], rtol=5e-3, atol=1e-3
-            )
+            np.testing.assert_allclose(k.values[row, :, start + t], turned[heads : heads + n_kv], rtol=5e-3, atol=1e-3)
             expected = round_to("bf16", given[row, t, heads + n_kv :])
             np.testing.assert_array_equal(v.values[row, :, start + t], expected)
     assert np.count_nonzero(k.values) == np.count_nonzero(v.values) == 2 * n_kv * n_tokens * dim

@@ -17,9 +17,7 @@ ORACLE = json.loads((Path(__file__).parents[1] / "data" / "smollm2-135m.json").r
 
 
 # the vocabulary lacks some control characters and the first bytes of the planes from U+40000 on
-COVERED = st.characters(min_codepoint=32, max_codepoint=0x3FFFF, exclude_categories=["Cs"]) | st.sampled_from(
-    "\n\t\r"
-)
+COVERED = st.characters(min_codepoint=32, max_codepoint=0x3FFFF, exclude_categories=["Cs"]) | st.sampled_from("\n\t\r")
 
 
 SMALL = (
