@@ -61,8 +61,8 @@ class _GroupPort:
     def post(self, dst: int, chunks: list[NDArray[Any]]) -> None:
         self.chip.host.post(self.ranks[dst], self.chip.rank, self.tag, chunks)
 
-    async def take(self, src: int) -> list[NDArray[Any]]:
-        message: list[NDArray[Any]] = await self.chip.mailbox.take((self.ranks[src], self.tag))
+    async def take(self, src: int, *, last: bool) -> list[NDArray[Any]]:
+        message: list[NDArray[Any]] = await self.chip.mailbox.take((self.ranks[src], self.tag), computes=last)
         return message
 
 
@@ -190,7 +190,8 @@ class SimChip:
     def emit(self, name: str, value: Any = None, index: int = 0) -> None:
         """Hand a value to the driver."""
         self._numbers.append(self.machine.table.number(Mark(name, index)))
-        self.emit_value(self.rank, name, value.copy() if isinstance(value, np.ndarray) else value, index)
+        kept = value.copy() if isinstance(value, np.ndarray) else value
+        self.host.hand_over(self.rank, lambda: self.emit_value(self.rank, name, kept, index))
 
     def _members(self, group: Group | None, axis: str | None) -> Group:
         if group is not None:

@@ -2,12 +2,18 @@
 
 A chip is a coroutine that asks for messages. Messages between chips of one host are handed over by reference; those
 for chips elsewhere go to the transport. Receives name their source, so values never depend on the order of arrival.
+
+A host may have threads: then chips that are about to compute run at the same time (numpy lets go of the interpreter
+while it multiplies), and what they send meanwhile is handed over afterwards, chip after chip. Chips in the middle of a
+collective, which only pass messages on, are resumed one by one: starting a thread would cost more than they do.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -19,12 +25,13 @@ Key = tuple[int, str]
 
 
 class Wait:
-    """What a blocked program yields: the message that it waits for."""
+    """What a blocked program yields: the message that it waits for, and whether it may compute when it has it."""
 
-    __slots__ = ("key",)
+    __slots__ = ("computes", "key")
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, *, computes: bool) -> None:
         self.key = key
+        self.computes = computes
 
     def __await__(self) -> Generator[Wait, Any, Any]:
         return (yield self)
@@ -35,6 +42,8 @@ class Mailbox:
     """Messages that have arrived for one chip."""
 
     rank: int
+    pauses: bool = False
+    """Whether a program stops before it computes, although its message is there: to compute together with others."""
     _messages: dict[Key, deque[Any]] = field(factory=dict)
 
     def put(self, key: Key, payload: Any) -> None:
@@ -49,12 +58,14 @@ class Mailbox:
             del self._messages[key]
         return payload
 
-    async def take(self, key: Key) -> Any:
-        """Return the next message under the key, waiting for it."""
-        try:
+    async def take(self, key: Key, *, computes: bool = True) -> Any:
+        """Return the next message under the key, waiting for it; `computes` False: only to pass messages on."""
+        if not (computes and self.pauses) and key in self._messages:
             return self.pop(key)
-        except KeyError:
-            return await Wait(key)
+        return await Wait(key, computes=computes)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._messages
 
 
 class Transport(Protocol):
@@ -78,25 +89,40 @@ class _Running:
     program: Coroutine[Wait, Any, Any]
     mailbox: Mailbox
     waits_for: Key | None = None
+    computes: bool = True
     done: bool = False
     value: Any = None
 
 
 @define(eq=False)
 class Host:
-    """The chips of one process."""
+    """The chips of one process; `threads` run `n_threads` - 1 of the groups of chips that compute at the same time."""
 
     transport: Transport | None = None
+    threads: Executor | None = None
+    n_threads: int = 1
     mailboxes: dict[int, Mailbox] = field(factory=dict)
     _running: dict[int, _Running] = field(factory=dict)
     _ready: deque[tuple[_Running, Any]] = field(factory=deque)
+    _about_to_compute: list[tuple[_Running, Any]] = field(factory=list)
+    _held_back: dict[int, list[Callable[[], None]]] | None = None
 
     def mailbox(self, rank: int) -> Mailbox:
         """Return the mailbox of a chip that lives here, made on first use."""
-        return self.mailboxes.setdefault(rank, Mailbox(rank))
+        return self.mailboxes.setdefault(rank, Mailbox(rank, pauses=self.threads is not None))
 
     def post(self, dst: int, src: int, tag: str, payload: Any) -> None:
         """Send a message to a chip, here or elsewhere."""
+        self.hand_over(src, partial(self._route, dst, src, tag, payload))
+
+    def hand_over(self, rank: int, action: Callable[[], None]) -> None:
+        """Do what lets others know of a chip: now, or when all chips that compute at the same time have stopped."""
+        if self._held_back is None:
+            action()
+        else:
+            self._held_back[rank].append(action)
+
+    def _route(self, dst: int, src: int, tag: str, payload: Any) -> None:
         if dst in self.mailboxes:
             self._deliver(dst, src, tag, payload)
         elif self.transport is not None:
@@ -110,11 +136,14 @@ class Host:
         Raises ProgramError if a program fails or all of them wait for messages that nobody will send.
         """
         self._running = {r: _Running(r, begin(), self.mailbox(r)) for r, begin in sorted(start.items())}
-        self._ready = deque((chip, None) for chip in self._running.values())
+        self._about_to_compute = [(chip, None) for chip in self._running.values()]
         try:
             while True:
-                while self._ready:
-                    self._resume(*self._ready.popleft())
+                while self._ready or self._about_to_compute:
+                    if self._ready:
+                        self._resume(*self._ready.popleft())
+                    else:
+                        self._resume_together()
                 waiting = [(c.rank, c.waits_for) for c in self._running.values() if c.waits_for is not None]
                 if not waiting:
                     return {rank: chip.value for rank, chip in self._running.items()}
@@ -129,15 +158,48 @@ class Host:
     def _deliver(self, dst: int, src: int, tag: str, payload: Any) -> None:
         chip = self._running.get(dst)
         if chip is not None and chip.waits_for == (src, tag):
-            chip.waits_for = None
-            self._ready.append((chip, payload))
+            self._schedule(chip, payload)
         else:
             self.mailboxes[dst].put((src, tag), payload)
+
+    def _schedule(self, chip: _Running, payload: Any) -> None:
+        chip.waits_for = None
+        if self.threads is not None and chip.computes:
+            self._about_to_compute.append((chip, payload))
+        else:
+            self._ready.append((chip, payload))
+
+    def _resume_together(self) -> None:
+        """Let all programs that are about to compute go on at the same time, in as many groups as there are threads."""
+        chips, self._about_to_compute = sorted(self._about_to_compute, key=lambda item: item[0].rank), []
+        if self.threads is None or len(chips) == 1:
+            self._ready.extend(chips)
+            return
+        self._held_back = {chip.rank: [] for chip, _ in chips}
+        mine, *others = (chips[i :: self.n_threads] for i in range(min(self.n_threads, len(chips))))
+        waiting = [self.threads.submit(self._resume_all, group) for group in others]
+        try:
+            self._resume_all(mine)
+        finally:
+            errors = [future.exception() for future in waiting]  # also waits: no thread may outlive this step
+            actions, self._held_back = self._held_back, None
+        for error in errors:
+            if error is not None:
+                raise error
+        for action in (action for rank in sorted(actions) for action in actions[rank]):
+            action()
+
+    def _resume_all(self, chips: Sequence[tuple[_Running, Any]]) -> None:
+        for chip, payload in chips:
+            self._resume(chip, payload)
 
     def _resume(self, chip: _Running, payload: Any) -> None:
         """Let a program go on until it waits for a message that has not arrived, or ends."""
         try:
-            chip.waits_for = chip.program.send(payload).key
+            wait = chip.program.send(payload)
+            chip.waits_for, chip.computes = wait.key, wait.computes
+            if wait.key in chip.mailbox:
+                self._schedule(chip, chip.mailbox.pop(wait.key))
         except StopIteration as end:
             chip.done, chip.value = True, end.value
         except ChipmeshError:

@@ -7,6 +7,7 @@ chip is an array of integers, cheap to keep, to send and to compare.
 from __future__ import annotations
 
 import math
+from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -74,13 +75,17 @@ class RecordTable:
 
     records: list[Record] = field(factory=list)
     _numbers: dict[Record, int] = field(factory=dict, repr=False)
+    _adding: Lock = field(factory=Lock, repr=False)
 
     def number(self, record: Record) -> int:
         """Return the record's number; equal records of different kinds do not meet, as their fields differ."""
         found = self._numbers.get(record)
         if found is None:
-            found = self._numbers[record] = len(self.records)
-            self.records.append(record)
+            with self._adding:  # chips of one host may run in several threads
+                if record not in self._numbers:
+                    self.records.append(record)
+                    self._numbers[record] = len(self.records) - 1
+                found = self._numbers[record]
         return found
 
 

@@ -20,8 +20,8 @@ class Port(Protocol):
     def post(self, dst: int, chunks: list[NDArray[Any]]) -> None:
         """Send chunks to a rank without waiting; the arrays must not change afterwards."""
 
-    async def take(self, src: int) -> list[NDArray[Any]]:
-        """Return the next message from a rank."""
+    async def take(self, src: int, *, last: bool) -> list[NDArray[Any]]:
+        """Return the next message from a rank; `last` says that the schedule has nothing to do after it."""
 
 
 async def execute(schedule: Schedule, rank: int, chunks: list[NDArray[Any] | None], port: Port) -> None:
@@ -29,11 +29,12 @@ async def execute(schedule: Schedule, rank: int, chunks: list[NDArray[Any] | Non
 
     Sums are taken in the order of the schedule, own value first, so the result does not depend on arrival.
     """
-    for step in schedule.plans[rank]:
+    steps = schedule.plans[rank]
+    for step in steps:
         for dst, ids in step.sends:
             port.post(dst, [_held(chunks, c) for c in ids])
         for src, ids, reduce in step.receives:
-            for c, values in zip(ids, await port.take(src), strict=True):
+            for c, values in zip(ids, await port.take(src, last=step is steps[-1]), strict=True):
                 chunks[c] = _held(chunks, c) + values if reduce else values
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from attrs import frozen
@@ -15,18 +17,22 @@ from cluster.host import Host
 
 @frozen
 class LocalBackend:
-    """Runs all chips as coroutines, in a fixed order.
+    """Runs all chips as coroutines, in a fixed order; those that compute at the same time share the cores.
 
-    Matrix products run on one thread, as they do in the actors of a Ray run: with several, some BLAS libraries add in
-    another order and the bits would differ.
+    One matrix product runs on one thread, as it does in the actors of a Ray run: with several, some BLAS libraries add
+    in another order and the bits would differ.
     """
 
     setting: Setting
 
     def run(self, program: Program, args: Sequence[Any], emit: Emit) -> list[Outcome]:
         """Run the program on every chip."""
-        with threadpool_limits(limits=1):
-            return [run_host(self.setting, range(self.setting.n_chips), Host(), program, args, emit)]
+        ranks, n_threads = range(self.setting.n_chips), len(os.sched_getaffinity(0))
+        if self.setting.numerics == "shapes" or n_threads == 1:  # without data there is nothing to share
+            return [run_host(self.setting, ranks, Host(), program, args, emit)]
+        with threadpool_limits(limits=1), ThreadPoolExecutor(n_threads - 1) as threads:
+            host = Host(threads=threads, n_threads=n_threads)
+            return [run_host(self.setting, ranks, host, program, args, emit)]
 
     def close(self) -> None:
         """Nothing was started."""

@@ -389,7 +389,9 @@ def test_an_algorithm_that_does_not_fit_is_refused(numerics):
     async def program(chip):
         await chip.all_reduce(array(chip, 9))
 
-    with pytest.raises(ConfigError, match="ring_neighbours: no ring of neighbours is known for these 9 chips of a mesh"):
+    with pytest.raises(
+        ConfigError, match="ring_neighbours: no ring of neighbours is known for these 9 chips of a mesh"
+    ):
         launch(mesh(3, 3), numerics=numerics, collectives={"all_reduce": "ring_neighbours"}).run(program)
 
 

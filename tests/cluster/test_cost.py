@@ -66,7 +66,9 @@ def test_each_dtype_has_its_peak():
 
 def test_an_unknown_peak_is_refused():
     """A dtype without a peak is an error that names the chip, the key and what is known."""
-    with pytest.raises(ConfigError, match=r"chip toy: peak.fp8 is unknown.*known: bf16, fp32; .*--set system.chip.peak"):
+    with pytest.raises(
+        ConfigError, match=r"chip toy: peak.fp8 is unknown.*known: bf16, fp32; .*--set system.chip.peak"
+    ):
         duration(CHIP, Work("fp8", vector_flops=1))
 
 

@@ -43,9 +43,7 @@ def traffic(draw, max_tasks=14):
 def shuffled(tasks, order):
     """Return the tasks in another numbering."""
     place = {old: new for new, old in enumerate(order)}
-    return [
-        Task(t.delay_ps, t.size, t.links, tuple(place[j] for j in t.after)) for t in (tasks[old] for old in order)
-    ]
+    return [Task(t.delay_ps, t.size, t.links, tuple(place[j] for j in t.after)) for t in (tasks[old] for old in order)]
 
 
 def compare(tasks, capacity, *, share=True):

@@ -1,4 +1,4 @@
-"""The time of every algorithm on an idle, fitting topology is the closed formula of its docstring, to the picosecond."""
+"""The time of every algorithm on an idle topology that fits is its docstring's formula, to the picosecond."""
 
 from __future__ import annotations
 

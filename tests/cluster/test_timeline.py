@@ -50,7 +50,7 @@ programs = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 @systems
 @programs
 def test_the_breakdown_is_the_total(system, program):
-    """compute + memory + exposed communication + idle = total; communication contains its exposed part."""
+    """Compute, memory, exposed communication and idle sum to the total; communication has its exposed part."""
     timeline = launch(system, numerics="shapes").run(program).timeline
     b = timeline.breakdown
     assert b.compute_s + b.memory_s + b.exposed_communication_s + b.idle_s == pytest.approx(timeline.total_ps * 1e-12)

@@ -160,9 +160,7 @@ def accepted_on_sets(schedule: Schedule) -> bool:
                         return False
     ring = range(n)
     wanted = {c: [r for r in ring if operation.starts(n, k, 0, r, c)] for c in range(k)}
-    return all(
-        sorted(held[r].get(c, [])) == wanted[c] for r in ring for c in range(k) if operation.ends(n, k, 0, r, c)
-    )
+    return all(sorted(held[r].get(c, [])) == wanted[c] for r in ring for c in range(k) if operation.ends(n, k, 0, r, c))
 
 
 def test_the_check_of_a_large_ring_is_complete():

@@ -46,8 +46,9 @@ class WirePort:
         """Send without waiting."""
         self.wires.queues.setdefault((self.rank, dst), deque()).append(chunks)
 
-    async def take(self, src):
+    async def take(self, src, *, last):
         """Wait for the next message of a rank."""
+        del last
         queue = self.wires.queues.setdefault((src, self.rank), deque())
         while not queue:
             await Blocked()
