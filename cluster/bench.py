@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -13,11 +14,14 @@ from collectives import ALGORITHMS, OPERATIONS, GroupView, cut, select
 from configs.errors import ConfigError
 from configs.problems import unknown
 from configs.spec import Numerics, SystemSpec
+from configs.units import format_size
 from topology import Topology
 from workloads.array import Array, ShapeArray
 from workloads.chip import Chip
 
 FP32 = np.dtype(np.float32)
+MOST_RANKS = 2048
+COPIES = 4
 DEFAULT_SIZES_BYTES = tuple(4**k * 1024 for k in range(9))
 
 
@@ -53,6 +57,7 @@ def bench(
     """
     topology: Topology = system.topology.build(system.routing)
     n = topology.n_chips if n_ranks is None else n_ranks
+    _check_memory(sizes_bytes, n, numerics)
     for name in _algorithms(op, algorithm, topology, n):
         with launch(system, backend=backend, n_chips=n, numerics=numerics, collectives={op: name},
                     chips_per_actor=chips_per_actor) as cluster:  # fmt: skip
@@ -68,8 +73,12 @@ def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str
     names = list(ALGORITHMS[op])
     if algorithm not in (*names, "auto", "all"):
         problems.append(f"--algorithm: {unknown(algorithm, f'an algorithm of {op}', [*names, 'auto', 'all'])}")
-    if not 2 <= n <= topology.n_chips:
+    if topology.n_chips < 2:
+        problems.append("--ranks: this system has one chip; accepted: a system of at least 2")
+    elif not 2 <= n <= topology.n_chips:
         problems.append(f"--ranks: {n}; accepted: 2 to {topology.n_chips}, the chips of this system")
+    elif n > MOST_RANKS:
+        problems.append(f"--ranks: {n}; accepted: 2 to {MOST_RANKS}, what this version can time")
     if problems:
         raise ConfigError(tuple(problems))
     group = GroupView(topology, tuple(range(n)))
@@ -87,12 +96,27 @@ def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str
     return fitting
 
 
+def _check_memory(sizes_bytes: Sequence[int], n: int, numerics: Numerics) -> None:
+    """Refuse sizes whose data do not fit this machine: input, result and messages of every rank."""
+    need_bytes = COPIES * n * max(sizes_bytes, default=0)
+    have_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if numerics == "real" and need_bytes > have_bytes:
+        raise ConfigError(
+            (
+                f"--sizes: {format_size(max(sizes_bytes))} on {n} ranks need about {format_size(need_bytes)}, this machine "
+                f"has {format_size(have_bytes)}; accepted: smaller sizes, or --numerics shapes",
+            )
+        )
+
+
 def measure(cluster: Cluster, op: str, algorithm: str, size_bytes: int) -> Row:
     """Run one collective and return its row."""
     n = cluster.n_chips
     n_elements = _elements(op, n, size_bytes)
     result = cluster.run(_program, op, n_elements)
     size_bytes = n_elements * FP32.itemsize
+    if result.time_s <= 0:
+        raise ConfigError((f"--sizes: {size_bytes} B take less than a picosecond on these links; accepted: larger",))
     algbw = size_bytes / result.time_s
     wrong = None if any(w is None for w in result.values) else sum(result.values)
     return Row(op, algorithm, n, size_bytes, result.time_s, algbw, algbw * OPERATIONS[op].busbw_factor(n), wrong)
@@ -126,7 +150,8 @@ Values = NDArray[np.float32]
 
 def _pattern(rank: int, n_elements: int) -> Values:
     """Return small whole numbers that tell ranks and places apart; their sums are exact in float32."""
-    return ((np.arange(n_elements) * 7 + rank * 13) % 251).astype(np.float32)
+    period = ((np.arange(251) * 7 + rank * 13) % 251).astype(np.float32)
+    return np.resize(period, n_elements)
 
 
 def _pattern_sum(n: int, n_elements: int) -> Values:

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 
-from configs.errors import ChipmeshError, ConfigError
+from configs.errors import ChipmeshError, ConfigError, RunError
 from configs.units import parse_size_bytes
 
 if TYPE_CHECKING:
@@ -35,7 +35,17 @@ Overrides = Annotated[
               negative=(), consume_multiple=False),
 ]  # fmt: skip
 AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON document on stdout.", negative=())]
-ChipsPerActor = Annotated[int, Parameter(help="Chips that share one Ray actor.")]
+
+
+def _integer(_type: object, tokens: Sequence[Token]) -> int:
+    """Return an integer; the library's own conversion rounds 1.5 to 2."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise CoercionError(token=tokens[0], target_type=int) from None
+
+
+ChipsPerActor = Annotated[int, Parameter(help="Chips that share one Ray actor.", converter=_integer)]
 
 
 @app.command
@@ -77,7 +87,7 @@ def bench(
     *,
     op: Annotated[str, Parameter(help="all_gather, reduce_scatter, all_reduce, all_to_all or broadcast.")],
     algorithm: Annotated[str, Parameter(help="An algorithm of the operation, auto, or all.")] = "auto",
-    ranks: Annotated[int | None, Parameter(help="The first N chips; by default all.")] = None,
+    ranks: Annotated[int | None, Parameter(help="The first N chips; by default all.", converter=_integer)] = None,
     sizes: Annotated[str, Parameter(help="Comma-separated, e.g. 1KiB,1MiB; by default 1KiB to 64MiB.")] = "",
     numerics: Annotated[Literal["real", "shapes"], Parameter(help="Move real data, or only time it.")] = "real",
     set_: Overrides = (),
@@ -91,7 +101,7 @@ def bench(
     from cluster.terminal import print_bench  # noqa: PLC0415
     from configs.plain import to_plain  # noqa: PLC0415
 
-    sizes_bytes = tuple(parse_size_bytes(s.strip()) for s in sizes.split(",")) if sizes else DEFAULT_SIZES_BYTES
+    sizes_bytes = _sizes(sizes) if sizes else DEFAULT_SIZES_BYTES
     rows = list(
         measure(
             _system(system, set_), op, algorithm=algorithm, n_ranks=ranks, sizes_bytes=sizes_bytes,
@@ -130,6 +140,13 @@ def list_(
         _print_json(listing(kind))
     else:
         print_listing(_console(), listing(kind))
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(parse_size_bytes(size.strip()) for size in text.split(","))
+    except ConfigError as error:
+        raise ConfigError((f"--sizes: {error}",)) from None
 
 
 def _system(source: str, overrides: Sequence[str]) -> Any:
@@ -180,8 +197,9 @@ def _writable(out: Path | None, logits: Path | None) -> None:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             problems.append(f"--out: {out}: {error.strerror}; accepted: a folder that can be written")
-    if logits is not None and not os.access(logits.parent, os.W_OK):
-        problems.append(f"--save-logits: {logits}: its folder cannot be written")
+    if logits is not None and (logits.is_dir() or not os.access(logits.parent, os.W_OK)):
+        why = "is a folder" if logits.is_dir() else "its folder cannot be written"
+        problems.append(f"--save-logits: {logits}: {why}; accepted: a file in a folder that can be written")
     if problems:
         raise ConfigError(tuple(problems))
 
@@ -189,11 +207,14 @@ def _writable(out: Path | None, logits: Path | None) -> None:
 def _save(result: ExperimentResult, out: Path | None, logits: Path | None) -> None:
     import numpy as np  # noqa: PLC0415
 
-    if out is not None:
-        (out / "result.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
-    if logits is not None and result.logits is not None:
-        with logits.open("wb") as file:
-            np.savez_compressed(file, logits=result.logits)
+    try:
+        if out is not None:
+            (out / "result.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
+        if logits is not None and result.logits is not None:
+            with logits.open("wb") as file:
+                np.savez_compressed(file, logits=result.logits)
+    except OSError as error:
+        raise RunError(f"the result cannot be written: {error}") from None
 
 
 def main(tokens: Sequence[str] | None = None) -> int:

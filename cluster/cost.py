@@ -15,6 +15,9 @@ from configs.spec import ChipSpec
 from configs.units import round_ps
 from workloads.chip import Work
 
+LONGEST_S = 1e5
+"""Of one kernel; the clock ends after 50 days."""
+
 
 def matmul_flops(count: int, m: int, k: int, n: int, tile: tuple[int, int, int]) -> int:
     """Return the floating-point operations of `count` products (m, k) x (k, n), each side rounded up to the tile.
@@ -32,7 +35,11 @@ def duration(chip: ChipSpec, work: Work) -> tuple[int, Literal["compute", "memor
     compute_s = flops / _peak(chip, work.dtype) if flops else 0.0
     memory_s = sum(_stream_s(chip, tier, size) for tier, size in ((0, work.activation_bytes), *work.tensor_bytes))
     bound: Literal["compute", "memory"] = "memory" if memory_s > compute_s else "compute"
-    return round_ps(max(compute_s, memory_s) * 1e12) + chip.kernel_launch_ps, bound
+    longest_s = max(compute_s, memory_s)
+    if longest_s > LONGEST_S:
+        why = f"at most {LONGEST_S:.0f} s; are peak.{work.dtype}, matrix_tile and the memory's bandwidth right?"
+        raise ConfigError((f"chip {chip.name}: one kernel would take {longest_s:.3g} s; accepted: {why}",))
+    return round_ps(longest_s * 1e12) + chip.kernel_launch_ps, bound
 
 
 def _stream_s(chip: ChipSpec, tier: int, size_bytes: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from numpy.typing import NDArray
 
 from cluster.memory import Memory, check_fits
@@ -182,21 +182,33 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
         )
     if problems:
         raise ConfigError(tuple(problems))
-    needs_text = workload.prompt is not None or spec.numerics == "real"
-    tokenizer = gguf_tokenizer(locate_weights(spec.model.weights)) if needs_text and spec.model.weights else None
+    tokenizer = _tokenizer(spec)
     ids = workload.prompt_ids
     if workload.prompt is not None:
         assert tokenizer is not None
         ids = (tokenizer.encode(workload.prompt, chat=workload.chat),) * workload.batch
-    elif workload.prompt_tokens is not None and spec.numerics == "real":
-        draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, workload.prompt_tokens)
-        ids = (tuple(draw.tolist()),) * workload.batch
     lengths = tuple(map(len, ids)) if ids else (workload.prompt_tokens or 0,) * workload.batch
     p = spec.parallel
     job = DecodeJob(spec.model, Layout(tp=p.tp, pp=p.pp, dp=p.dp), spec.dtype, lengths, workload.new_tokens,
                     ids, keep_logits)  # fmt: skip
     check_job(job)
+    if ids is None and spec.numerics == "real":  # after the check: the length may be absurd
+        draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, job.prompt_lengths[0])
+        job = evolve(job, prompt_ids=(tuple(draw.tolist()),) * workload.batch)
     return job, tokenizer
+
+
+def _tokenizer(spec: ExperimentSpec) -> Tokenizer | None:
+    """Return the tokenizer of the model's file if there is text to read or to show; only a prompt must have one."""
+    if spec.model.weights is None or (spec.workload.prompt is None and spec.numerics == "shapes"):
+        return None
+    path = locate_weights(spec.model.weights)
+    try:
+        return gguf_tokenizer(path)
+    except ConfigError:
+        if spec.workload.prompt is not None:
+            raise
+        return None
 
 
 def fullest_chip(system: SystemSpec, job: DecodeJob) -> Mapping[str, int]:

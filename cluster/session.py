@@ -111,6 +111,8 @@ def launch(
     [4, 5, 6, 7]
     """
     _check_words(numerics, contention, collectives or {})
+    if chips_per_actor < 1:
+        raise ConfigError((f"--chips-per-actor: {chips_per_actor}; accepted: an integer ≥ 1",))
     spec = system if isinstance(system, SystemSpec) else load_system(system, overrides, VOCABULARY)
     topology: Topology = spec.topology.build(spec.routing)
     count = topology.n_chips if n_chips is None else n_chips

@@ -12,7 +12,7 @@ from collectives.checker import ScheduleError, check
 from collectives.executor import execute, join, split
 from collectives.group import GroupView
 from collectives.operations import OPERATIONS, Operation, chunk_sizes, cut
-from collectives.schedule import RankStep, Schedule, Transfer
+from collectives.schedule import RankStep, Schedule, Transfer, Transfers
 
 Builder = Callable[[GroupView, int], Schedule]
 """(group, root) -> schedule; raises ConfigError where the algorithm does not fit the group."""
@@ -56,6 +56,7 @@ __all__ = [
     "Schedule",
     "ScheduleError",
     "Transfer",
+    "Transfers",
     "check",
     "chunk_sizes",
     "cut",

@@ -7,9 +7,9 @@ real buffers by the chips, and expanded into timed transfers for the timeline.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from attrs import field, frozen
@@ -34,6 +34,72 @@ class RankStep(NamedTuple):
 
 
 @frozen(eq=False)
+class Transfers(Sequence[Transfer]):
+    """The transfers of a schedule as columns, so that millions of them take little room; reads like a tuple.
+
+    The chunks of transfer i are `chunks[chunk_start[i]:chunk_start[i + 1]]`.
+    """
+
+    step: NDArray[np.int32]
+    src: NDArray[np.int32]
+    dst: NDArray[np.int32]
+    chunk_start: NDArray[np.int64]
+    chunks: NDArray[np.int32]
+    reduce: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, transfers: Iterable[Transfer]) -> Transfers:
+        """Return the columns of these transfers."""
+        if isinstance(transfers, Transfers):
+            return transfers
+        rows = tuple(transfers)
+        step, src, dst, chunks, reduce = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+        flat = [c for ids in chunks for c in ids]
+        start = np.cumsum([0, *map(len, chunks)], dtype=np.int64)
+        return cls(_ints(step), _ints(src), _ints(dst), start, _ints(flat), np.array(reduce, np.bool_))
+
+    @classmethod
+    def single(cls, step: Any, src: Any, dst: Any, chunk: Any, *, reduce: Any = False) -> Transfers:
+        """Return transfers of one chunk each, from columns that are broadcast to one length and ordered by step."""
+        columns = np.broadcast_arrays(step, src, dst, chunk, reduce)
+        step, src, dst, chunk, reduce = (column.reshape(-1) for column in columns)
+        order = np.argsort(step, kind="stable")
+        start = np.arange(len(step) + 1, dtype=np.int64)
+        ints = (column[order].astype(np.int32) for column in (step, src, dst, chunk))
+        ordered_step, ordered_src, ordered_dst, ordered_chunk = ints
+        return cls(ordered_step, ordered_src, ordered_dst, start, ordered_chunk, reduce[order].astype(np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # equal to a tuple of transfers, which hashes otherwise
+
+    @overload
+    def __getitem__(self, index: int) -> Transfer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Transfer, ...]: ...
+    def __getitem__(self, index: int | slice) -> Transfer | tuple[Transfer, ...]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        i = range(len(self))[index]
+        ids = tuple(self.chunks[self.chunk_start[i] : self.chunk_start[i + 1]].tolist())
+        return Transfer(int(self.step[i]), int(self.src[i]), int(self.dst[i]), ids, bool(self.reduce[i]))
+
+    def __iter__(self) -> Iterator[Transfer]:
+        chunks, start = self.chunks.tolist(), self.chunk_start.tolist()
+        rows = zip(self.step.tolist(), self.src.tolist(), self.dst.tolist(), self.reduce.tolist(), strict=True)
+        for i, (step, src, dst, reduce) in enumerate(rows):
+            yield Transfer(step, src, dst, tuple(chunks[start[i] : start[i + 1]]), reduce)
+
+
+def _ints(values: Iterable[int]) -> NDArray[np.int32]:
+    return np.array(tuple(values), np.int32)
+
+
+@frozen(eq=False)
 class Schedule:
     """An algorithm for `op` among `n_ranks` ranks on `n_chunks` chunks; transfers are ordered by step.
 
@@ -44,22 +110,27 @@ class Schedule:
     algorithm: str
     n_ranks: int
     n_chunks: int
-    transfers: tuple[Transfer, ...] = field(repr=False)
+    transfers: Transfers = field(repr=False, converter=Transfers.of)
 
     def __attrs_post_init__(self) -> None:
-        for t in self.transfers:
-            if not (0 <= t.src < self.n_ranks and 0 <= t.dst < self.n_ranks) or t.src == t.dst:
-                raise ValueError(f"{self.algorithm}: transfer {t} does not join two of {self.n_ranks} ranks")
-            if not t.chunks or not all(0 <= c < self.n_chunks for c in t.chunks):
-                raise ValueError(f"{self.algorithm}: transfer {t} names no chunk of 0…{self.n_chunks - 1}")
-        steps = [t.step for t in self.transfers]
-        if any(a > b for a, b in zip(steps, steps[1:], strict=False)):
+        t = self.transfers
+        ranks = np.stack([t.src, t.dst])
+        wrong = ((ranks < 0) | (ranks >= self.n_ranks)).any(axis=0) | (t.src == t.dst)
+        if wrong.any():
+            raise ValueError(f"{self.algorithm}: transfer {t[wrong.argmax()]} does not join two of {self.n_ranks} ranks")
+        n_chunks = np.diff(t.chunk_start)
+        strange = (t.chunks < 0) | (t.chunks >= self.n_chunks)
+        if strange.any() or (n_chunks == 0).any():
+            place = np.repeat(np.arange(len(t)), n_chunks)[strange]
+            first = int(place[0]) if strange.any() else int((n_chunks == 0).argmax())
+            raise ValueError(f"{self.algorithm}: transfer {t[first]} names no chunk of 0…{self.n_chunks - 1}")
+        if (np.diff(t.step) < 0).any():
             raise ValueError(f"{self.algorithm}: transfers are not in the order of their steps")
 
     @cached_property
     def n_steps(self) -> int:
         """Number of steps of the schedule."""
-        return 1 + max((t.step for t in self.transfers), default=-1)
+        return 1 + int(self.transfers.step.max(initial=-1))
 
     @cached_property
     def plans(self) -> tuple[tuple[RankStep, ...], ...]:
@@ -73,9 +144,12 @@ class Schedule:
             tuple(RankStep(tuple(steps[s][0]), tuple(steps[s][1])) for s in sorted(steps)) for steps in table
         )
 
-    def sizes(self, chunk_sizes: Sequence[int]) -> NDArray[np.int64]:
+    def sizes(self, chunk_sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the size of every transfer, given the size of every chunk (elements or bytes)."""
-        return np.array([sum(chunk_sizes[c] for c in t.chunks) for t in self.transfers], np.int64)
+        of_chunks = np.asarray(chunk_sizes, np.int64)[self.transfers.chunks]
+        if len(of_chunks) == len(self.transfers):
+            return of_chunks
+        return np.add.reduceat(of_chunks, self.transfers.chunk_start[:-1])
 
 
 def by_step(transfers: Iterable[Transfer]) -> tuple[Transfer, ...]:

@@ -51,5 +51,5 @@ def label(path: Path) -> str:
 
 
 def _hint(name: str) -> str:
-    is_file = len(name) < 255 and "\0" not in name and Path(name).exists()
+    is_file = 0 < len(name) < 255 and "\0" not in name and Path(name).exists()
     return f" (for the file of that name write './{name}')" if is_file else ""

@@ -67,6 +67,11 @@ def at_least(low: float) -> dict[str, Any]:
     return {"bounds": Bounds(low)}
 
 
+def between(low: float, high: float) -> dict[str, Any]:
+    """Return field metadata: numbers ≥ `low` and ≤ `high`."""
+    return {"bounds": Bounds(low, high)}
+
+
 def above(low: float, high: float = math.inf) -> dict[str, Any]:
     """Return field metadata: numbers > `low` and ≤ `high`."""
     return {"bounds": Bounds(low, high, open_low=True)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from configs.errors import ConfigError
-from configs.problems import Keys, Place, dotted, shown
+from configs.problems import Keys, Place, dotted, shortened, shown
 from configs.resolve import FAILED, SLOTS, Document, Resolver
 from configs.yaml_source import parse_yaml
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\[\d{1,9}\])*(\.[A-Za-z_][\w-]*(\[\d{1,9}\])*)*")
+_LONGEST_KEY = 1000
 _PART = re.compile(r"\[(\d+)\]|([^.\[]+)")
 _PROMPTS = ("prompt", "prompt_ids", "prompt_tokens")
 _IDEAL = "ideal"  # the word for a communication section without entries
@@ -37,13 +38,13 @@ def parse_override(text: str) -> Override:
     ('system', 'topology', 'dims', 0)
     """
     key, equals, value = text.partition("=")
-    if not equals or not _KEY.fullmatch(key.strip()):
+    if not equals or len(key) > _LONGEST_KEY or not _KEY.fullmatch(key.strip()):
         raise ConfigError(
-            (f"--set {text}: is not key=value; accepted: dotted keys such as system.topology.dims[0]=4",)
+            (f"--set {shortened(text)}: is not key=value; accepted: dotted keys such as system.topology.dims[0]=4",)
         )
     parts = _PART.findall(key.strip())
     return Override(
-        text, tuple(int(i) if i else name for i, name in parts), parse_yaml(value, f"--set {text}")
+        text, tuple(int(i) if i else name for i, name in parts), parse_yaml(value, f"--set {shortened(text)}")
     )
 
 
@@ -98,7 +99,7 @@ def _has(node: Any, key: str | int, override: Override, depth: int, resolver: Re
     if (isinstance(key, str) and isinstance(node, dict)) or node is FAILED:
         return node is not FAILED
     where = dotted(override.keys[:depth])
-    resolver.problems.found.append(f"--set {override.text}: {where}: {_why_not(node, key)}")
+    resolver.problems.found.append(f"--set {shortened(override.text)}: {where}: {_why_not(node, key)}")
     return False
 
 

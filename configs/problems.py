@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Keys = tuple[str | int, ...]
 
 _LONGEST_VALUE = 60
+_LONGEST_TEXT = 200
 _MOST_CHOICES = 24
 
 
@@ -72,7 +73,7 @@ class Problems:
 
     def _name(self, place: Place) -> str:
         override = self.override_at(place)
-        file, keys = (place.file, place.keys) if override is None else (f"--set {override}", place.top)
+        file, keys = (place.file, place.keys) if override is None else (f"--set {shortened(override)}", place.top)
         return f"{file}: {dotted(keys)}" if keys else file
 
 
@@ -84,6 +85,15 @@ def dotted(keys: Keys) -> str:
     """
     path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
     return path.removeprefix(".")
+
+
+def shortened(text: str) -> str:
+    """Return the text of a `--set`, cut when it is very long.
+
+    >>> shortened("seed=1"), len(shortened("seed=" + "9" * 1000))
+    ('seed=1', 201)
+    """
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
 def shown(value: object) -> str:

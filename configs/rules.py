@@ -10,7 +10,15 @@ import attrs
 from configs.dtypes import DTYPES
 from configs.errors import ConfigError
 from configs.problems import Keys, unknown
-from configs.spec import ChipSpec, DtypeSpec, ExperimentSpec, ParallelSpec, WeightsSpec, WorkloadSpec
+from configs.spec import (
+    MOST_CHARACTERS,
+    ChipSpec,
+    DtypeSpec,
+    ExperimentSpec,
+    ParallelSpec,
+    WeightsSpec,
+    WorkloadSpec,
+)
 
 if TYPE_CHECKING:
     from configs.structure import Rule
@@ -41,8 +49,12 @@ def workload_rule(workload: WorkloadSpec) -> Broken:
     if len(given) != 1:
         found = " and ".join(given) or "none"
         yield (), f"{found} given; accepted: exactly one of prompt, prompt_ids, prompt_tokens"
+    if workload.chat and workload.prompt is None:
+        yield ("chat",), "is for a prompt in words; accepted: false, or prompt in place of its ids or length"
     if workload.prompt is not None and not workload.prompt:
         yield ("prompt",), "is empty; accepted: text of at least one character"
+    if workload.prompt is not None and len(workload.prompt) > MOST_CHARACTERS:
+        yield ("prompt",), f"has {len(workload.prompt)} characters; accepted: at most {MOST_CHARACTERS}"
     if workload.prompt_ids is not None:
         yield from _prompt_ids_rule(workload.prompt_ids, workload.batch)
 

@@ -14,11 +14,15 @@ from typing import Any, Literal, Protocol
 from attrs import field, frozen
 
 from configs.dtypes import COMPUTE_DTYPES, DTYPES, RATED_DTYPES
-from configs.fields import above, at_least, keys_of, one_of
+from configs.fields import above, at_least, between, keys_of, one_of
 
 Confidence = Literal["vendor", "measured", "secondary", "estimate"]
 Numerics = Literal["real", "shapes"]
 Contention = Literal["fluid", "none"]
+
+MOST_LINKS = 10_000  # parallel links of one edge
+MOST_ROWS = 100_000  # sequences in a batch
+MOST_CHARACTERS = 1_000_000  # in a prompt
 
 
 @frozen
@@ -59,7 +63,7 @@ class LinkSpec:
 
     bandwidth_bytes_per_s: float
     latency_ps: int
-    count: int = field(default=1, metadata=at_least(1))
+    count: int = field(default=1, metadata=between(1, MOST_LINKS))
 
 
 @frozen
@@ -158,7 +162,7 @@ class WorkloadSpec:
     """
 
     kind: Literal["decode"] = "decode"
-    batch: int = field(default=1, metadata=at_least(1))
+    batch: int = field(default=1, metadata=between(1, MOST_ROWS))
     new_tokens: int = field(default=32, metadata=at_least(1))
     prompt: str | None = None
     prompt_ids: tuple[tuple[int, ...], ...] | None = field(default=None, metadata=at_least(0))

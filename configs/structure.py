@@ -168,8 +168,9 @@ class Structurer:
         if not _is_a(hint, value):
             return self.refuse(place, value, _NOUNS[hint], self._describe(hint, accepts))
         if hint in (int, float) and not (accepts.bounds.admit(value) and abs(value) < _TOO_LARGE):
+            limit = "" if not accepts.bounds.admit(value) else f", below {_TOO_LARGE:g}"
             self.problems.add(
-                place, f"{shown(value)} is out of range; accepted: {self._describe(hint, accepts)}"
+                place, f"{shown(value)} is out of range; accepted: {self._describe(hint, accepts)}{limit}"
             )
             return FAILED
         return float(value) if hint is float else value

@@ -24,6 +24,7 @@ _QUANTITY = re.compile(
 _LONGEST_TEXT = 64
 _LARGEST_EXPONENT = 24
 _LARGEST_INT = 2.0**62
+_LARGEST_TIME_PS = 1e15  # 1000 s: sums over thousands of hops fit the clock
 _THREE_DIGITS = 999.5
 _SMALLEST_ROUNDED_BYTES = 1024  # 1.3GiB is rounded to whole bytes; 1.5B is a mistake
 
@@ -82,7 +83,7 @@ BANDWIDTH = Dimension(
     _BYTE_RATES | _BIT_RATES,
     " (case matters: GB/s is bytes, Gb/s is bits, 8Gb/s = 1GB/s)",
 )
-TIME = Dimension("a time", "711ns", _TIME_UNITS, zero_allowed=True, largest=_LARGEST_INT)
+TIME = Dimension("a time", "711ns", _TIME_UNITS, zero_allowed=True, largest=_LARGEST_TIME_PS)
 FLOPS = Dimension("a compute rate", "74TFLOPS", _FLOPS_UNITS)
 POWER = Dimension("a power", "160W", _POWER_UNITS)
 

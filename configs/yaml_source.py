@@ -64,6 +64,8 @@ def parse_yaml(text: str, label: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError((f"{label}:{line}: YAML syntax: {error.problem or error.context}",)) from None
+    except UnicodeEncodeError:  # lone surrogates: bytes of a command line that are not UTF-8
+        raise ConfigError((f"{label}: is not UTF-8 text",)) from None
     except yaml.YAMLError as error:
         raise ConfigError((f"{label}: YAML syntax: {' '.join(str(error).split())}",)) from None
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from configs.spec import LinkSpec
 
-MAX_CHIPS = 1_000_000
-MAX_EDGES = 8_000_000  # about 500 MB of links
+MAX_CHIPS = 250_000
+MAX_EDGES = 1_000_000  # about 500 MB with all that is printed of them
+MAX_LANES = 1_000_000  # parallel links of one edge
 
 
 def reject(problems: Iterable[str]) -> None:
@@ -30,6 +31,8 @@ def link_problems(link: LinkSpec) -> list[str]:
         problems.append(f"link.bandwidth: must be above zero, got {link.bandwidth_bytes_per_s}")
     if link.latency_ps < 0:
         problems.append(f"link.latency: must not be negative, got {link.latency_ps} ps")
+    if link.count > MAX_LANES:
+        problems.append(f"link.count: at most {MAX_LANES:,} links, got {link.count:,}")
     if link.count < 1:
         problems.append(f"link.count: must be at least 1, got {link.count}")
     return problems

@@ -61,8 +61,28 @@ class Route:
     latency_ps: int
 
 
+@frozen(eq=False)
+class Routes:
+    """Many routes at once: route i is `links[start[i]:start[i + 1]]` with its weights and latency."""
+
+    start: NDArray[np.int64]
+    links: NDArray[np.int32]
+    weights: NDArray[np.float64]
+    latency_ps: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, routes: Sequence[Route]) -> Routes:
+        """Return these routes in one."""
+        return cls(
+            np.cumsum([0, *(len(r.links) for r in routes)], dtype=np.int64),
+            np.concatenate([np.zeros(0, np.int32), *(r.links for r in routes)]).astype(np.int32),
+            np.concatenate([np.zeros(0), *(r.weights for r in routes)]),
+            np.array([r.latency_ps for r in routes], np.int64),
+        )
+
+
 class Router(Protocol):
-    """Find the route between two chips of a topology."""
+    """Find the routes between chips of a topology."""
 
     def route(self, topology: Topology, src: int, dst: int) -> Route:
         """Return the links from chip `src` to chip `dst` (src ≠ dst), in order."""
@@ -182,6 +202,16 @@ class Topology:
             route = self.router.route(self, src, dst)
             self._routes.remember((src, dst), route, ROUTE_MEMO_SIZE)
         return route
+
+    def routes(self, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
+        """Return the routes from the chips `src` to the chips `dst`, pair by pair (src ≠ dst), without remembering them.
+
+        A router that can do many at once has a method `routes` of its own.
+        """
+        many: Callable[[Topology, Any, Any], Routes] | None = getattr(self.router, "routes", None)
+        if many is not None:
+            return many(self, src, dst)
+        return Routes.of([self.route(a, b) for a, b in zip(src.tolist(), dst.tolist(), strict=True)])
 
     def coords(self, rank: int) -> tuple[int, ...]:
         """Return the chip's coordinate on every axis."""

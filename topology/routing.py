@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from attrs import field, frozen
+from numpy.typing import NDArray
 
 from configs.errors import ConfigError
-from topology.graph import Route, Router, Topology
+from topology.graph import Route, Router, Routes, Topology
 
 if TYPE_CHECKING:
     from configs.spec import RoutingSpec
@@ -80,6 +81,16 @@ class PlaneRouter:
         latency_ps = topology.link_latency_ps[up] + topology.link_latency_ps[down]
         return Route(links, weights, int(latency_ps.max()))
 
+    def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
+        """Return the routes of many pairs at once."""
+        n_planes, n_pairs = len(self.planes), len(src)
+        up = 2 * (src[:, None] * n_planes + np.arange(n_planes))
+        down = 2 * (dst[:, None] * n_planes + np.arange(n_planes)) + 1
+        links = np.stack([up, down], axis=2).reshape(-1).astype(np.int32)
+        weights = np.tile(np.repeat(np.array(self.planes) / sum(self.planes), 2), n_pairs)
+        latency_ps = (topology.link_latency_ps[up] + topology.link_latency_ps[down]).max(axis=1)
+        return Routes(2 * n_planes * np.arange(n_pairs + 1), links, weights, latency_ps)
+
 
 @frozen
 class DimensionOrderRouter:
@@ -103,6 +114,42 @@ class DimensionOrderRouter:
             links += self._axis_links(k, here, self._signed_hops(k, coord, goal))
             here += (goal - coord) * stride
         return path_route(topology, links)
+
+    def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
+        """Return the routes of many pairs at once: axis by axis, all hops of all pairs."""
+        hops = [self._many_signed_hops(k, src, dst) for k in range(len(self.dims))]
+        lengths = np.stack([np.abs(h) for h in hops])
+        start = np.concatenate([[0], np.cumsum(lengths.sum(axis=0))])
+        links = np.empty(start[-1], np.int32)
+        begin, here = start[:-1].copy(), src.copy()
+        for k, (length, stride) in enumerate(zip(self.dims, self._strides, strict=True)):
+            pair = np.repeat(np.arange(len(src)), lengths[k])
+            hop = np.arange(len(pair)) - np.repeat(np.cumsum(lengths[k]) - lengths[k], lengths[k])
+            links[begin[pair] + hop] = self._many_axis_links(k, here[pair], hop, hops[k][pair] >= 0)
+            here += (dst // stride % length - src // stride % length) * stride
+            begin += lengths[k]
+        latency = np.concatenate([[0], np.cumsum(topology.link_latency_ps[links])])
+        return Routes(start, links, np.ones(len(links)), latency[start[1:]] - latency[start[:-1]])
+
+    def _many_signed_hops(self, k: int, src: NDArray[np.int64], dst: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`_signed_hops` of many pairs."""
+        length, stride = self.dims[k], self._strides[k]
+        coord, goal = src // stride % length, dst // stride % length
+        if not self.wraps[k]:
+            return goal - coord
+        up = (goal - coord) % length
+        ties_up = (2 * up == length) & ((self.ties == "positive") | (coord % 2 == 0))
+        return np.where((2 * up < length) | ties_up, up, up - length)
+
+    def _many_axis_links(
+        self, k: int, rank: NDArray[np.int64], hop: NDArray[np.int64], up: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """`_axis_links` of many ranks: the link of one hop each."""
+        length, stride, edges = self.dims[k], self._strides[k], self._axis_edges[k]
+        first = self._edge_offsets[k] + rank // (length * stride) * edges * stride + rank % stride
+        coord = rank // stride % length
+        place = np.where(up, coord + hop, coord - 1 - hop) % length
+        return 2 * (first + place * stride) + ~up
 
     def _signed_hops(self, k: int, coord: int, goal: int) -> int:
         """Return how many hops up (or, if negative, down) axis k lead from `coord` to `goal`."""

@@ -14,6 +14,9 @@ from workloads.gguf_weights import GgufWeights
 from workloads.rounding import Floats
 
 
+_MOST_PROBLEMS = 8
+
+
 class WeightSource(Protocol):
     """A model's matrices by neutral name."""
 
@@ -76,5 +79,6 @@ def _open(family: str, shape: object, path: Path, mtime_ns: int, size: int) -> W
     source = reader(path)
     problems = source.check(shape.tensors())  # type: ignore[attr-defined]
     if problems:
-        raise ConfigError(tuple(f"{path}: {problem}" for problem in problems))
+        more = [f"and {len(problems) - _MOST_PROBLEMS} more problems"] if len(problems) > _MOST_PROBLEMS else []
+        raise ConfigError(tuple(f"{path}: {problem}" for problem in [*problems[:_MOST_PROBLEMS], *more]))
     return source

@@ -16,10 +16,12 @@ import msgpack
 import numpy as np
 from attrs import define, field
 
-from cluster.backends.wire import FrameError
+from cluster.backends.dataplane import HELLO_BYTES, hello, read_hello
+from cluster.backends.wire import FrameError, number_format
 
 READ_BYTES = 1 << 18
 MAX_MESSAGE_BYTES = 1 << 30
+MAX_ITEMS = 1 << 20  # of a list or mapping: the library makes room for all that are announced
 
 
 def pack_value(value: Any) -> Any:
@@ -36,9 +38,7 @@ def unpack_value(value: Any) -> Any:
     """Undo `pack_value`."""
     if isinstance(value, dict) and "__array__" in value:
         name, shape, data = value["__array__"]
-        import ml_dtypes  # noqa: PLC0415  only for its number formats
-
-        return np.frombuffer(data, np.dtype(getattr(ml_dtypes, name, name))).reshape(shape)
+        return np.frombuffer(data, number_format(name)).reshape(shape)
     return value
 
 
@@ -53,9 +53,8 @@ class ControlClient:
         """Connect to the driver and say who calls."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.connect(path)
-        client = cls(sock)
-        client.send("hello", token, index)
-        return client
+        sock.sendall(hello(token, index))
+        return cls(sock)
 
     def send(self, *message: Any) -> None:
         """Send a message."""
@@ -66,6 +65,7 @@ class ControlClient:
 class _Actor:
     sock: socket.socket
     unpacker: Any
+    greeting: bytes = b""
     index: int = -1
 
 
@@ -89,7 +89,10 @@ class ControlServer:
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 sock, _ = self._listener.accept()
-                unpacker = msgpack.Unpacker(max_buffer_size=MAX_MESSAGE_BYTES, strict_map_key=False)
+                unpacker = msgpack.Unpacker(
+                    max_buffer_size=MAX_MESSAGE_BYTES, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS,
+                    strict_map_key=False,
+                )  # fmt: skip
                 self._selector.register(sock, selectors.EVENT_READ, _Actor(sock, unpacker))
             else:
                 yield from self._read(key.data)
@@ -104,18 +107,26 @@ class ControlServer:
             if actor.index >= 0:
                 yield actor.index, None
             return
-        actor.unpacker.feed(data)
-        for message in actor.unpacker:
-            if actor.index >= 0:
+        if actor.index < 0:
+            data = self._greet(actor, data)
+        try:
+            actor.unpacker.feed(data)
+            for message in actor.unpacker:
                 yield actor.index, message
-            elif self._is_hello(message):
-                actor.index = message[2]
-            else:
-                self._drop(actor)
-                raise FrameError("a process without the run's token called the driver")
+        except (ValueError, msgpack.UnpackException) as error:
+            raise FrameError(f"actor {actor.index} sent what is not a message: {error}") from None
 
-    def _is_hello(self, message: Any) -> bool:
-        return isinstance(message, list) and message[:2] == ["hello", self.token] and isinstance(message[2], int)
+    def _greet(self, actor: _Actor, data: bytes) -> bytes:
+        """Check the hello; drop a connection with a wrong one. Returns what follows it."""
+        actor.greeting += data
+        if len(actor.greeting) < HELLO_BYTES:
+            return b""
+        index = read_hello(actor.greeting[:HELLO_BYTES], self.token)
+        if index is None:
+            self._drop(actor)
+            return b""
+        actor.index = index
+        return actor.greeting[HELLO_BYTES:]
 
     def _drop(self, actor: _Actor) -> None:
         self._selector.unregister(actor.sock)

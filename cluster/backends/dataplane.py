@@ -7,6 +7,7 @@ are non-blocking: what a peer does not take yet waits here, so that two processe
 
 from __future__ import annotations
 
+import hmac
 import selectors
 import socket
 from collections import deque
@@ -35,6 +36,12 @@ def hello(token: str, index: int) -> bytes:
     return f"{token} {index}".encode().ljust(HELLO_BYTES)
 
 
+def read_hello(greeting: bytes, token: str) -> int | None:
+    """Return who calls, or None for a hello without the run's token."""
+    given, _, index = greeting.decode("ascii", "replace").strip().partition(" ")
+    return int(index) if hmac.compare_digest(given.encode(), token.encode()) and index.isdigit() else None
+
+
 @define(eq=False)
 class _Connection:
     """A connection to or from a peer."""
@@ -50,7 +57,8 @@ class _Connection:
 class DataPlane:
     """One process's end of the data plane; a `cluster.host.Transport` for one run at a time.
 
-    owner: the process of every chip.  report: called with (sent, received, waiting) when nothing has come for a second.
+    owner: the process of every chip.  sent: messages to every process so far.  received: messages from all of them.
+    report: called with (sent, received, waiting) when nothing has moved for a second.
     """
 
     index: int
@@ -59,7 +67,7 @@ class DataPlane:
     token: str
     report: Any
     run: int = 0
-    sent: int = 0
+    sent: dict[int, int] = field(factory=dict)
     received: int = 0
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
     _outgoing: dict[int, _Connection] = field(factory=dict)
@@ -77,9 +85,10 @@ class DataPlane:
 
     def send(self, dst: int, src: int, tag: str, payload: Any) -> None:
         """Send a message without waiting."""
-        connection = self._connection(self.owner[dst])
+        peer = self.owner[dst]
+        connection = self._connection(peer)
         buffers = deque(memoryview(b) for b in encode(Frame(self.run, dst, src, tag, payload)))
-        self.sent += 1
+        self.sent[peer] = self.sent.get(peer, 0) + 1
         was_idle = not connection.unsent
         connection.unsent += buffers
         if was_idle:
@@ -101,7 +110,10 @@ class DataPlane:
     def flush(self) -> None:
         """Wait until the peers have taken everything that was sent."""
         while any(c.unsent for c in self._outgoing.values()):
-            for key, mask in self._selector.select(IDLE_REPORT_S):
+            events = self._selector.select(IDLE_REPORT_S)
+            if not events:
+                self.report(self.sent, self.received, [])
+            for key, mask in events:
                 self._handle(key.data, mask)
 
     def close(self) -> None:
@@ -166,13 +178,12 @@ class DataPlane:
         connection.greeting += data
         if len(connection.greeting) < HELLO_BYTES:
             return b""
-        greeting, rest = connection.greeting[:HELLO_BYTES], connection.greeting[HELLO_BYTES:]
-        token, _, index = greeting.decode("ascii", "replace").strip().partition(" ")
-        if token != self.token or not index.isdigit():
+        peer = read_hello(connection.greeting[:HELLO_BYTES], self.token)
+        if peer is None or peer not in self.owner.values():
             self._drop(connection)
             return b""
-        connection.peer = int(index)
-        return rest
+        connection.peer = peer
+        return connection.greeting[HELLO_BYTES:]
 
     def _flush(self, connection: _Connection) -> None:
         """Send what the peer takes now; watch for room if something is left."""

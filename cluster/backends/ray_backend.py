@@ -53,12 +53,13 @@ class ActorHost:
         with threadpool_limits(limits=1):
             outcome = run_host(self._setting, self._ranks, Host(self._plane), program, args, self._emit)
         self._plane.flush()
+        self._control.send("done", self._plane.sent)
         return outcome
 
     def _emit(self, rank: int, name: str, value: Any, index: int) -> None:
         self._control.send("emit", rank, name, pack_value(value), index)
 
-    def _report(self, sent: int, received: int, waiting: Any) -> None:
+    def _report(self, sent: Mapping[int, int], received: int, waiting: Any) -> None:
         self._control.send("idle", sent, received, waiting)
 
 
@@ -74,13 +75,13 @@ class RayBackend:
     pids: list[int] = field(factory=list)
     _run: int = 0
     _last_emitted: str = "before its first result"
-    _idle: dict[int, tuple[int, int, Any]] = field(factory=dict)
+    _idle: dict[int, tuple[Mapping[int, int], int, Any]] = field(factory=dict)
+    _done: dict[int, Mapping[int, int]] = field(factory=dict)
+    _failed: bool = False
 
     @classmethod
     def start(cls, setting: Setting, chips_per_actor: int) -> Self:
         """Start Ray and the actors; return when all of them are up."""
-        if chips_per_actor < 1:
-            raise ConfigError((f"--chips-per-actor: {chips_per_actor}; accepted: an integer ≥ 1",))
         token, folder = secrets.token_hex(16), Path(tempfile.mkdtemp(prefix="chipmesh-"))
         owner = {rank: rank // chips_per_actor for rank in range(setting.n_chips)}
         backend = cls(setting, folder, ControlServer(folder / "driver.sock", token), owner, [])
@@ -112,7 +113,12 @@ class RayBackend:
 
     def run(self, program: Program, args: Sequence[Any], emit: Emit) -> list[Outcome]:
         """Run the program on every chip."""
+        if self._failed:
+            raise RunError("an earlier run on this cluster failed and its actors are lost; launch a new one")
+        self._failed = True  # until this run has succeeded
         self._run += 1
+        self._idle.clear()
+        self._done.clear()
         pending = [actor.run.remote(self._run, program, args) for actor in self.actors]
         actor_of = {ref: index for index, ref in enumerate(pending)}
         outcomes: dict[int, Outcome] = {}
@@ -122,6 +128,7 @@ class RayBackend:
             for ref in done:
                 outcomes[actor_of[ref]] = self._outcome(ref, actor_of)
         self._listen(emit, actor_of, timeout_s=0.0)
+        self._failed = False
         return [outcomes[index] for index in range(len(self.actors))]
 
     def close(self) -> None:
@@ -147,16 +154,28 @@ class RayBackend:
                     self._last_emitted = f"after {name} {step} of chip {rank}"
                     self._idle.clear()
                     emit(rank, name, unpack_value(value), step)
+                elif message[0] == "done":
+                    self._done[index] = message[1]
                 else:
-                    self._check_deadlock(index, *message[1:])
+                    self._idle[index] = tuple(message[1:])
+                    self._check_deadlock()
 
-    def _check_deadlock(self, index: int, sent: int, received: int, waiting: list[Any]) -> None:
-        """Raise if every actor has been idle for two reports and no message is on its way."""
-        again = self._idle.get(index) == (sent, received, waiting)
-        self._idle[index] = (sent, received, waiting)
-        totals = self._idle.values()
-        if again and len(totals) == len(self.actors) and sum(s - r for s, r, _ in totals) == 0:
-            raise ProgramError(describe_deadlock(sorted((c, tuple(k)) for _, _, w in totals for c, k in w)))
+    def _check_deadlock(self) -> None:
+        """Raise if every actor that has not ended is idle, and no message is on its way to any of them.
+
+        An idle actor wakes only by a message, so counts that agree show that no report is out of date.
+        """
+        running = set(range(len(self.actors))) - self._done.keys()
+        if running - self._idle.keys():
+            return
+        all_sent = [*self._done.values(), *(self._idle[i][0] for i in running)]
+        if any(sum(sent.get(i, 0) for sent in all_sent) != self._idle[i][1] for i in running):
+            return
+        waiting = sorted((rank, tuple(key)) for i in running for rank, key in self._idle[i][2])
+        if not waiting:  # all programs have ended, but somebody does not take what it was sent
+            senders = ", ".join(self._chips(i) for i in sorted(running))
+            raise ProgramError(f"messages of {senders} are never received: the programs they are for have ended")
+        raise ProgramError(describe_deadlock(waiting))
 
     def _outcome(self, ref: Any, actor_of: Mapping[Any, int]) -> Outcome:
         """Return what an actor brings back, or raise what ended it."""

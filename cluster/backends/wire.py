@@ -1,7 +1,7 @@
 """Frames: how messages between chips of different processes look on a socket.
 
     prefix   magic "CMF1", header length (uint32), body length (uint64), little-endian
-    header   msgpack: [run, dst, src, tag, [[dtype, shape], ...]]; an empty dtype list entry carries no data
+    header   msgpack: [run, dst, src, tag, kind, [[dtype, shape], ...]]; kind "shape" carries no data
     body     the arrays' bytes, one after the other
 
 Nothing is ever unpickled. Lengths are limited, so that a corrupt prefix cannot ask for all memory.
@@ -9,6 +9,7 @@ Nothing is ever unpickled. Lengths are limited, so that a corrupt prefix cannot 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ def encode(frame: Frame) -> list[Any]:
     if isinstance(frame.payload, ShapeArray):
         specs, buffers, kind = [_spec(frame.payload)], [], "shape"
     else:
-        arrays = [np.ascontiguousarray(a) for a in frame.payload]
+        arrays = [np.asarray(a, order="C") for a in frame.payload]  # ascontiguousarray would give scalars an axis
         specs, kind = [_spec(a) for a in arrays], "data"
         buffers = [a.reshape(-1).view(np.uint8).data for a in arrays if a.nbytes]
     header = msgpack.packb([frame.run, frame.dst, frame.src, frame.tag, kind, specs])
@@ -58,8 +59,12 @@ def _spec(array: Any) -> tuple[str, tuple[int, ...]]:
     return array.dtype.name, array.shape
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(getattr(ml_dtypes, name, name))
+def number_format(name: str) -> np.dtype[Any]:
+    """Return the numpy dtype of this name; ValueError or TypeError for anything but numbers."""
+    dtype = np.dtype(getattr(ml_dtypes, name, name))
+    if dtype.name != name or dtype.hasobject or dtype.kind not in "biufcV":
+        raise ValueError(f"{name!r:.60} is not a number format")
+    return dtype
 
 
 @define
@@ -86,17 +91,27 @@ class FrameReader:
 def _decode(header: bytes, body: memoryview) -> Frame:
     try:
         run, dst, src, tag, kind, specs = msgpack.unpackb(header)
+        if any(type(n) is not int for n in (run, dst, src)) or type(tag) is not str or kind not in ("data", "shape"):
+            raise ValueError("its header is not that of a message")
+        sizes = [(number_format(name), _shape(shape)) for name, shape in specs]
         if kind == "shape":
-            (name, shape), *_ = specs
-            return Frame(run, dst, src, tag, ShapeArray(tuple(shape), _dtype(name)))
+            ((dtype, shape),) = sizes
+            return Frame(run, dst, src, tag, ShapeArray(shape, dtype))
         arrays, offset = [], 0
-        for name, shape in specs:
-            dtype = _dtype(name)
-            count = int(np.prod(shape, dtype=np.int64))
-            arrays.append(np.frombuffer(body, dtype, count, offset).reshape(shape))
-            offset += arrays[-1].nbytes
+        for dtype, shape in sizes:
+            end = offset + math.prod(shape) * dtype.itemsize
+            if end > len(body):
+                raise ValueError(f"its arrays end after byte {len(body)}, where its body does")
+            arrays.append(np.frombuffer(body[offset:end], dtype).reshape(shape))
+            offset = end
+        if offset != len(body):
+            raise ValueError(f"its body has {len(body)} bytes, its arrays {offset}")
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise FrameError(f"a frame cannot be read: {error}") from None
-    if offset != len(body):
-        raise FrameError(f"a frame's body has {len(body)} bytes, its arrays {offset}")
     return Frame(run, dst, src, tag, arrays)
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"{shape!r:.60} is not a shape")
+    return tuple(shape)

@@ -14,12 +14,13 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from cluster.records import KINDS, Collective, Compute, Receive, Record, Send, Trace
-from cluster.timeline.expand import RouteTable, Template, expand
+from cluster.timeline.expand import Template, expand
 from cluster.timeline.tasks import TaskGraph
 from collectives import ALGORITHMS, GroupView
 from configs.errors import ProgramError
 from configs.spec import SystemSpec
 from topology import Topology
+from topology.graph import Routes
 
 COMPUTE, COLLECTIVE, SEND, RECEIVE, MARK = range(len(KINDS))
 
@@ -57,7 +58,6 @@ class _Tasks:
     n: int = 0
     delay_ps: list[NDArray[np.int64]] = field(factory=list)
     size_bytes: list[NDArray[np.float64]] = field(factory=list)
-    route: list[NDArray[np.int32]] = field(factory=list)
     owner: list[NDArray[np.int32]] = field(factory=list)
     peer: list[NDArray[np.int32]] = field(factory=list)
     edges: list[NDArray[np.int64]] = field(factory=list)
@@ -67,7 +67,7 @@ class _Tasks:
         n = len(template.delay_ps)
         base = self.n + n * np.arange(copies, dtype=np.int64)
         for pieces, values in (
-            (self.delay_ps, template.delay_ps), (self.size_bytes, template.size_bytes), (self.route, template.route),
+            (self.delay_ps, template.delay_ps), (self.size_bytes, template.size_bytes),
             (self.owner, template.owner), (self.peer, template.peer),
         ):  # fmt: skip
             pieces.append(np.tile(values, copies))
@@ -79,18 +79,31 @@ class _Tasks:
 def build(system: SystemSpec, topology: Topology, records: Sequence[Record], traces: Sequence[Trace]) -> Built:
     """Return the task graph of a run; raise ProgramError where the chips' programs do not fit together."""
     operations = _operations(records, traces)
-    routes = RouteTable(topology)
     tasks = _Tasks()
-    _add_operations(tasks, operations, records, routes, system)
+    _add_operations(tasks, operations, records, system)
     _join_messages(tasks, operations, records)
-    _add_collectives(tasks, operations, records, routes, system)
+    _add_collectives(tasks, operations, records, topology, system)
     edges = np.concatenate(tasks.edges)
-    start, links, weights = routes.arrays()
+    owner, peer = np.concatenate(tasks.owner), np.concatenate(tasks.peer)
+    route, routes = _routes(topology, owner, peer)
+    delay_ps = np.concatenate(tasks.delay_ps)
+    delay_ps[route >= 0] += routes.latency_ps[route[route >= 0]]
     graph = TaskGraph(
-        np.concatenate(tasks.delay_ps), np.concatenate(tasks.size_bytes), np.concatenate(tasks.route),
-        edges[:, 0], edges[:, 1], start, links, weights,
+        delay_ps, np.concatenate(tasks.size_bytes), route, edges[:, 0], edges[:, 1],
+        routes.start, routes.links, routes.weights,
     )  # fmt: skip
-    return Built(graph, operations, np.concatenate(tasks.owner), np.concatenate(tasks.peer))
+    return Built(graph, operations, owner, peer)
+
+
+def _routes(
+    topology: Topology, owner: NDArray[np.int32], peer: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], Routes]:
+    """Return the number of every task's route (-1 where it is no transfer), and the routes, each pair's once."""
+    sends = peer >= 0
+    pairs, numbers = np.unique(owner[sends].astype(np.int64) * topology.n_chips + peer[sends], return_inverse=True)
+    route = np.full(len(owner), -1, np.int32)
+    route[sends] = numbers
+    return route, topology.routes(*np.divmod(pairs, topology.n_chips))
 
 
 def _operations(records: Sequence[Record], traces: Sequence[Trace]) -> Operations:
@@ -103,13 +116,11 @@ def _operations(records: Sequence[Record], traces: Sequence[Trace]) -> Operation
     return Operations(chip, number, kind, last - n_tasks + 1, last)
 
 
-def _add_operations(
-    tasks: _Tasks, ops: Operations, records: Sequence[Record], routes: RouteTable, system: SystemSpec
-) -> None:
+def _add_operations(tasks: _Tasks, ops: Operations, records: Sequence[Record], system: SystemSpec) -> None:
     """Add one task for every operation (two for a collective), chained chip by chip."""
     n = int(ops.last_task[-1]) + 1 if len(ops.last_task) else 0
     durations = np.array([r.duration_ps if isinstance(r, Compute) else 0 for r in records], np.int64)
-    delay_ps, size_bytes, route = np.zeros(n, np.int64), np.zeros(n), np.full(n, -1, np.int32)
+    delay_ps, size_bytes = np.zeros(n, np.int64), np.zeros(n)
     delay_ps[ops.first_task] = durations[ops.number] if n else 0
     delay_ps[ops.first_task[ops.kind == COLLECTIVE]] = system.communication.launch_ps
     owner, peer = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
@@ -118,15 +129,14 @@ def _add_operations(
     for i in np.flatnonzero(ops.kind == SEND):
         record, task = records[ops.number[i]], ops.first_task[i]
         assert isinstance(record, Send)
-        route[task] = routes.number(int(ops.chip[i]), record.dst)
-        delay_ps[task] = system.communication.launch_ps + routes.latency_ps[route[task]]
+        delay_ps[task] = system.communication.launch_ps
         size_bytes[task], peer[task] = record.size_bytes, record.dst
     follows = np.flatnonzero(ops.follows)
     chain = np.stack([ops.last_task[follows - 1], ops.first_task[follows]], axis=1)
     inside = np.flatnonzero(ops.first_task != ops.last_task)
     alone = np.stack([ops.first_task[inside], ops.last_task[inside]], axis=1)
     tasks.n = n
-    tasks.delay_ps, tasks.size_bytes, tasks.route = [delay_ps], [size_bytes], [route]
+    tasks.delay_ps, tasks.size_bytes = [delay_ps], [size_bytes]
     tasks.owner, tasks.peer, tasks.edges = [owner], [peer], [chain, alone]
 
 
@@ -152,22 +162,26 @@ def _join_messages(tasks: _Tasks, ops: Operations, records: Sequence[Record]) ->
 
 
 def _add_collectives(
-    tasks: _Tasks, ops: Operations, records: Sequence[Record], routes: RouteTable, system: SystemSpec
+    tasks: _Tasks, ops: Operations, records: Sequence[Record], topology: Topology, system: SystemSpec
 ) -> None:
     """Add the tasks of every collective; the k-th call of a group is the same call on all its members."""
     for ranks, members in _calls(ops, records):
         for number in np.unique(ops.number[members]):
             record = records[number]
             assert isinstance(record, Collective)
-            schedule = ALGORITHMS[record.op][record.algorithm](GroupView(routes.topology, ranks), record.root)
-            template = expand(record, schedule, routes, system.communication)
+            schedule = ALGORITHMS[record.op][record.algorithm](GroupView(topology, ranks), record.root)
+            template = expand(record, schedule, system.communication)
             chosen = members[ops.number[members[:, 0]] == number]
             base = tasks.add(template, len(chosen))
             entry, leave = ops.first_task[chosen], ops.last_task[chosen]
-            for place, task in template.entries:
-                tasks.edges.append(np.stack([entry[:, place], base + task], axis=1))
-            for task, place in template.exits:
-                tasks.edges.append(np.stack([base + task, leave[:, place]], axis=1))
+            (place, first), (last, from_place) = template.entries.T, template.exits.T
+            tasks.edges.append(_pairs(entry[:, place], base[:, None] + first))
+            tasks.edges.append(_pairs(base[:, None] + last, leave[:, from_place]))
+
+
+def _pairs(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return edges from each task of one array to the task at the same place of the other."""
+    return np.stack([before.reshape(-1), after.reshape(-1)], axis=1)
 
 
 def _calls(ops: Operations, records: Sequence[Record]) -> Iterable[tuple[tuple[int, ...], NDArray[np.int64]]]:

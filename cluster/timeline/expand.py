@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from attrs import define, field, frozen
+from attrs import frozen
 from numpy.typing import NDArray
 
 from cluster.records import Collective
 from collectives import OPERATIONS, Schedule, chunk_sizes, cut
 from configs.spec import CommunicationSpec
-from topology import Topology
-
-
-@define(eq=False)
-class RouteTable:
-    """Numbers for the routes in use, and their links in one flat list."""
-
-    topology: Topology
-    latency_ps: list[int] = field(factory=list)
-    _numbers: dict[tuple[int, int], int] = field(factory=dict)
-    _links: list[NDArray[np.int32]] = field(factory=list)
-    _weights: list[NDArray[np.float64]] = field(factory=list)
-
-    def number(self, src: int, dst: int) -> int:
-        """Return the number of the route from chip `src` to chip `dst`."""
-        if (src, dst) not in self._numbers:
-            route = self.topology.route(src, dst)
-            self._numbers[src, dst] = len(self.latency_ps)
-            self.latency_ps.append(route.latency_ps)
-            self._links.append(route.links)
-            self._weights.append(route.weights)
-        return self._numbers[src, dst]
-
-    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
-        """Return (start, links, weights) of all routes, as in `TaskGraph`."""
-        start = np.cumsum([0, *(len(links) for links in self._links)], dtype=np.int64)
-        links = np.concatenate([np.zeros(0, np.int32), *self._links]).astype(np.int32)
-        return start, links, np.concatenate([np.zeros(0), *self._weights])
-
 
 @frozen(eq=False)
 class Template:
     """The tasks of one collective, numbered from 0, and how they hang between its ranks' entries and exits.
 
-    `owner` and `peer` are the chips that a task keeps busy with communication (peer -1: only the owner).
+    `owner` and `peer` are the chips that a task keeps busy with communication: source and destination of a transfer;
+    peer is -1 for what is no transfer. A transfer's latency is added when its route is known.
     """
 
     delay_ps: NDArray[np.int64]
     size_bytes: NDArray[np.float64]
-    route: NDArray[np.int32]
     owner: NDArray[np.int32]
     peer: NDArray[np.int32]
     edges: NDArray[np.int64]
@@ -70,60 +39,42 @@ def part_sizes(op: str, n_ranks: int, n_elements: int) -> list[int]:
     return cut(n_elements, n_ranks) * n_ranks if OPERATIONS[op].parts == "pairs" else [n_elements]
 
 
-def expand(call: Collective, schedule: Schedule, routes: RouteTable, communication: CommunicationSpec) -> Template:
+def expand(call: Collective, schedule: Schedule, communication: CommunicationSpec) -> Template:
     """Return the tasks of a collective: a node where a rank enters a step, and a transfer for every message."""
     sizes = chunk_sizes(part_sizes(call.op, len(call.ranks), call.n_elements), schedule.n_chunks)
-    nodes, edges, entries, exits = _steps(schedule)
-    n_nodes, n_transfers = len(nodes), len(schedule.transfers)
-    src = np.array([call.ranks[t.src] for t in schedule.transfers], np.int32)
-    dst = np.array([call.ranks[t.dst] for t in schedule.transfers], np.int32)
-    route = np.array([routes.number(int(a), int(b)) for a, b in zip(src, dst, strict=True)], np.int32)
-    latency_ps = np.array([routes.latency_ps[r] for r in route], np.int64)
+    places, edges, entries, exits = _steps(schedule)
+    n_nodes, n_transfers = len(places), len(schedule.transfers)
+    ranks, t = np.array(call.ranks, np.int32), schedule.transfers
     return Template(
-        delay_ps=np.concatenate([np.full(n_nodes, communication.step_ps, np.int64), latency_ps]),
+        delay_ps=np.repeat(np.array([communication.step_ps, 0], np.int64), [n_nodes, n_transfers]),
         size_bytes=np.concatenate([np.zeros(n_nodes), schedule.sizes(sizes) * float(call.dtype.itemsize)]),
-        route=np.concatenate([np.full(n_nodes, -1, np.int32), route]),
-        owner=np.concatenate([np.array([call.ranks[place] for place in nodes], np.int32), src]),
-        peer=np.concatenate([np.full(n_nodes, -1, np.int32), dst]),
-        edges=_pairs(edges),
-        entries=_pairs(entries),
-        exits=_pairs(exits),
-    ) if n_transfers else _nothing()
+        owner=np.concatenate([ranks[places], ranks[t.src]]),
+        peer=np.concatenate([np.full(n_nodes, -1, np.int32), ranks[t.dst]]),
+        edges=edges,
+        entries=entries,
+        exits=exits,
+    )
 
 
-def _steps(
-    schedule: Schedule,
-) -> tuple[list[int], list[tuple[int, int]], list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return the nodes (their rank's place), inner edges, entries and exits; transfers are numbered after the nodes."""
-    node_of = {
-        (place, step): -1
-        for t in schedule.transfers
-        for place, step in ((t.src, t.step), (t.dst, t.step))
-    }
-    keys = sorted(node_of)
-    node_of = {key: i for i, key in enumerate(keys)}
-    edges: list[tuple[int, int]] = []
-    begun: list[list[int]] = [[] for _ in keys]
-    for i, t in enumerate(schedule.transfers, start=len(keys)):
-        edges.append((node_of[t.src, t.step], i))
-        begun[node_of[t.src, t.step]].append(i)
-        begun[node_of[t.dst, t.step]].append(i)
-    entries, exits = [], []
-    for i, (place, _) in enumerate(keys):
-        if i == 0 or keys[i - 1][0] != place:
-            entries.append((place, i))
-        else:
-            edges += [(before, i) for before in (i - 1, *begun[i - 1])]
-        if i + 1 == len(keys) or keys[i + 1][0] != place:
-            exits += [(last, place) for last in (i, *begun[i])]
-    return [place for place, _ in keys], edges, entries, exits
+def _steps(schedule: Schedule) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the nodes (their rank's place), inner edges, entries and exits; transfers are numbered after the nodes.
 
-
-def _pairs(pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    return np.array(pairs, np.int64).reshape(-1, 2)
-
-
-def _nothing() -> Template:
-    """Return the template of a collective without transfers (a group of one)."""
-    none = np.zeros(0, np.int32)
-    return Template(np.zeros(0, np.int64), np.zeros(0), none, none, none, _pairs(()), _pairs(()), _pairs(()))
+    A node stands for a rank entering a step in which it sends or receives. It comes after the rank's node before, and
+    after every transfer of that earlier step from or to the rank.
+    """
+    t, n_steps = schedule.transfers, max(schedule.n_steps, 1)
+    sends, receives = (rank.astype(np.int64) * n_steps + t.step for rank in (t.src, t.dst))
+    keys = np.unique(np.concatenate([sends, receives]))
+    places, n = keys // n_steps, len(keys)
+    nodes, transfers = np.arange(n), n + np.arange(len(t))
+    begins = np.searchsorted(keys, sends)
+    part_of = np.concatenate([begins, np.searchsorted(keys, receives)])
+    ends_rank = np.append(places[1:] != places[:-1], True)[:n]
+    done = np.concatenate([np.stack([nodes, nodes]), np.stack([np.tile(transfers, 2), part_of])], axis=1)
+    last = ends_rank[done[1]]
+    inner = np.stack([done[0], done[1] + 1])[:, ~last]
+    edges = np.concatenate([np.stack([begins, transfers]), inner], axis=1).T
+    first = np.append(True, places[1:] != places[:-1])[:n]
+    entries = np.stack([places[first], nodes[first]], axis=1)
+    exits = np.stack([done[0][last], places[done[1][last]]], axis=1)
+    return places, edges, entries, exits

@@ -7,21 +7,30 @@ IJHPCA 19 (2005), section 3.3 (the "isend-irecv" all-to-all).
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from collectives.group import GroupView
-from collectives.schedule import Schedule, Transfer
+from collectives.schedule import Schedule, Transfers
 
 
 def all_gather(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-gather in which every rank sends its part to all others."""
     del root
     n = len(group)
-    pairs = ((i, j) for i in range(n) for j in range(n) if i != j)
-    return Schedule("all_gather", "direct", n, n, tuple(Transfer(0, i, j, (i,)) for i, j in pairs))
+    src, dst = _pairs(n)
+    return Schedule("all_gather", "direct", n, n, Transfers.single(0, src, dst, src))
 
 
 def all_to_all(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-to-all in which every rank sends every other one its part; chunk i·n+j goes from i to j."""
     del root
     n = len(group)
-    pairs = ((i, j) for i in range(n) for j in range(n) if i != j)
-    return Schedule("all_to_all", "direct", n, n * n, tuple(Transfer(0, i, j, (i * n + j,)) for i, j in pairs))
+    src, dst = _pairs(n)
+    return Schedule("all_to_all", "direct", n, n * n, Transfers.single(0, src, dst, src * n + dst))
+
+
+def _pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (source, destination) of all ordered pairs of different ranks."""
+    src, dst = np.divmod(np.arange(n * n), n)
+    return src[src != dst], dst[src != dst]

@@ -10,10 +10,10 @@ Source: P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import numpy as np
 
 from collectives.group import GroupView
-from collectives.schedule import Schedule, Transfer
+from collectives.schedule import Schedule, Transfers
 
 
 def all_gather(group: GroupView, root: int = 0) -> Schedule:
@@ -37,25 +37,13 @@ def all_reduce(group: GroupView, root: int = 0) -> Schedule:
 def ring(op: str, algorithm: str, order: tuple[int, ...]) -> Schedule:
     """Return the ring schedule for `op` that visits the ranks in `order`."""
     n = len(order)
-    transfers: list[Transfer] = []
-    if op != "all_gather":
-        transfers += _reduce(order)
-    if op != "reduce_scatter":
-        transfers += _gather(order, first_step=n - 1 if op == "all_reduce" else 0)
-    return Schedule(op, algorithm, n, n, tuple(transfers))
-
-
-def _gather(order: tuple[int, ...], first_step: int) -> Iterator[Transfer]:
-    """In step s the rank at place i sends the part of place i-s, which it got in the step before."""
-    n = len(order)
-    for s in range(n - 1):
-        for i in range(n):
-            yield Transfer(first_step + s, order[i], order[(i + 1) % n], (order[(i - s) % n],))
-
-
-def _reduce(order: tuple[int, ...]) -> Iterator[Transfer]:
-    """In step s the rank at place i sends the part of place i-s-1; after n-1 steps part c is whole at its owner."""
-    n = len(order)
-    for s in range(n - 1):
-        for i in range(n):
-            yield Transfer(s, order[i], order[(i + 1) % n], (order[(i - s - 1) % n],), reduce=True)
+    reduces, gathers = op != "all_gather", op != "reduce_scatter"
+    n_reduce = (n - 1) * reduces
+    step = np.arange(n_reduce + (n - 1) * gathers)[:, None]
+    place, rank = np.arange(n)[None, :], np.array(order)
+    adds = step < n_reduce
+    # Adding, place i sends part i-s-1: after n-1 steps part c is whole at its owner. Then, in the s-th step of the
+    # gather, it sends part i-s, which it got in the step before.
+    part = np.where(adds, place - step - 1, place - (step - n_reduce)) % n
+    transfers = Transfers.single(step, rank[place], rank[(place + 1) % n], rank[part], reduce=adds)
+    return Schedule(op, algorithm, n, n, transfers)

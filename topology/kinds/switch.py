@@ -4,7 +4,7 @@ import numpy as np
 from attrs import frozen
 
 from configs.spec import LinkSpec, RoutingSpec
-from topology.checks import link_problems, reject, size_problems
+from topology.checks import MAX_LANES, link_problems, reject, size_problems
 from topology.graph import Edges, Topology
 from topology.routing import PlaneRouter, choose_router
 
@@ -34,6 +34,8 @@ class Switch:
             problems.append(
                 f"planes: at least one plane of at least one link is needed, got {list(self.planes)}"
             )
+        elif max(self.planes) * self.link.count > MAX_LANES:
+            problems.append(f"planes: at most {MAX_LANES:,} links from a chip to a plane, got {list(self.planes)}")
         reject(problems + link_problems(self.link))
 
     def build(self, routing: RoutingSpec) -> Topology:

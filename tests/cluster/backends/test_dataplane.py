@@ -1,0 +1,223 @@
+"""The data plane by hand: several ends in one process, none of which may ever block on a send."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from cluster.backends import dataplane
+from cluster.backends.dataplane import DataPlane, hello, socket_path
+from cluster.backends.wire import Frame, encode
+from configs.errors import ChipDiedError
+from workloads.array import ShapeArray
+
+TOKEN = "0123456789abcdef"
+OWNER = {0: 0, 1: 0, 2: 1, 3: 1, 4: 2}
+"""Chips 0-1 in process 0, chips 2-3 in process 1, chip 4 in process 2."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open():
+    """No test leaves a socket or a file open."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def planes(tmp_path, monkeypatch):
+    """Three ends, closed afterwards; `reports` of each holds what it said when it was idle."""
+    monkeypatch.setattr(dataplane, "IDLE_REPORT_S", 0.05)
+    made = []
+    for index in range(3):
+        reports = []
+        made.append(DataPlane(index, OWNER, tmp_path, TOKEN, lambda *r, to=reports: to.append(r), run=1))
+        made[-1].reports = reports
+    yield made
+    for plane in made:
+        plane.close()
+
+
+def turn(plane):
+    """Let a plane handle what its sockets are ready for, without waiting."""
+    while events := plane._selector.select(0):
+        n_before = plane.received
+        for key, mask in events:
+            plane._handle(key.data, mask)
+        if plane.received == n_before and all(mask == 1 and key.data is None for key, mask in events):
+            break
+
+
+def test_messages_arrive_in_order_with_their_addresses(planes):
+    """Everything between two processes comes in the order in which it was sent."""
+    a, b, _ = planes
+    for i in range(50):
+        a.send(2 + i % 2, i % 2, f"t{i}", [np.full(i, i, np.float32)])
+    got = []
+    while len(got) < 50:
+        got += b.poll([])
+    assert [(dst, src, tag, payload[0].tolist()) for dst, src, tag, payload in got] == [
+        (2 + i % 2, i % 2, f"t{i}", [i] * i) for i in range(50)
+    ]
+
+
+def test_shapes_travel_too(planes):
+    """Without data there is a shape and a dtype."""
+    a, b, _ = planes
+    a.send(2, 0, "", ShapeArray((3, 4), np.dtype(np.float32)))
+    [(_, _, _, payload)] = b.poll([])
+    assert (payload.shape, payload.dtype) == ((3, 4), np.float32)
+
+
+def test_connections_are_opened_when_first_used(planes):
+    """Who sends nothing connects to nobody."""
+    a, b, c = planes
+    assert not a._outgoing
+    a.send(2, 0, "", [np.zeros(1)])
+    b.poll([])
+    assert set(a._outgoing) == {1}
+    assert not b._outgoing
+    assert not c._outgoing
+
+
+def test_large_arrays_both_ways_at_once(planes):
+    """Far more than the sockets hold, sent by all before anybody reads."""
+    size = 3 << 20
+    owners = {0: 0, 2: 1, 4: 2}
+    for src, p in owners.items():
+        for dst in owners.keys() - {src}:
+            planes[p].send(dst, src, "big", [np.full(size, src, np.uint8)])
+    assert all(any(c.unsent for c in plane._outgoing.values()) for plane in planes)
+    got = {}
+    for _ in range(10_000):
+        for plane in planes:
+            turn(plane)
+            got |= {(f.dst, f.src): f.payload[0] for f in plane._arrived}
+        if len(got) == 6:
+            break
+    assert set(got) == {(d, s) for d in owners for s in owners if d != s}
+    assert all(len(v) == size and (v == src).all() for (_, src), v in got.items())
+    for plane in planes:
+        plane.flush()
+
+
+def test_flush_waits_until_all_is_taken(planes):
+    """`flush` returns once a slow reader has taken the last byte, and says meanwhile that it is stuck."""
+    a, b, _ = planes
+    a.send(2, 0, "big", [np.zeros(8 << 20, np.uint8)])
+    flushing = threading.Thread(target=a.flush)
+    flushing.start()
+    flushing.join(0.3)
+    assert flushing.is_alive()
+    assert a.reports
+    assert a.reports[-1] == ({1: 1}, 0, [])
+    [(_, _, _, payload)] = b.poll([])
+    flushing.join(10)
+    assert not flushing.is_alive()
+    assert payload[0].nbytes == 8 << 20
+
+
+def test_an_idle_end_reports_what_it_waits_for(planes):
+    """With nothing to read for a while, the counts and the wait go to the driver."""
+    a, b, _ = planes
+    a.send(2, 0, "x", [])
+    b.poll([])
+    later = threading.Timer(0.2, lambda: a.send(3, 1, "y", []))
+    later.start()
+    b.poll([(3, (1, "y"))])
+    later.join()
+    assert b.reports[0] == ({}, 1, [(3, (1, "y"))])
+    assert a.sent == {1: 2}
+
+
+def test_frames_of_a_later_run_are_kept_for_it(planes):
+    """A process that is already in the next run may send to one that is not."""
+    a, b, c = planes
+    a.run = 2
+    a.send(2, 0, "later", [])
+    turn(b)
+    c.send(2, 4, "now", [])
+    assert [tag for _, _, tag, _ in b.poll([])] == ["now"]
+    b.run = 2
+    assert [tag for _, _, tag, _ in b.poll([])] == ["later"]
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        hello("wrong" + TOKEN[5:], 1), hello(TOKEN[:-1], 1), hello("", 1), hello(TOKEN, -1), hello(TOKEN, 77),
+        b"\xff" * 64, b"\0" * 200, bytes(64), hello(TOKEN, 1)[:40] + b"\xff" * 24,
+    ],
+)  # fmt: skip
+def test_a_wrong_hello_closes_that_connection_only(planes, tmp_path, greeting):
+    """A stranger is shut out, its bytes are not read, and the run goes on."""
+    a, b, _ = planes
+    frame = b"".join(bytes(x) for x in encode(Frame(1, 2, 0, "evil", [])))
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.settimeout(5)
+        stranger.connect(socket_path(tmp_path, 1))
+        stranger.sendall(greeting + frame)
+        a.send(2, 0, "good", [])
+        got = []
+        while not got:
+            got += b.poll([])
+        turn(b)
+        try:
+            assert stranger.recv(1) == b""
+        except ConnectionResetError:
+            pass
+    assert [tag for _, _, tag, _ in got] == ["good"]
+    assert not b._arrived
+
+
+def test_a_hello_in_pieces(planes, tmp_path):
+    """The hello and the first frame may come cut anywhere, and a stranger who says nothing holds nobody up."""
+    _, b, _ = planes
+    data = hello(TOKEN, 0) + b"".join(bytes(x) for x in encode(Frame(1, 2, 0, "x", [np.arange(3)])))
+    with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as peer:
+        silent.connect(socket_path(tmp_path, 1))
+        peer.connect(socket_path(tmp_path, 1))
+        for i in range(len(data)):
+            peer.sendall(data[i : i + 1])
+            turn(b)
+        [(dst, src, tag, payload)] = b.poll([])
+        assert (dst, src, tag, payload[0].tolist()) == (2, 0, "x", [0, 1, 2])
+        silent.close()
+        turn(b)  # a stranger that leaves is no death
+
+
+def test_a_peer_that_closes_is_a_death(planes):
+    """Who waits for a closed peer learns which chips it had."""
+    a, b, _ = planes
+    a.send(2, 0, "", [])
+    b.poll([])
+    a.close()
+    with pytest.raises(ChipDiedError, match="chips 0-1: the connection closed"):
+        b.poll([(2, (0, "x"))])
+
+
+def test_the_sender_notices_too(planes):
+    """Sending to a closed peer, or one that never was there, names its chip."""
+    a, b, c = planes
+    c.send(2, 4, "", [])
+    b.poll([])
+    b.close()
+    with pytest.raises(ChipDiedError, match="chips 2-3: the connection (broke|closed)"):
+        for _ in range(100):
+            c.send(2, 4, "", [np.zeros(1 << 16, np.uint8)])
+            turn(c)
+    with pytest.raises(ChipDiedError, match="chips 2-3: no connection"):
+        a.send(3, 0, "", [])
+
+
+def test_a_death_while_flushing(planes):
+    """A peer that dies with a full socket ends the flush."""
+    a, _, c = planes
+    a.send(4, 0, "", [np.zeros(8 << 20, np.uint8)])
+    threading.Timer(0.2, c.close).start()
+    with pytest.raises(ChipDiedError, match="chip 4: the connection (broke|closed)"):
+        a.flush()

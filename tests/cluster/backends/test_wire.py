@@ -1,0 +1,178 @@
+"""Frames: what goes in comes out, however the stream is cut; anything else is a FrameError, or waits for more."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import ml_dtypes
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cluster.backends.wire import MAGIC, MAX_BODY_BYTES, MAX_HEADER_BYTES, PREFIX, Frame, FrameError, FrameReader, encode
+from workloads.array import ShapeArray
+
+DTYPES = [np.dtype(d) for d in ("f2", "f4", "f8", "i1", "u1", "i4", "i8", "?", ml_dtypes.bfloat16)]
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
+
+
+@st.composite
+def arrays(draw):
+    """Any array: contiguous or not, with any bits, without elements, of no dimension."""
+    dtype, shape = draw(st.sampled_from(DTYPES)), draw(SHAPES)
+    n_bytes = int(np.prod(shape)) * dtype.itemsize
+    if dtype == np.bool_:
+        array = np.frombuffer(draw(st.binary(min_size=n_bytes, max_size=n_bytes)), np.uint8).reshape(shape) % 2 == 1
+    else:
+        array = np.frombuffer(draw(st.binary(min_size=n_bytes, max_size=n_bytes)), dtype).reshape(shape)
+    return array.T if draw(st.booleans()) else array
+
+
+ranks = st.integers(0, 2**31)
+payloads = st.lists(arrays(), max_size=3) | st.builds(ShapeArray, SHAPES, st.sampled_from(DTYPES))
+frames = st.builds(Frame, ranks, ranks, ranks, st.text(max_size=12), payloads)
+
+
+def stream_of(sent):
+    """Return the bytes of frames."""
+    return b"".join(bytes(buffer) for frame in sent for buffer in encode(frame))
+
+
+def read(data, cuts=()):
+    """Return the frames of a stream that comes in pieces."""
+    reader, edges = FrameReader(), [0, *sorted(cuts), len(data)]
+    return [f for a, b in zip(edges, edges[1:], strict=False) for f in reader.feed(data[a:b])]
+
+
+def check_equal(found, sent):
+    """Assert that frames are equal to the bit."""
+    assert found[:4] == sent[:4]
+    if isinstance(sent.payload, ShapeArray):
+        assert (found.payload.shape, found.payload.dtype) == (sent.payload.shape, sent.payload.dtype)
+        return
+    assert len(found.payload) == len(sent.payload)
+    for a, b in zip(found.payload, sent.payload, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert a.tobytes() == np.ascontiguousarray(b).tobytes()
+
+
+@given(st.lists(frames, max_size=4), st.data())
+def test_round_trip_in_any_cuts(sent, data):
+    """Frames come out whole and in order from a stream cut anywhere."""
+    stream = stream_of(sent)
+    found = read(stream, data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    assert len(found) == len(sent)
+    for a, b in zip(found, sent, strict=True):
+        check_equal(a, b)
+
+
+def test_byte_by_byte():
+    """A stream may come a byte at a time."""
+    sent = [Frame(1, 2, 3, "x", [np.arange(5), np.zeros((0, 3), np.float32)]), Frame(1, 2, 3, "", [])]
+    stream = stream_of(sent)
+    found = read(stream, range(len(stream)))
+    for a, b in zip(found, sent, strict=True):
+        check_equal(a, b)
+
+
+def test_received_arrays_outlive_the_stream():
+    """Arrays are not views of a buffer that the next frame overwrites."""
+    reader = FrameReader()
+    first = [*reader.feed(stream_of([Frame(1, 0, 0, "", [np.arange(4)])]))]
+    list(reader.feed(stream_of([Frame(1, 0, 0, "", [np.zeros(4, np.int64)])])))
+    assert first[0].payload[0].tolist() == [0, 1, 2, 3]
+
+
+@given(frames, st.data())
+def test_truncated_frames_wait(frame, data):
+    """A part of a frame gives nothing and no error."""
+    stream = stream_of([frame])
+    assert read(stream[: data.draw(st.integers(0, len(stream) - 1))]) == []
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes(data):
+    """Random bytes are refused, or too few to tell."""
+    try:
+        assert read(data) == []
+    except FrameError:
+        pass
+
+
+@given(st.binary(max_size=64), st.integers(0, 80))
+def test_random_bytes_after_a_good_prefix(header, body_bytes):
+    """Whatever stands in the header, nothing but a frame or a FrameError comes out."""
+    try:
+        read(PREFIX.pack(MAGIC, len(header), body_bytes) + header + bytes(body_bytes))
+    except FrameError:
+        pass
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=6)
+    | st.sampled_from(["data", "shape", "float32", "bfloat16", "object", "O", "V8", "U3", "finfo", "__doc__", "i4,i4"])
+    | st.binary(max_size=6),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=12,
+)  # fmt: skip
+SPECS = st.lists(st.tuples(VALUES, VALUES | st.lists(st.integers(-3, 2**62), max_size=3)), max_size=2)
+
+
+@given(VALUES | st.tuples(VALUES, VALUES, VALUES, VALUES, st.sampled_from(["data", "shape"]), SPECS), st.integers(0, 16))
+def test_well_formed_headers_that_mean_nothing(header, body_bytes):
+    """Headers of any structure: a frame of plain values, or a FrameError."""
+    packed = msgpack.packb(header)
+    try:
+        for frame in read(PREFIX.pack(MAGIC, len(packed), body_bytes) + packed + bytes(body_bytes)):
+            assert all(type(n) is int for n in frame[:3])
+            assert isinstance(frame.tag, str)
+    except FrameError:
+        pass
+
+
+@given(frames, st.data())
+def test_a_flipped_byte(frame, data):
+    """A damaged stream gives frames, waits or is refused."""
+    stream = bytearray(stream_of([frame, frame]))
+    stream[data.draw(st.integers(0, len(stream) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        read(bytes(stream))
+    except FrameError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("prefix", "words"),
+    [
+        (PREFIX.pack(b"CMF2", 4, 4), "a frame begins with"),
+        (PREFIX.pack(MAGIC, MAX_HEADER_BYTES + 1, 0), "a frame begins with"),
+        (PREFIX.pack(MAGIC, 4, MAX_BODY_BYTES + 1), "a frame begins with"),
+        (PREFIX.pack(MAGIC, 1, 0) + b"\xc1", "a frame cannot be read"),
+        (PREFIX.pack(MAGIC, 1, 3) + b"\xc0abc", "a frame cannot be read"),
+    ],
+)
+def test_bad_prefixes_are_refused_at_once(prefix, words):
+    """A wrong magic and lengths above the limits need no further byte."""
+    with pytest.raises(FrameError, match=words):
+        read(prefix)
+
+
+@pytest.mark.parametrize("spec", [("float32", [2]), ("float32", [-1]), ("object", [1]), ("float32", [2**62, 4])])
+def test_arrays_that_are_not_in_the_body(spec):
+    """Shapes larger or smaller than the body, and dtypes that are no numbers, are refused."""
+    header = msgpack.packb([1, 2, 3, "", "data", [spec]])
+    with pytest.raises(FrameError):
+        read(PREFIX.pack(MAGIC, len(header), 4) + header + bytes(4))
+
+
+def test_announced_bytes_are_not_allocated():
+    """A prefix that announces 16 GiB takes no memory."""
+    tracemalloc.start()
+    try:
+        assert read(PREFIX.pack(MAGIC, 100, MAX_BODY_BYTES)) == []
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
