@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from attrs import frozen
@@ -154,11 +155,17 @@ def _pattern(rank: int, n_elements: int) -> Values:
     return np.resize(period, n_elements)
 
 
+@lru_cache(maxsize=1)  # the same for all ranks
 def _pattern_sum(n: int, n_elements: int) -> Values:
     total = np.zeros(n_elements, np.float32)
     for rank in range(n):
         total += _pattern(rank, n_elements)
     return total
+
+
+@lru_cache(maxsize=1)
+def _all_patterns(n: int, n_elements: int) -> Values:
+    return np.concatenate([_pattern(rank, n_elements) for rank in range(n)])
 
 
 def _own_rows(rank: int, n: int, n_elements: int) -> Values:
@@ -177,7 +184,7 @@ def _input(rank: int, _n: int, n_elements: int) -> Values:
 
 
 CASES: dict[str, tuple[Callable[[int, int, int], Values], Callable[[int, int, int], Values]]] = {
-    "all_gather": (_input, lambda _r, n, e: np.concatenate([_pattern(r, e // n) for r in range(n)])),
+    "all_gather": (_input, lambda _r, n, e: _all_patterns(n, e // n)),
     "reduce_scatter": (_input, _own_rows),
     "all_reduce": (_input, lambda _r, n, e: _pattern_sum(n, e)),
     "all_to_all": (_input, _received),

@@ -108,6 +108,8 @@ class SimChip:
         size_bytes = DTYPES[dtype].size_bytes(math.prod(shape))
         index = self.memory.place(name, size_bytes, tier, role)
         rounded = round_to(dtype, values) if values is not None else None
+        if rounded is not None and role == "kv" and np.shares_memory(rounded, values):
+            rounded = rounded.copy()  # a cache is written in place, and `values` are the caller's
         return Tensor(name, tuple(shape), dtype, index, size_bytes, rounded)
 
     def apply(self, kernel: Any, *operands: Any, **params: Any) -> Array:
@@ -194,6 +196,8 @@ class SimChip:
         self.host.hand_over(self.rank, lambda: self.emit_value(self.rank, name, kept, index))
 
     def _members(self, group: Group | None, axis: str | None) -> Group:
+        if group is not None and axis is not None:
+            raise ProgramError(f"chip {self.rank}: both group {group.name!r} and axis {axis!r} are given; accepted: one")
         if group is not None:
             if self.rank not in group.ranks:
                 raise ProgramError(f"chip {self.rank} is not in group {group.name!r} {group.ranks}")

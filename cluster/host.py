@@ -177,26 +177,30 @@ class Host:
             return
         self._held_back = {chip.rank: [] for chip, _ in chips}
         mine, *others = (chips[i :: self.n_threads] for i in range(min(self.n_threads, len(chips))))
-        waiting = [self.threads.submit(self._resume_all, group) for group in others]
-        try:
-            self._resume_all(mine)
-        finally:
-            errors = [future.exception() for future in waiting]  # also waits: no thread may outlive this step
-            actions, self._held_back = self._held_back, None
-        for error in errors:
-            if error is not None:
-                raise error
+        elsewhere = [self.threads.submit(self._resume_all, group) for group in others]
+        failures = [self._resume_all(mine), *(future.result() for future in elsewhere)]
+        actions, self._held_back = self._held_back, None
+        failed = [failure for failure in failures if failure is not None]
+        if failed:
+            raise min(failed, key=lambda failure: failure[0])[1]  # the lowest rank's, however many threads there are
         for action in (action for rank in sorted(actions) for action in actions[rank]):
             action()
 
-    def _resume_all(self, chips: Sequence[tuple[_Running, Any]]) -> None:
+    def _resume_all(self, chips: Sequence[tuple[_Running, Any]]) -> tuple[int, ChipmeshError] | None:
+        """Let programs go on, one after the other; return the rank and error of the first that fails."""
         for chip, payload in chips:
-            self._resume(chip, payload)
+            try:
+                self._resume(chip, payload)
+            except ChipmeshError as error:
+                return chip.rank, error
+        return None
 
     def _resume(self, chip: _Running, payload: Any) -> None:
         """Let a program go on until it waits for a message that has not arrived, or ends."""
         try:
             wait = chip.program.send(payload)
+            if not isinstance(wait, Wait):
+                raise ProgramError(f"chip {chip.rank}: the program awaits {wait!r}, which is no operation of its chip")
             chip.waits_for, chip.computes = wait.key, wait.computes
             if wait.key in chip.mailbox:
                 self._schedule(chip, chip.mailbox.pop(wait.key))

@@ -13,7 +13,7 @@ from configs.units import format_size
 
 
 class Placed(NamedTuple):
-    """A tensor in memory; the part of its name before the first dot of `role` says what it is for."""
+    """A tensor in memory; `role` (weights, kv) says what it is for."""
 
     name: str
     tier: int

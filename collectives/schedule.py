@@ -95,6 +95,10 @@ class Transfers(Sequence[Transfer]):
             yield Transfer(step, src, dst, tuple(chunks[start[i] : start[i + 1]]), reduce)
 
 
+def _columns(transfers: Iterable[Transfer]) -> Transfers:
+    return Transfers.of(transfers)
+
+
 def _ints(values: Iterable[int]) -> NDArray[np.int32]:
     return np.array(tuple(values), np.int32)
 
@@ -110,7 +114,7 @@ class Schedule:
     algorithm: str
     n_ranks: int
     n_chunks: int
-    transfers: Transfers = field(repr=False, converter=Transfers.of)
+    transfers: Transfers = field(repr=False, converter=_columns)
 
     def __attrs_post_init__(self) -> None:
         t = self.transfers

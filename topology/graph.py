@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from attrs import Factory, field, frozen
@@ -113,6 +114,14 @@ class Edges:
         return cls(src.astype(np.int32), dst.astype(np.int32), bandwidth, latency, count)
 
 
+@runtime_checkable
+class ManyRouter(Protocol):
+    """A router that finds many routes at once."""
+
+    def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
+        """Return the routes from the chips `src` to the chips `dst`, pair by pair."""
+
+
 @frozen(eq=False)
 class Topology:
     """Chips 0…n_chips-1, switches n_chips…n_nodes-1, and directed links between them.
@@ -204,13 +213,9 @@ class Topology:
         return route
 
     def routes(self, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
-        """Return the routes from the chips `src` to the chips `dst`, pair by pair (src ≠ dst), without remembering them.
-
-        A router that can do many at once has a method `routes` of its own.
-        """
-        many: Callable[[Topology, Any, Any], Routes] | None = getattr(self.router, "routes", None)
-        if many is not None:
-            return many(self, src, dst)
+        """Return the routes from the chips `src` to the chips `dst`, pair by pair (src ≠ dst), without remembering them."""
+        if isinstance(self.router, ManyRouter):
+            return self.router.routes(self, src, dst)
         return Routes.of([self.route(a, b) for a, b in zip(src.tolist(), dst.tolist(), strict=True)])
 
     def coords(self, rank: int) -> tuple[int, ...]:

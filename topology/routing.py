@@ -149,7 +149,8 @@ class DimensionOrderRouter:
         first = self._edge_offsets[k] + rank // (length * stride) * edges * stride + rank % stride
         coord = rank // stride % length
         place = np.where(up, coord + hop, coord - 1 - hop) % length
-        return 2 * (first + place * stride) + ~up
+        links: NDArray[np.int64] = 2 * (first + place * stride) + ~up
+        return links
 
     def _signed_hops(self, k: int, coord: int, goal: int) -> int:
         """Return how many hops up (or, if negative, down) axis k lead from `coord` to `goal`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from attrs import frozen
 from cluster.chip import Emit, Machine, SimChip
 from cluster.host import Host
 from cluster.records import Record, Trace
+from configs.errors import ProgramError
 from configs.spec import Numerics, SystemSpec
 
 Program = Callable[..., Coroutine[Any, Any, Any]]
@@ -62,4 +64,10 @@ def run_host(
 
 
 def _begin(program: Program, chip: SimChip, args: Sequence[Any]) -> Callable[[], Coroutine[Any, Any, Any]]:
-    return lambda: program(chip, *args)
+    def begin() -> Coroutine[Any, Any, Any]:
+        started = program(chip, *args)
+        if not inspect.iscoroutine(started):
+            raise ProgramError(f"the program {program!r} is no `async def`: it returned {started!r}")
+        return started
+
+    return begin

@@ -27,12 +27,17 @@ class LocalBackend:
 
     def run(self, program: Program, args: Sequence[Any], emit: Emit) -> list[Outcome]:
         """Run the program on every chip."""
-        ranks, n_threads = range(self.setting.n_chips), len(os.sched_getaffinity(0))
-        if self.setting.numerics == "shapes" or n_threads == 1:  # without data there is nothing to share
+        ranks, n_threads = range(self.setting.n_chips), _n_cores()
+        if self.setting.numerics == "shapes":  # without data there is nothing to share
             return [run_host(self.setting, ranks, Host(), program, args, emit)]
-        with threadpool_limits(limits=1), ThreadPoolExecutor(n_threads - 1) as threads:
-            host = Host(threads=threads, n_threads=n_threads)
+        with threadpool_limits(limits=1), ThreadPoolExecutor(max(n_threads - 1, 1)) as threads:
+            host = Host(threads=threads, n_threads=n_threads) if n_threads > 1 else Host()
             return [run_host(self.setting, ranks, host, program, args, emit)]
 
     def close(self) -> None:
         """Nothing was started."""
+
+
+def _n_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -29,14 +29,20 @@ def _nothing_left_open():
 
 
 @pytest.fixture
-def planes(tmp_path, monkeypatch):
-    """Three ends, closed afterwards; `reports` of each holds what it said when it was idle."""
+def reports():
+    """What each end said when it was idle."""
+    return [[], [], []]
+
+
+@pytest.fixture
+def planes(tmp_path, monkeypatch, reports):
+    """Three ends, closed afterwards."""
     monkeypatch.setattr(dataplane, "IDLE_REPORT_S", 0.05)
-    made = []
-    for index in range(3):
-        reports = []
-        made.append(DataPlane(index, OWNER, tmp_path, TOKEN, lambda *r, to=reports: to.append(r), run=1))
-        made[-1].reports = reports
+
+    def report_of(index):
+        return lambda sent, received, waiting: reports[index].append((dict(sent), received, waiting))
+
+    made = [DataPlane(index, OWNER, tmp_path, TOKEN, report_of(index), run=1) for index in range(3)]
     yield made
     for plane in made:
         plane.close()
@@ -105,7 +111,7 @@ def test_large_arrays_both_ways_at_once(planes):
         plane.flush()
 
 
-def test_flush_waits_until_all_is_taken(planes):
+def test_flush_waits_until_all_is_taken(planes, reports):
     """`flush` returns once a slow reader has taken the last byte, and says meanwhile that it is stuck."""
     a, b, _ = planes
     a.send(2, 0, "big", [np.zeros(8 << 20, np.uint8)])
@@ -113,15 +119,14 @@ def test_flush_waits_until_all_is_taken(planes):
     flushing.start()
     flushing.join(0.3)
     assert flushing.is_alive()
-    assert a.reports
-    assert a.reports[-1] == ({1: 1}, 0, [])
+    assert reports[0][-1] == ({1: 1}, 0, [])
     [(_, _, _, payload)] = b.poll([])
     flushing.join(10)
     assert not flushing.is_alive()
     assert payload[0].nbytes == 8 << 20
 
 
-def test_an_idle_end_reports_what_it_waits_for(planes):
+def test_an_idle_end_reports_what_it_waits_for(planes, reports):
     """With nothing to read for a while, the counts and the wait go to the driver."""
     a, b, _ = planes
     a.send(2, 0, "x", [])
@@ -130,7 +135,7 @@ def test_an_idle_end_reports_what_it_waits_for(planes):
     later.start()
     b.poll([(3, (1, "y"))])
     later.join()
-    assert b.reports[0] == ({}, 1, [(3, (1, "y"))])
+    assert reports[1][0] == ({}, 1, [(3, (1, "y"))])
     assert a.sent == {1: 2}
 
 
