@@ -7,7 +7,7 @@ real buffers by the chips, and expanded into timed transfers for the timeline.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, overload
 
@@ -95,29 +95,57 @@ class Transfers(Sequence[Transfer]):
             yield Transfer(step, src, dst, tuple(chunks[start[i] : start[i + 1]]), reduce)
 
 
-def _columns(transfers: Iterable[Transfer]) -> Transfers:
-    return Transfers.of(transfers)
-
-
 def _ints(values: Iterable[int]) -> NDArray[np.int32]:
     return np.array(tuple(values), np.int32)
+
+
+@frozen(eq=False)
+class Uniform:
+    """A schedule in which all ranks do the same: in step s, every rank sends `n_chunks` chunks to the one at `offset`.
+
+    Ranks are the chips of a grid of these `dims`, row-major; an offset is the rank that the first chip sends to, and the
+    chip at coordinates c sends to c + (the coordinates of the offset), round every axis. Ordered by step.
+    """
+
+    dims: tuple[int, ...]
+    step: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    n_chunks: NDArray[np.int64]
+
+
+def _no_uniform(_dims: tuple[int, ...]) -> Uniform | None:
+    return None
 
 
 @frozen(eq=False)
 class Schedule:
     """An algorithm for `op` among `n_ranks` ranks on `n_chunks` chunks; transfers are ordered by step.
 
-    Raises ValueError if a transfer names a rank or chunk that does not exist, or a rank sends to itself.
+    `transfers` may be given as a function that makes them: a schedule among very many ranks can be timed without.
+    uniform: dims of a grid -> the schedule as what every rank does, if that is the same for all of them there.
+    Raises ValueError, when the transfers are made, if one names a rank or chunk that does not exist or a rank sends to
+    itself.
     """
 
     op: str
     algorithm: str
     n_ranks: int
     n_chunks: int
-    transfers: Transfers = field(repr=False, converter=_columns)
+    _transfers: Iterable[Transfer] | Callable[[], Iterable[Transfer]] = field(repr=False)
+    uniform: Callable[[tuple[int, ...]], Uniform | None] = field(default=_no_uniform, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        t = self.transfers
+        if not callable(self._transfers):
+            self.transfers  # noqa: B018  checks them
+
+    @cached_property
+    def transfers(self) -> Transfers:
+        """All transfers, as columns."""
+        t = Transfers.of(self._transfers() if callable(self._transfers) else self._transfers)
+        self._check(t)
+        return t
+
+    def _check(self, t: Transfers) -> None:
         ranks = np.stack([t.src, t.dst])
         wrong = ((ranks < 0) | (ranks >= self.n_ranks)).any(axis=0) | (t.src == t.dst)
         if wrong.any():

@@ -83,7 +83,14 @@ class Routes:
 
 
 class Router(Protocol):
-    """Find the routes between chips of a topology."""
+    """Find the routes between chips of a topology.
+
+    is_uniform: every chip's routes are those of chip 0, moved along the axes (round their ends).
+    """
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether routes look the same from every chip."""
 
     def route(self, topology: Topology, src: int, dst: int) -> Route:
         """Return the links from chip `src` to chip `dst` (src ≠ dst), in order."""

@@ -38,6 +38,8 @@ def choose_router(routing: RoutingSpec, natural: Router) -> Router:
 class ShortestPathRouter:
     """Take the fewest links; of equally short paths the one whose nodes come first, compared one by one."""
 
+    is_uniform = False
+
     def route(self, topology: Topology, src: int, dst: int) -> Route:
         """Follow the search tree of `src` back from `dst`."""
         tree = topology.search_tree(src)
@@ -56,6 +58,8 @@ class ShortestPathRouter:
 class DirectRouter:
     """Take the one link between two chips."""
 
+    is_uniform = True
+
     def route(self, topology: Topology, src: int, dst: int) -> Route:
         """Return that link."""
         return path_route(topology, [topology.link_between(src, dst)])
@@ -70,6 +74,7 @@ class PlaneRouter:
     """
 
     planes: tuple[int, ...]
+    is_uniform = True
 
     def route(self, topology: Topology, src: int, dst: int) -> Route:
         """Return up-link and down-link of every plane in turn; the latency is that of the slowest plane."""
@@ -104,6 +109,13 @@ class DimensionOrderRouter:
     dims: tuple[int, ...]
     wraps: tuple[bool, ...]
     ties: Literal["positive", "alternate"] = field(default="positive")
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all axes close and no tie depends on where a chip is."""
+        closed = all(wrap or length <= 2 for length, wrap in zip(self.dims, self.wraps, strict=True))
+        ties = any(wrap and length % 2 == 0 for length, wrap in zip(self.dims, self.wraps, strict=True))
+        return closed and (self.ties == "positive" or not ties)
 
     def route(self, topology: Topology, src: int, dst: int) -> Route:
         """Return the links along each axis in turn."""

@@ -134,6 +134,6 @@ class ControlServer:
 
     def close(self) -> None:
         """Close all connections."""
-        for key in list(self._selector.get_map().values()):
+        for key in list((self._selector.get_map() or {}).values()):
             key.fileobj.close()  # type: ignore[union-attr]
         self._selector.close()

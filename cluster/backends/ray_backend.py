@@ -11,9 +11,11 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -94,12 +96,8 @@ class RayBackend:
 
     def _start(self, token: str) -> None:
         n_actors = max(self.owner.values()) + 1
-        # More workers than its start-up concurrency make Ray print warnings on the driver's stdout, which is not Ray's.
-        ray.init(
-            address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-            _temp_dir=str(self.folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
-            _system_config={"worker_maximum_startup_concurrency": n_actors + 1},
-        )  # fmt: skip
+        with _own_sigterm():
+            _init_ray(self.folder, n_actors)
         remote = ray.remote(ActorHost).options(num_cpus=0, max_restarts=0, max_task_retries=0)
         self.actors = [
             remote.remote(self.setting, index, self.owner, str(self.folder), token) for index in range(n_actors)
@@ -218,6 +216,29 @@ class RayBackend:
     def _chips(self, index: int) -> str:
         ranks = [rank for rank, owner in self.owner.items() if owner == index]
         return f"chip {ranks[0]}" if len(ranks) == 1 else f"chips {ranks[0]}-{ranks[-1]}"
+
+
+def _init_ray(folder: Path, n_actors: int) -> None:
+    """Start a private Ray on this machine, with its files in the run's folder."""
+    # More workers than its start-up concurrency make Ray print warnings on the driver's stdout, which is not Ray's.
+    ray.init(
+        address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
+        _system_config={"worker_maximum_startup_concurrency": n_actors + 1},
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the driver's handler of SIGTERM, which Ray replaces by one that exits with the signal's number."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _first_cause(text: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from collectives.group import GroupView
-from collectives.schedule import Schedule, Transfers
+from collectives.schedule import Schedule, Transfers, Uniform
 
 
 def all_gather(group: GroupView, root: int = 0) -> Schedule:
@@ -37,13 +37,22 @@ def all_reduce(group: GroupView, root: int = 0) -> Schedule:
 def ring(op: str, algorithm: str, order: tuple[int, ...]) -> Schedule:
     """Return the ring schedule for `op` that visits the ranks in `order`."""
     n = len(order)
-    reduces, gathers = op != "all_gather", op != "reduce_scatter"
-    n_reduce = (n - 1) * reduces
-    step = np.arange(n_reduce + (n - 1) * gathers)[:, None]
+    n_reduce, n_gather = (n - 1) * (op != "all_gather"), (n - 1) * (op != "reduce_scatter")
+
+    def uniform(dims: tuple[int, ...]) -> Uniform | None:
+        steps = np.arange(n_reduce + n_gather)
+        return Uniform(dims, steps, *np.ones((2, len(steps)), np.int64)) if dims == (n,) and order == tuple(range(n)) else None
+
+    return Schedule(op, algorithm, n, n, lambda: _transfers(order, n_reduce, n_gather), uniform)
+
+
+def _transfers(order: tuple[int, ...], n_reduce: int, n_gather: int) -> Transfers:
+    """Return the steps of the reduction, then those of the gather."""
+    n = len(order)
+    step = np.arange(n_reduce + n_gather)[:, None]
     place, rank = np.arange(n)[None, :], np.array(order)
     adds = step < n_reduce
     # Adding, place i sends part i-s-1: after n-1 steps part c is whole at its owner. Then, in the s-th step of the
     # gather, it sends part i-s, which it got in the step before.
     part = np.where(adds, place - step - 1, place - (step - n_reduce)) % n
-    transfers = Transfers.single(step, rank[place], rank[(place + 1) % n], rank[part], reduce=adds)
-    return Schedule(op, algorithm, n, n, transfers)
+    return Transfers.single(step, rank[place], rank[(place + 1) % n], rank[part], reduce=adds)

@@ -1,0 +1,115 @@
+"""Time a collective in which all chips do the same, by looking at one of them.
+
+On a topology that looks the same from every chip, links fall into classes: those that moving along the axes takes into
+each other. If moreover every chip does the same (`collectives.schedule.Uniform`), the links of a class always carry the
+same, and all chips' transfers of one offset have the same rate at any time. So one chip's transfers over one link of each
+class, with how often a route crosses the class as weight, have exactly the rates of the whole: max-min rates are unique,
+and moving along the axes maps the solution to itself. 4,096 chips' all-to-all becomes 4,095 transfers instead of 17
+million, with the same result up to the rounding of rates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from cluster.records import Collective
+from cluster.timeline.engine import play
+from cluster.timeline.tasks import TaskGraph
+from collectives import OPERATIONS, Schedule
+from collectives.schedule import Uniform
+from configs.spec import Contention, SystemSpec
+from topology import Topology
+from topology.graph import Routes
+
+
+@frozen(eq=False)
+class LinkClasses:
+    """The class of every link, and the bandwidth of one link of each class."""
+
+    of_link: NDArray[np.int64]
+    bandwidth_bytes_per_s: NDArray[np.float64]
+
+
+def time_uniform_ps(
+    system: SystemSpec, topology: Topology, contention: Contention, call: Collective, schedule: Schedule
+) -> int | None:
+    """Return when the collective ends on an idle machine; None if not all chips do the same here."""
+    chunk_bytes = _chunk_bytes(call, schedule)
+    classes = link_classes(topology)
+    uniform = schedule.uniform(topology.dims)
+    if len(call.ranks) != topology.n_chips or chunk_bytes is None or classes is None or uniform is None:
+        return None
+    graph = _graph(system, topology, uniform, chunk_bytes, classes)
+    capacity = classes.bandwidth_bytes_per_s * system.communication.link_efficiency
+    return int(play(graph, capacity, share=contention == "fluid").end_ps.max(initial=0))
+
+
+def link_classes(topology: Topology) -> LinkClasses | None:
+    """Return the classes of links, or None if the topology does not look the same from every chip.
+
+    Links between chips are alike if they lead the same way round the axes; links to or from a switch if it is the same
+    one. Every chip must have as many of each, of one bandwidth and latency.
+    """
+    if not topology.router.is_uniform:
+        return None
+    n, n_nodes = topology.n_chips, topology.n_nodes
+    src, dst = topology.link_src.astype(np.int64), topology.link_dst.astype(np.int64)
+    ahead = np.zeros(len(src), np.int64)
+    for stride, length in zip(_strides(topology.dims), topology.dims, strict=True):
+        ahead += (dst // stride - src // stride) % length * stride
+    key = np.where(src >= n, src, np.where(dst >= n, n_nodes + dst, -1 - ahead))
+    _, first, of_link, count = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+    bandwidth, latency = topology.link_bandwidth_bytes_per_s, topology.link_latency_ps
+    alike = (bandwidth == bandwidth[first][of_link]) & (latency == latency[first][of_link])
+    if (count != n).any() or not alike.all():
+        return None
+    return LinkClasses(of_link, bandwidth[first])
+
+
+def _strides(dims: tuple[int, ...]) -> list[int]:
+    return [int(np.prod(dims[k + 1 :], dtype=np.int64)) for k in range(len(dims))]
+
+
+def _chunk_bytes(call: Collective, schedule: Schedule) -> int | None:
+    """Return the size of a chunk if all have the same."""
+    n = len(call.ranks)
+    pieces = schedule.n_chunks // OPERATIONS[call.op].n_parts(n)
+    parts = 1 if call.op in {"all_gather", "all_reduce", "broadcast"} else n
+    n_elements, rest = divmod(call.n_elements, parts * pieces)
+    return None if rest else n_elements * call.dtype.itemsize
+
+
+def _graph(
+    system: SystemSpec, topology: Topology, uniform: Uniform, chunk_bytes: int, classes: LinkClasses
+) -> TaskGraph:
+    """Return one chip's tasks: its entry, a node for every step, and a transfer for every offset of the step."""
+    steps, step_of = np.unique(uniform.step, return_inverse=True)
+    n_nodes, n_transfers = 1 + len(steps), len(step_of)
+    offsets, route = np.unique(uniform.offset, return_inverse=True)
+    routes = _class_routes(topology.routes(np.zeros_like(offsets), offsets), classes)
+    transfers, node = n_nodes + np.arange(n_transfers), 1 + step_of
+    chain = np.stack([np.arange(n_nodes - 1), np.arange(1, n_nodes)])
+    begins, ends = np.stack([node, transfers]), np.stack([transfers, node + 1])[:, step_of < len(steps) - 1]
+    edges = np.concatenate([chain, begins, ends], axis=1)
+    overhead = system.communication
+    delay = np.full(n_nodes, overhead.step_ps, np.int64)
+    delay[0] = overhead.launch_ps
+    return TaskGraph(
+        np.concatenate([delay, routes.latency_ps[route]]),
+        np.concatenate([np.zeros(n_nodes), uniform.n_chunks * float(chunk_bytes)]),
+        np.concatenate([np.full(n_nodes, -1, np.int32), route.astype(np.int32)]),
+        edges[0], edges[1], routes.start, routes.links, routes.weights,
+    )  # fmt: skip
+
+
+def _class_routes(routes: Routes, classes: LinkClasses) -> Routes:
+    """Return the routes over classes of links: each once, weighted by how often the route crosses it."""
+    n_classes = len(classes.bandwidth_bytes_per_s)
+    owner = np.repeat(np.arange(len(routes.latency_ps)), np.diff(routes.start))
+    keys, place = np.unique(owner * n_classes + classes.of_link[routes.links], return_inverse=True)
+    weights = np.bincount(place, routes.weights, minlength=len(keys))
+    owner, link = np.divmod(keys, n_classes)
+    start = np.searchsorted(owner, np.arange(len(routes.latency_ps) + 1))
+    return Routes(start, link.astype(np.int32), weights, routes.latency_ps)
