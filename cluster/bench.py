@@ -22,7 +22,7 @@ from workloads.chip import Chip
 
 FP32 = np.dtype(np.float32)
 MOST_RANKS = 2048
-COPIES = 4
+COPIES = 3  # input, result, and what is under way
 DEFAULT_SIZES_BYTES = tuple(4**k * 1024 for k in range(9))
 
 
@@ -58,8 +58,9 @@ def bench(
     """
     topology: Topology = system.topology.build(system.routing)
     n = topology.n_chips if n_ranks is None else n_ranks
+    names = _algorithms(op, algorithm, topology, n)
     _check_memory(sizes_bytes, n, numerics)
-    for name in _algorithms(op, algorithm, topology, n):
+    for name in names:
         with launch(system, backend=backend, n_chips=n, numerics=numerics, collectives={op: name},
                     chips_per_actor=chips_per_actor) as cluster:  # fmt: skip
             for size_bytes in sizes_bytes:
@@ -102,12 +103,9 @@ def _check_memory(sizes_bytes: Sequence[int], n: int, numerics: Numerics) -> Non
     need_bytes = COPIES * n * max(sizes_bytes, default=0)
     have_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if numerics == "real" and need_bytes > have_bytes:
-        raise ConfigError(
-            (
-                f"--sizes: {format_size(max(sizes_bytes))} on {n} ranks need about {format_size(need_bytes)}, this machine "
-                f"has {format_size(have_bytes)}; accepted: smaller sizes, or --numerics shapes",
-            )
-        )
+        need, have = format_size(need_bytes), format_size(have_bytes)
+        limit = f"need about {need}, this machine has {have}; accepted: smaller sizes, or --numerics shapes"
+        raise ConfigError((f"--sizes: {format_size(max(sizes_bytes))} on {n} ranks {limit}",))
 
 
 def measure(cluster: Cluster, op: str, algorithm: str, size_bytes: int) -> Row:
@@ -191,4 +189,3 @@ CASES: dict[str, tuple[Callable[[int, int, int], Values], Callable[[int, int, in
     "broadcast": (_input, lambda _r, _n, e: _pattern(0, e)),
 }
 """Per operation: a rank's input, and what it must end with (computed without any collective)."""
-

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from attrs import asdict
 from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 
 from configs.errors import ChipmeshError, ConfigError, RunError
@@ -99,7 +100,6 @@ def bench(
     from cluster.bench import DEFAULT_SIZES_BYTES  # noqa: PLC0415
     from cluster.bench import bench as measure  # noqa: PLC0415
     from cluster.terminal import print_bench  # noqa: PLC0415
-    from configs.plain import to_plain  # noqa: PLC0415
 
     sizes_bytes = _sizes(sizes) if sizes else DEFAULT_SIZES_BYTES
     rows = list(
@@ -109,7 +109,7 @@ def bench(
         )
     )  # fmt: skip
     if json_:
-        _print_json({"schema": "chipmesh.bench.v1", "system": system, "rows": [to_plain(row) for row in rows]})
+        _print_json({"schema": "chipmesh.bench.v1", "system": system, "rows": [asdict(row) for row in rows]})
     else:
         print_bench(_console(), rows)
 
@@ -242,7 +242,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _fail(code: int, message: str) -> int:
-    for line in message.splitlines():
+    for line in message.encode(errors="backslashreplace").decode().splitlines():  # file names can be any bytes
         print(f"chipmesh: {line}", file=sys.stderr)  # noqa: T201
     return code
 

@@ -71,7 +71,7 @@ class ExperimentResult:
             "system": {"name": self.spec.system.name, "n_chips": self.n_chips,
                        "n_chips_used": self.spec.parallel.n_ranks},
             "tokens": {"prompt_ids": self.prompt_ids, "output_ids": self.output_ids, "text": self.text},
-            "time": to_plain(self.times),
+            "time": asdict(self.times),
             "breakdown": self.timeline.breakdown._asdict(),
             "memory": dict(self.memory),
             "links": [link._asdict() for link in self.timeline.busiest_links(10)],
@@ -261,5 +261,3 @@ def _notes(spec: ExperimentSpec) -> tuple[str, ...]:
     if spec.system.communication == type(spec.system.communication)():
         notes.append(f"{spec.system.name}: communication is ideal; the library's overheads are not charged")
     return tuple(notes)
-
-

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
 
@@ -37,13 +37,14 @@ class RankStep(NamedTuple):
 class Transfers(Sequence[Transfer]):
     """The transfers of a schedule as columns, so that millions of them take little room; reads like a tuple.
 
-    The chunks of transfer i are `chunks[chunk_start[i]:chunk_start[i + 1]]`.
+    The chunks of transfer i are `chunks[chunk_start[i]:chunk_end[i]]`: transfers of the same chunks share their list.
     """
 
     step: NDArray[np.int32]
     src: NDArray[np.int32]
     dst: NDArray[np.int32]
     chunk_start: NDArray[np.int64]
+    chunk_end: NDArray[np.int64]
     chunks: NDArray[np.int32]
     reduce: NDArray[np.bool_]
 
@@ -56,18 +57,75 @@ class Transfers(Sequence[Transfer]):
         step, src, dst, chunks, reduce = zip(*rows, strict=True) if rows else ((), (), (), (), ())
         flat = [c for ids in chunks for c in ids]
         start = np.cumsum([0, *map(len, chunks)], dtype=np.int64)
-        return cls(_ints(step), _ints(src), _ints(dst), start, _ints(flat), np.array(reduce, np.bool_))
+        return cls(
+            _ints(step), _ints(src), _ints(dst), start[:-1], start[1:], _ints(flat), np.array(reduce, np.bool_)
+        )  # fmt: skip
 
     @classmethod
     def single(cls, step: Any, src: Any, dst: Any, chunk: Any, *, reduce: Any = False) -> Transfers:
         """Return transfers of one chunk each, from columns that are broadcast to one length and ordered by step."""
-        columns = np.broadcast_arrays(step, src, dst, chunk, reduce)
-        step, src, dst, chunk, reduce = (column.reshape(-1) for column in columns)
+        step, src, dst, chunk, reduce = np.broadcast_arrays(step, src, dst, chunk, reduce)
+        first = np.arange(chunk.size).reshape(chunk.shape)
+        return cls.runs(step, src, dst, first, 1, pool=chunk.reshape(-1), reduce=reduce)
+
+    @classmethod
+    def runs(
+        cls, step: Any, src: Any, dst: Any, first: Any, length: Any, *, pool: NDArray[Any], reduce: Any = False
+    ) -> Transfers:
+        """Return transfers of the chunks `pool[first:first + length]`; the columns are broadcast and ordered by step.
+
+        Transfers without chunks are left out.
+        """
+        columns = [c.reshape(-1) for c in np.broadcast_arrays(step, src, dst, first, length, reduce)]
+        order = np.argsort(columns[0], kind="stable")
+        order = order[columns[4][order] > 0]
+        steps, srcs, dsts, firsts, lengths, reduces = (column[order] for column in columns)
+        ends = firsts.astype(np.int64) + lengths
+        step, src, dst, chunks = (c.astype(np.int32) for c in (steps, srcs, dsts, pool))
+        return cls(step, src, dst, firsts.astype(np.int64), ends, chunks, reduces.astype(np.bool_))
+
+    @classmethod
+    def join(cls, parts: Sequence[Transfers]) -> Transfers:
+        """Return the transfers of all parts in the order of their steps, within a step part by part."""
+        parts = [part for part in parts if len(part)] or [cls.of(())]
+        offsets = np.cumsum([0, *(len(part.chunks) for part in parts)])
+        starts = [part.chunk_start + offset for part, offset in zip(parts, offsets, strict=False)]
+        ends = [part.chunk_end + offset for part, offset in zip(parts, offsets, strict=False)]
+        step = np.concatenate([part.step for part in parts])
         order = np.argsort(step, kind="stable")
-        start = np.arange(len(step) + 1, dtype=np.int64)
-        ints = (column[order].astype(np.int32) for column in (step, src, dst, chunk))
-        ordered_step, ordered_src, ordered_dst, ordered_chunk = ints
-        return cls(ordered_step, ordered_src, ordered_dst, start, ordered_chunk, reduce[order].astype(np.bool_))
+        return cls(
+            step[order],
+            np.concatenate([part.src for part in parts])[order],
+            np.concatenate([part.dst for part in parts])[order],
+            np.concatenate(starts)[order],
+            np.concatenate(ends)[order],
+            np.concatenate([part.chunks for part in parts]),
+            np.concatenate([part.reduce for part in parts])[order],
+        )
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps, those without a transfer included."""
+        return 1 + int(self.step.max(initial=-1))
+
+    def delayed(self, steps: int) -> Transfers:
+        """Return the same transfers so many steps later."""
+        return evolve(self, step=self.step + np.int32(steps))
+
+    def then(self, later: Transfers) -> Transfers:
+        """Return these transfers and, in the steps after them, the later ones."""
+        return Transfers.join([self, later.delayed(self.n_steps)])
+
+    def reversed(self) -> Transfers:
+        """Return the transfers backwards in time and direction, as sums: a gather becomes a reduce-scatter.
+
+        Right for schedules in which no rank receives a chunk twice: then every chunk's way out is a tree.
+        """
+        last = np.int32(self.n_steps - 1)
+        backwards = evolve(
+            self, step=last - self.step, src=self.dst, dst=self.src, reduce=np.ones(len(self), np.bool_)
+        )
+        return Transfers.join([backwards])
 
     def __len__(self) -> int:
         return len(self.step)
@@ -85,14 +143,14 @@ class Transfers(Sequence[Transfer]):
         if isinstance(index, slice):
             return tuple(self)[index]
         i = range(len(self))[index]
-        ids = tuple(self.chunks[self.chunk_start[i] : self.chunk_start[i + 1]].tolist())
+        ids = tuple(self.chunks[self.chunk_start[i] : self.chunk_end[i]].tolist())
         return Transfer(int(self.step[i]), int(self.src[i]), int(self.dst[i]), ids, bool(self.reduce[i]))
 
     def __iter__(self) -> Iterator[Transfer]:
-        chunks, start = self.chunks.tolist(), self.chunk_start.tolist()
-        rows = zip(self.step.tolist(), self.src.tolist(), self.dst.tolist(), self.reduce.tolist(), strict=True)
-        for i, (step, src, dst, reduce) in enumerate(rows):
-            yield Transfer(step, src, dst, tuple(chunks[start[i] : start[i + 1]]), reduce)
+        chunks = self.chunks.tolist()
+        columns = (self.step, self.src, self.dst, self.chunk_start, self.chunk_end, self.reduce)
+        for step, src, dst, start, end, reduce in zip(*(c.tolist() for c in columns), strict=True):
+            yield Transfer(step, src, dst, tuple(chunks[start:end]), reduce)
 
 
 def _ints(values: Iterable[int]) -> NDArray[np.int32]:
@@ -150,19 +208,17 @@ class Schedule:
         wrong = ((ranks < 0) | (ranks >= self.n_ranks)).any(axis=0) | (t.src == t.dst)
         if wrong.any():
             raise ValueError(f"{self.algorithm}: transfer {t[wrong.argmax()]} does not join two of {self.n_ranks} ranks")
-        n_chunks = np.diff(t.chunk_start)
-        strange = (t.chunks < 0) | (t.chunks >= self.n_chunks)
-        if strange.any() or (n_chunks == 0).any():
-            place = np.repeat(np.arange(len(t)), n_chunks)[strange]
-            first = int(place[0]) if strange.any() else int((n_chunks == 0).argmax())
-            raise ValueError(f"{self.algorithm}: transfer {t[first]} names no chunk of 0…{self.n_chunks - 1}")
+        strange = np.concatenate([[0], np.cumsum((t.chunks < 0) | (t.chunks >= self.n_chunks))])
+        wrong = (strange[t.chunk_end] > strange[t.chunk_start]) | (t.chunk_end <= t.chunk_start)
+        if wrong.any():
+            raise ValueError(f"{self.algorithm}: transfer {t[wrong.argmax()]} names no chunk of 0…{self.n_chunks - 1}")
         if (np.diff(t.step) < 0).any():
             raise ValueError(f"{self.algorithm}: transfers are not in the order of their steps")
 
     @cached_property
     def n_steps(self) -> int:
         """Number of steps of the schedule."""
-        return 1 + int(self.transfers.step.max(initial=-1))
+        return self.transfers.n_steps
 
     @cached_property
     def plans(self) -> tuple[tuple[RankStep, ...], ...]:
@@ -178,10 +234,10 @@ class Schedule:
 
     def sizes(self, chunk_sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the size of every transfer, given the size of every chunk (elements or bytes)."""
-        of_chunks = np.asarray(chunk_sizes, np.int64)[self.transfers.chunks]
-        if len(of_chunks) == len(self.transfers):
-            return of_chunks
-        return np.add.reduceat(of_chunks, self.transfers.chunk_start[:-1])
+        t = self.transfers
+        before = np.concatenate([[0], np.cumsum(np.asarray(chunk_sizes, np.int64)[t.chunks])])
+        sizes: NDArray[np.int64] = before[t.chunk_end] - before[t.chunk_start]
+        return sizes
 
 
 def by_step(transfers: Iterable[Transfer]) -> tuple[Transfer, ...]:

@@ -107,9 +107,7 @@ def fields_of(cls: type) -> tuple[Field, ...]:
     ['bandwidth', 'latency', 'count']
     """
     hints = get_type_hints(cls)
-    return tuple(
-        _field(a, hints.get(a.name, Any)) for a in attrs.fields(cls) if a.init and a.name != "provenance"
-    )
+    return tuple(_field(a, hints.get(a.name, Any)) for a in attrs.fields(cls) if a.init and a.name != "provenance")
 
 
 def _field(attribute: attrs.Attribute[Any], hint: Any) -> Field:
@@ -122,6 +120,4 @@ def _field(attribute: attrs.Attribute[Any], hint: Any) -> Field:
         QUANTITIES.get(suffix),
     )
     required = attribute.default is attrs.NOTHING
-    return Field(
-        attribute.name.removesuffix(suffix), attribute.alias or attribute.name, hint, accepts, required
-    )
+    return Field(attribute.name.removesuffix(suffix), attribute.alias or attribute.name, hint, accepts, required)

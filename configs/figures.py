@@ -46,9 +46,7 @@ class FigureReader:
                 self.problems.add(place.child(key), unknown(key, "a key of a figure", _FIGURE_KEYS))
         source, confidence = figure.get("source"), figure.get("confidence")
         if source not in tuple(self.sources):
-            self.problems.add(
-                place.child("source"), unknown(source, "a key of 'sources'", tuple(self.sources))
-            )
+            self.problems.add(place.child("source"), unknown(source, "a key of 'sources'", tuple(self.sources)))
         if confidence not in _CONFIDENCES:
             self.problems.add(place.child("confidence"), unknown(confidence, "a confidence", _CONFIDENCES))
         if len(self.problems.found) == n_before:

@@ -86,12 +86,8 @@ def _load(kind: str, cls: type, source: Source, overrides: Sequence[str], vocabu
         _default_batch(value)
         _note_collectives(value, value.enter(place), vocabulary, problems)
     elif overrides and value is not FAILED:
-        problems.found += [
-            f"--set {text}: {place.file} is not a YAML file, it cannot be changed" for text in overrides
-        ]
-    structurer = Structurer(
-        problems, _hooks(vocabulary), {CommunicationSpec: {"ideal": CommunicationSpec()}}, RULES
-    )
+        problems.found += [f"--set {text}: {place.file} is not a YAML file, it cannot be changed" for text in overrides]
+    structurer = Structurer(problems, _hooks(vocabulary), {CommunicationSpec: {"ideal": CommunicationSpec()}}, RULES)
     result = structurer.structure(cls, value, place)
     problems.raise_if_any()
     return result
@@ -143,9 +139,7 @@ def _model(structurer: Structurer, value: Any, place: Place, families: Mapping[s
         path_place = value.enter(place).child("weights").child("path")
         overridden = structurer.problems.override_at(path_place) is not None
         value["weights"] = _with_absolute_path(weights, Path() if overridden else value.origin.folder)
-    return structurer.structure_class(
-        ModelSpec, value, place, {"shape": families[str(family)]} if known else {}
-    )
+    return structurer.structure_class(ModelSpec, value, place, {"shape": families[str(family)]} if known else {})
 
 
 def _with_absolute_path(weights: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -156,11 +150,7 @@ def _with_absolute_path(weights: dict[str, Any], folder: Path) -> dict[str, Any]
 def _default_batch(document: Document) -> None:
     """Let the rows of `prompt_ids` be the batch where none is given."""
     workload = document.get("workload")
-    if (
-        isinstance(workload, dict)
-        and "batch" not in workload
-        and isinstance(workload.get("prompt_ids"), list)
-    ):
+    if isinstance(workload, dict) and "batch" not in workload and isinstance(workload.get("prompt_ids"), list):
         workload["batch"] = max(1, len(workload["prompt_ids"]))
 
 

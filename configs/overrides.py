@@ -115,9 +115,7 @@ def _why_not(node: Any, key: str | int) -> str:
 
 def _drop_other_prompts(root: Document, overridden: Sequence[Keys]) -> None:
     """Let an overriding prompt replace the base file's, in whatever form that is."""
-    given = {
-        keys[1] for keys in overridden if len(keys) == 2 and keys[0] == "workload" and keys[1] in _PROMPTS
-    }
+    given = {keys[1] for keys in overridden if len(keys) == 2 and keys[0] == "workload" and keys[1] in _PROMPTS}
     workload = root.get("workload")
     if given and root.kind == "experiments" and isinstance(workload, dict):
         for other in set(_PROMPTS) - given:

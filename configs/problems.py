@@ -62,9 +62,7 @@ class Problems:
     def override_at(self, place: Place) -> str | None:
         """Return the `--set` that gave the value at a place, if one did."""
         longest_first = range(len(place.top), place.depth, -1)
-        return next(
-            (self.overridden[place.top[:n]] for n in longest_first if place.top[:n] in self.overridden), None
-        )
+        return next((self.overridden[place.top[:n]] for n in longest_first if place.top[:n] in self.overridden), None)
 
     def raise_if_any(self) -> None:
         """Raise all problems found as one `ConfigError`."""

@@ -101,9 +101,7 @@ class Resolver:
         is_path = isinstance(reference, Path) or "/" in text or text.endswith((".yaml", ".yml"))
         if kind == "models" and (suffix or is_path):
             path = self._folder(place, parent) / expand(text)
-            suffix = (
-                "/" if suffix is None and "/" in self.readers and _exists(path) and path.is_dir() else suffix
-            )
+            suffix = "/" if suffix is None and "/" in self.readers and _exists(path) and path.is_dir() else suffix
             if suffix is not None:
                 return self._read_model(suffix, path)
         if not is_path:

@@ -117,9 +117,7 @@ def check_experiment(spec: ExperimentSpec, n_chips: int) -> None:
         limit = f"at most {n_chips}, what {spec.system.name} has"
         problems.append(f"parallel: {shape} = {degrees.n_ranks} chips; accepted: {limit}")
     if degrees.dp > batch:
-        problems.append(
-            f"parallel.dp: {degrees.dp} replicas for a batch of {batch}; accepted: at most {batch}"
-        )
+        problems.append(f"parallel.dp: {degrees.dp} replicas for a batch of {batch}; accepted: at most {batch}")
     if problems:
         raise ConfigError(tuple(f"experiment {spec.name}: {problem}" for problem in problems))
 

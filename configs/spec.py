@@ -8,7 +8,7 @@ Files write an attribute without its unit: `kernel_launch_ps` is the key ``kerne
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - the loader reads the annotations
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 from attrs import field, frozen

@@ -59,9 +59,7 @@ class Structurer:
             return self._mapping(hint, value, place, accepts)
         return self._leaf(hint, value, place, accepts)
 
-    def structure_class(
-        self, cls: type, value: Any, place: Place, hints: Mapping[str, Any] | None = None
-    ) -> Any:
+    def structure_class(self, cls: type, value: Any, place: Place, hints: Mapping[str, Any] | None = None) -> Any:
         """Return an object of an attrs class from a mapping; `hints` replaces the types of some fields."""
         if not isinstance(value, Mapping):
             return self.refuse(place, value, "a mapping", self._describe(cls, ANYTHING))
@@ -86,15 +84,11 @@ class Structurer:
         self.problems.add(place, f"{shown(value)} is not {noun}; accepted: {accepted}")
         return FAILED
 
-    def _note_unknown_keys(
-        self, value: Mapping[str, Any], fields: Mapping[str, Field], inside: Place
-    ) -> None:
+    def _note_unknown_keys(self, value: Mapping[str, Any], fields: Mapping[str, Field], inside: Place) -> None:
         for key in value:
             if key not in fields:
                 keys = ", ".join(fields)
-                self.problems.add(
-                    inside.child(key), f"unknown key; accepted: {keys}{suggestion(str(key), fields)}"
-                )
+                self.problems.add(inside.child(key), f"unknown key; accepted: {keys}{suggestion(str(key), fields)}")
 
     def _field(self, field: Field, value: Mapping[str, Any], inside: Place, hints: Mapping[str, Any]) -> Any:
         hint = hints.get(field.key, field.hint)
@@ -184,9 +178,7 @@ class Structurer:
             self.problems.add(place, str(error))
             return FAILED
         if not accepts.bounds.admit(number):
-            self.problems.add(
-                place, f"{shown(value)} is out of range; accepted: {dimension.name} {accepts.bounds}"
-            )
+            self.problems.add(place, f"{shown(value)} is out of range; accepted: {dimension.name} {accepts.bounds}")
             return FAILED
         return number
 
@@ -201,9 +193,7 @@ class Structurer:
         if get_origin(hint) is Literal or (accepts.choices and hint is str):
             return ", ".join(get_args(hint) or accepts.choices)
         if get_origin(hint) in (Union, UnionType):
-            return " or ".join(
-                self._describe(member, accepts) for member in get_args(hint) if member is not NoneType
-            )
+            return " or ".join(self._describe(member, accepts) for member in get_args(hint) if member is not NoneType)
         if get_origin(hint) is tuple:
             n = "" if get_args(hint)[-1] is ... else f"{len(get_args(hint))} times "
             return f"a list of {n}{self._describe(get_args(hint)[0], accepts)}"

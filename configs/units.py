@@ -18,9 +18,7 @@ from configs.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_QUANTITY = re.compile(
-    r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf))\s*(?P<unit>\D*)"
-)
+_QUANTITY = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf))\s*(?P<unit>\D*)")
 _LONGEST_TEXT = 64
 _LARGEST_EXPONENT = 24
 _LARGEST_INT = 2.0**62
@@ -34,9 +32,7 @@ _SIZE_UNITS = {
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
 _BYTE_RATES = {f"{unit}/s": Decimal(n_bytes) for unit, n_bytes in _SIZE_UNITS.items()}
-_BIT_RATES = {
-    f"{prefix}b/s": Decimal(n_bits) / 8 for prefix, n_bits in (("M", 10**6), ("G", 10**9), ("T", 10**12))
-}
+_BIT_RATES = {f"{prefix}b/s": Decimal(n_bits) / 8 for prefix, n_bits in (("M", 10**6), ("G", 10**9), ("T", 10**12))}
 _TIME_UNITS = {
     "ps": 1, "ns": 10**3, "us": 10**6, "\N{MICRO SIGN}s": 10**6, "\N{GREEK SMALL LETTER MU}s": 10**6,
     "ms": 10**9, "s": 10**12,
@@ -177,9 +173,7 @@ def format_bandwidth(bandwidth_bytes_per_s: float) -> str:
 
 
 def _parse(text: object, dimension: Dimension) -> Decimal:
-    match = (
-        _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) and len(text) <= _LONGEST_TEXT else None
-    )
+    match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) and len(text) <= _LONGEST_TEXT else None
     if match is None and (isinstance(text, bool) or not isinstance(text, int | float)):
         raise _refusal(text, f"is not {dimension.name}", dimension)
     if match is None or not match["unit"]:

@@ -41,9 +41,7 @@ def read_file(path: Path) -> str:
         if path.exists() and not path.is_file():
             raise ConfigError(("is not a regular file; accepted: a YAML file",))
         if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise ConfigError(
-                (f"is too large ({path.stat().st_size} bytes); accepted: at most {_LARGEST_FILE_BYTES}",)
-            )
+            raise ConfigError((f"is too large ({path.stat().st_size} bytes); accepted: at most {_LARGEST_FILE_BYTES}",))
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(("no such file",)) from None
@@ -113,9 +111,7 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
         if event.tag is not None:
-            raise self.refusal(
-                event, f"the tag {event.tag!r}; accepted: no tags (quote a text to keep it a text)"
-            )
+            raise self.refusal(event, f"the tag {event.tag!r}; accepted: no tags (quote a text to keep it a text)")
         n_before = self.n_values
         value = self.untagged(event, depth)
         if event.anchor:

@@ -10,9 +10,7 @@ import pytest
 from cluster.cli import main
 from tests.workloads.tiny import write_tiny
 
-CHIP = (
-    "{name: c, peak: {bf16: 1TFLOPS, fp32: 1TFLOPS}, memory: [{name: dram, capacity: 1GiB, bandwidth: 100GB/s}]}"
-)
+CHIP = "{name: c, peak: {bf16: 1TFLOPS, fp32: 1TFLOPS}, memory: [{name: dram, capacity: 1GiB, bandwidth: 100GB/s}]}"
 LINK = "link: {bandwidth: 1GB/s, latency: 1us}"
 SHAPE = (
     "n_layers: 4, hidden: 64, n_heads: 6, n_kv_heads: 2, head_dim: 16, ffn: 96, vocab: 101, rope_theta: 10000, "

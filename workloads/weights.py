@@ -13,8 +13,7 @@ from configs.spec import ModelSpec, WeightsSpec
 from workloads.gguf_weights import GgufWeights
 from workloads.rounding import Floats
 
-
-_MOST_PROBLEMS = 8
+_MOST_PROBLEMS = 20
 
 
 class WeightSource(Protocol):

@@ -1,8 +1,8 @@
 """Chips as Ray actors: one actor per chip, or several chips packed into each. The only module that imports Ray.
 
 Ray is the control plane: it starts, watches and stops the actors and carries programs and results. The chips' messages
-go over direct connections (`cluster.backends.dataplane`), what they hand over while they run over the control connection
-(`cluster.backends.control`). One Ray call per run and actor, never one per message or step.
+go over direct connections (`cluster.backends.dataplane`), what they hand over while they run over the control
+connection (`cluster.backends.control`). One Ray call per run and actor, never one per message or step.
 """
 
 from __future__ import annotations
@@ -242,9 +242,9 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _first_cause(text: str) -> str:
-    """Return the line of Ray's report that says how the process ended.
+    r"""Return the line of Ray's report that says how the process ended.
 
-    >>> _first_cause("The actor died.\\nWorker exit detail: Worker exits. End of file. Some common causes include: …")
+    >>> _first_cause("The actor died.\nWorker exit detail: Worker exits. End of file. Some common causes include: …")
     'Worker exits. End of file'
     """
     for line in text.splitlines():

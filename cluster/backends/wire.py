@@ -90,24 +90,28 @@ class FrameReader:
 
 def _decode(header: bytes, body: memoryview) -> Frame:
     try:
-        run, dst, src, tag, kind, specs = msgpack.unpackb(header)
-        if any(type(n) is not int for n in (run, dst, src)) or type(tag) is not str or kind not in ("data", "shape"):
-            raise ValueError("its header is not that of a message")
-        sizes = [(number_format(name), _shape(shape)) for name, shape in specs]
-        if kind == "shape":
-            ((dtype, shape),) = sizes
-            return Frame(run, dst, src, tag, ShapeArray(shape, dtype))
-        arrays, offset = [], 0
-        for dtype, shape in sizes:
-            end = offset + math.prod(shape) * dtype.itemsize
-            if end > len(body):
-                raise ValueError(f"its arrays end after byte {len(body)}, where its body does")
-            arrays.append(np.frombuffer(body[offset:end], dtype).reshape(shape))
-            offset = end
-        if offset != len(body):
-            raise ValueError(f"its body has {len(body)} bytes, its arrays {offset}")
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        return _parse(header, body)
+    except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException) as error:
         raise FrameError(f"a frame cannot be read: {error}") from None
+
+
+def _parse(header: bytes, body: memoryview) -> Frame:
+    run, dst, src, tag, kind, specs = msgpack.unpackb(header)
+    if any(type(n) is not int for n in (run, dst, src)) or type(tag) is not str or kind not in ("data", "shape"):
+        raise ValueError("its header is not that of a message")
+    sizes = [(number_format(name), _shape(shape)) for name, shape in specs]
+    if kind == "shape":
+        ((dtype, shape),) = sizes
+        return Frame(run, dst, src, tag, ShapeArray(shape, dtype))
+    arrays, offset = [], 0
+    for dtype, shape in sizes:
+        end = offset + math.prod(shape) * dtype.itemsize
+        if end > len(body):
+            raise ValueError(f"its arrays end after byte {len(body)}, where its body does")
+        arrays.append(np.frombuffer(body[offset:end], dtype).reshape(shape))
+        offset = end
+    if offset != len(body):
+        raise ValueError(f"its body has {len(body)} bytes, its arrays {offset}")
     return Frame(run, dst, src, tag, arrays)
 
 

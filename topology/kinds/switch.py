@@ -31,9 +31,7 @@ class Switch:
     def __attrs_post_init__(self) -> None:
         problems = size_problems("chips", self.chips, self.chips * len(self.planes))
         if not self.planes or min(self.planes) < 1:
-            problems.append(
-                f"planes: at least one plane of at least one link is needed, got {list(self.planes)}"
-            )
+            problems.append(f"planes: at least one plane of at least one link is needed, got {list(self.planes)}")
         elif max(self.planes) * self.link.count > MAX_LANES:
             problems.append(f"planes: at most {MAX_LANES:,} links from a chip to a plane, got {list(self.planes)}")
         reject(problems + link_problems(self.link))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import socket
+from pathlib import Path
 
 import ml_dtypes
 import msgpack
@@ -22,9 +23,10 @@ TOKEN = "secret-of-the-run"
 @pytest.fixture(autouse=True)
 def _nothing_left_open():
     """No test leaves a socket or a file open."""
-    before = set(os.listdir("/proc/self/fd"))
+    folder = Path("/proc/self/fd")
+    before = {entry.name for entry in folder.iterdir()}
     yield
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert {entry.name for entry in folder.iterdir()} == before
 
 
 @pytest.fixture
@@ -89,10 +91,8 @@ def test_strangers_are_shut_out_and_the_run_goes_on(server, data):
         stranger.sendall(data)
         client.send("good")
         assert heard(server) == [(3, ["good"])]
-        try:
+        with contextlib.suppress(ConnectionResetError):
             assert stranger.recv(1) == b""
-        except ConnectionResetError:
-            pass
     client.sock.close()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from cluster import cli, launch
 from cluster.experiment import run_experiment
@@ -52,7 +53,7 @@ def actors(mark):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def trace(request):
+def trace():
     """What shows whether anything is left behind: a mark in the environment and a folder for temporary files."""
     mark, folder = uuid.uuid4().hex, Path(tempfile.mkdtemp(prefix="cm"))  # short: the paths of Unix sockets are
     patch = pytest.MonkeyPatch()
@@ -131,10 +132,11 @@ def experiment(tmp_path_factory):
     return load_experiment(source, (), VOCABULARY)
 
 
-def test_a_model_decodes_the_same_everywhere(clean, experiment):
+@pytest.mark.usefixtures("clean")
+def test_a_model_decodes_the_same_everywhere(experiment):
     """Tokens and logits are those of the local run; the timeline is also that of the run without data."""
     local = run_experiment(experiment, keep_logits=True)
-    shapes = run_experiment(load_experiment_in_shapes(experiment))
+    shapes = run_experiment(evolve(experiment, numerics="shapes"))
     assert shapes.timeline.sha256() == local.timeline.sha256()
     assert [len(row) for row in local.output_ids] == [6, 6]
     for chips_per_actor in (1, 2):
@@ -144,14 +146,8 @@ def test_a_model_decodes_the_same_everywhere(clean, experiment):
         assert found.timeline.sha256() == local.timeline.sha256()
 
 
-def load_experiment_in_shapes(experiment):
-    """Return the experiment without data."""
-    from attrs import evolve
-
-    return evolve(experiment, numerics="shapes")
-
-
-def test_a_program_that_raises(clean):
+@pytest.mark.usefixtures("clean")
+def test_a_program_that_raises():
     """The error names the chip and the cause; the cluster says that it is lost."""
 
     async def program(chip):
@@ -167,7 +163,8 @@ def test_a_program_that_raises(clean):
             cluster.run(program)
 
 
-def test_a_deadlock(clean):
+@pytest.mark.usefixtures("clean")
+def test_a_deadlock():
     """Chips that wait for each other are named, although another chip has already ended."""
 
     async def program(chip):
@@ -182,7 +179,8 @@ def test_a_deadlock(clean):
     )
 
 
-def test_messages_that_nobody_takes(clean):
+@pytest.mark.usefixtures("clean")
+def test_messages_that_nobody_takes():
     """More bytes than a socket holds, for a chip that has ended, end the run as well."""
 
     async def program(chip):
@@ -214,7 +212,7 @@ def test_a_chip_that_is_killed(clean):
         assert time.monotonic() - killed[0] < 10
 
 
-def test_a_killed_chip_ends_the_command_with_1(clean, experiment, tmp_path, monkeypatch, capsys):
+def test_a_killed_chip_ends_the_command_with_1(clean, experiment, monkeypatch, capsys):
     """The command names the chips and leaves nothing running."""
     monkeypatch.setattr("configs.loader.load_experiment", lambda *_: experiment)
     monkeypatch.setattr(cli, "_show_tokens", lambda *_: lambda *_: os.kill(actors(clean[0])[0], signal.SIGKILL))
@@ -240,8 +238,7 @@ def test_an_interrupted_command_leaves_nothing(clean, number, delay_s, tmp_path)
         time.sleep(0.05)
     time.sleep(delay_s)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert "Traceback" not in err
     if process.returncode != 0:  # a fast machine may have ended before the signal
         assert (process.returncode, err.splitlines()[-1:]) == (1, ["chipmesh: interrupted"])
-    del out
