@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from collectives.operations import OPERATIONS
-from collectives.schedule import Schedule, Transfer
+from collectives.schedule import Local, Schedule, Transfer
 
 
 class ScheduleError(ValueError):
@@ -31,8 +31,12 @@ def check(schedule: Schedule, root: int = 0) -> None:
         {c: 1 << r for c in range(k) if operation.starts(n, k, root, r, c)}
         for r in range(n)
     ]
-    for _, transfers in groupby(schedule.transfers, key=lambda t: t.step):
-        _advance(schedule.algorithm, held, list(transfers))
+    transfers = {step: list(group) for step, group in groupby(schedule.transfers, key=lambda t: t.step)}
+    local = {step: list(group) for step, group in groupby(schedule.local, key=lambda t: t.step)}
+    for step in sorted(transfers.keys() | local.keys()):
+        _advance(schedule.algorithm, held, transfers.get(step, []))
+        for t in local.get(step, []):
+            _move(schedule.algorithm, held[t.rank], t)
     for message in _missing(schedule, root, held):
         raise ScheduleError(message)
 
@@ -52,6 +56,17 @@ def _advance(algorithm: str, held: list[dict[int, int]], transfers: list[Transfe
                 raise ScheduleError(f"{algorithm}: {t}: chunk {chunk} of rank {t.dst} is written twice in a step")
             written[t.dst, chunk] = t.reduce
             held[t.dst][chunk] = _merged(algorithm, t, chunk, held[t.dst].get(chunk), mask)
+
+
+def _move(algorithm: str, held: dict[int, int], t: Local) -> None:
+    """Apply a local operation to what its rank holds."""
+    if t.src not in held:
+        raise ScheduleError(f"{algorithm}: {t}: rank {t.rank} does not hold chunk {t.src}")
+    if t.reduce and t.dst not in held:
+        raise ScheduleError(f"{algorithm}: {t}: rank {t.rank} has no chunk {t.dst} to add to")
+    if t.reduce and held[t.src] & held[t.dst]:
+        raise ScheduleError(f"{algorithm}: {t}: chunk {t.dst} of rank {t.rank} would hold a rank's data twice")
+    held[t.dst] = held[t.src] | (held[t.dst] if t.reduce else 0)
 
 
 def _merged(algorithm: str, t: Transfer, chunk: int, own: int | None, mask: int) -> int:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from collectives.operations import OPERATIONS, chunk_sizes, cut
 from collectives.schedule import Schedule
 
-import numpy as np
-from numpy.typing import NDArray
+Add = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 
 class Port(Protocol):
@@ -24,18 +28,29 @@ class Port(Protocol):
         """Return the next message from a rank; `last` says that the schedule has nothing to do after it."""
 
 
-async def execute(schedule: Schedule, rank: int, chunks: list[NDArray[Any] | None], port: Port) -> None:
+async def execute(schedule: Schedule, rank: int, chunks: list[NDArray[Any] | None], port: Port, add: Add = np.add) -> None:
     """Carry out the rank's steps; `chunks[c]` is what the rank holds of chunk c and is replaced as it changes.
 
-    Sums are taken in the order of the schedule, own value first, so the result does not depend on arrival.
+    `add` joins two values (a sum, by default). What is added up in one step is added in the order of the ranks, the own
+    value among them: so the result does not depend on arrival, and ranks that add the same values get the same bits.
     """
     steps = schedule.plans[rank]
     for step in steps:
         for dst, ids in step.sends:
             port.post(dst, [_held(chunks, c) for c in ids])
+        terms: dict[int, list[tuple[int, NDArray[Any]]]] = {}
         for src, ids, reduce in step.receives:
             for c, values in zip(ids, await port.take(src, last=step is steps[-1]), strict=True):
-                chunks[c] = _held(chunks, c) + values if reduce else values
+                if reduce:
+                    terms.setdefault(c, [(rank, _held(chunks, c))]).append((src, values))
+                else:
+                    chunks[c] = values
+        for c, values_of in terms.items():
+            values_of.sort(key=itemgetter(0))
+            chunks[c] = functools.reduce(add, (values for _, values in values_of))
+        for c, to, reduce in step.local:
+            values = _held(chunks, c)
+            chunks[to] = add(_held(chunks, to), values) if reduce else values
 
 
 def _held(chunks: Sequence[NDArray[Any] | None], chunk: int) -> NDArray[Any]:
@@ -46,7 +61,7 @@ def _held(chunks: Sequence[NDArray[Any] | None], chunk: int) -> NDArray[Any]:
 
 def split(schedule: Schedule, rank: int, root: int, x: NDArray[Any]) -> list[NDArray[Any] | None]:
     """Return the chunks that a rank starts with, from its flat input (see `collectives.operations`)."""
-    chunks: list[NDArray[Any] | None] = [None] * schedule.n_chunks
+    chunks: list[NDArray[Any] | None] = [None] * schedule.n_cells
     for chunk, begin, end in _slices(schedule, rank, root, x.size):
         chunks[chunk] = x[begin:end]
     return chunks

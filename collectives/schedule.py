@@ -3,6 +3,10 @@
 A collective works on numbered chunks. Rank r's step s begins when everything that r sends and receives in its earlier
 steps is over; all transfers of one step run at the same time. The same object is proven by the checker, executed on
 real buffers by the chips, and expanded into timed transfers for the timeline.
+
+A rank may hold several versions of a chunk (partial sums on their way): with `n_slots` slots, cell k·n_chunks + c is
+slot k of chunk c, and what is said of chunks holds for cells. Data starts and ends in slot 0. A message lands in the
+cells that it was sent from; local operations move and add between the slots of a chunk, and take no time.
 """
 
 from __future__ import annotations
@@ -26,11 +30,22 @@ class Transfer(NamedTuple):
     reduce: bool = False
 
 
+class Local(NamedTuple):
+    """After step `step` (-1: before all), `rank` copies the cell `src` to the cell `dst`, or adds it there if `reduce`."""
+
+    step: int
+    rank: int
+    src: int
+    dst: int
+    reduce: bool = False
+
+
 class RankStep(NamedTuple):
-    """What one rank does in one step: send (dst, chunks), then take (src, chunks, reduce)."""
+    """What one rank does in one step: send (dst, chunks), take (src, chunks, reduce), then local (src, dst, reduce)."""
 
     sends: tuple[tuple[int, tuple[int, ...]], ...]
     receives: tuple[tuple[int, tuple[int, ...], bool], ...]
+    local: tuple[tuple[int, int, bool], ...] = ()
 
 
 @frozen(eq=False)
@@ -191,8 +206,12 @@ class Schedule:
     n_chunks: int
     _transfers: Iterable[Transfer] | Callable[[], Iterable[Transfer]] = field(repr=False)
     uniform: Callable[[tuple[int, ...]], Uniform | None] = field(default=_no_uniform, repr=False)
+    n_slots: int = 1
+    local: tuple[Local, ...] = field(default=(), repr=False)
+    """Local operations in the order in which a rank carries them out, ordered by step."""
 
     def __attrs_post_init__(self) -> None:
+        self._check_local()
         if not callable(self._transfers):
             self.transfers  # noqa: B018  checks them
 
@@ -208,12 +227,25 @@ class Schedule:
         wrong = ((ranks < 0) | (ranks >= self.n_ranks)).any(axis=0) | (t.src == t.dst)
         if wrong.any():
             raise ValueError(f"{self.algorithm}: transfer {t[wrong.argmax()]} does not join two of {self.n_ranks} ranks")
-        strange = np.concatenate([[0], np.cumsum((t.chunks < 0) | (t.chunks >= self.n_chunks))])
+        strange = np.concatenate([[0], np.cumsum((t.chunks < 0) | (t.chunks >= self.n_cells))])
         wrong = (strange[t.chunk_end] > strange[t.chunk_start]) | (t.chunk_end <= t.chunk_start)
         if wrong.any():
-            raise ValueError(f"{self.algorithm}: transfer {t[wrong.argmax()]} names no chunk of 0…{self.n_chunks - 1}")
+            raise ValueError(f"{self.algorithm}: transfer {t[wrong.argmax()]} names no chunk of 0…{self.n_cells - 1}")
         if (np.diff(t.step) < 0).any():
             raise ValueError(f"{self.algorithm}: transfers are not in the order of their steps")
+
+    def _check_local(self) -> None:
+        for before, now in zip((None, *self.local), self.local, strict=False):
+            inside = 0 <= now.rank < self.n_ranks and 0 <= now.src < self.n_cells and 0 <= now.dst < self.n_cells
+            if not inside or (now.src - now.dst) % self.n_chunks or now.src == now.dst:
+                raise ValueError(f"{self.algorithm}: {now} does not join two slots of a chunk of a rank")
+            if now.step < -1 or (before is not None and now.step < before.step):
+                raise ValueError(f"{self.algorithm}: local operations are not in the order of their steps")
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells of a rank: a slot of a chunk each."""
+        return self.n_chunks * self.n_slots
 
     @cached_property
     def n_steps(self) -> int:
@@ -223,19 +255,19 @@ class Schedule:
     @cached_property
     def plans(self) -> tuple[tuple[RankStep, ...], ...]:
         """What every rank does, step by step; steps in which a rank is idle are left out."""
-        table: list[dict[int, tuple[list[tuple[int, tuple[int, ...]]], list[tuple[int, tuple[int, ...], bool]]]]]
-        table = [{} for _ in range(self.n_ranks)]
+        table: list[dict[int, tuple[list[Any], list[Any], list[Any]]]] = [{} for _ in range(self.n_ranks)]
         for step, src, dst, chunks, reduce in self.transfers:
-            table[src].setdefault(step, ([], []))[0].append((dst, chunks))
-            table[dst].setdefault(step, ([], []))[1].append((src, chunks, reduce))
-        return tuple(
-            tuple(RankStep(tuple(steps[s][0]), tuple(steps[s][1])) for s in sorted(steps)) for steps in table
-        )
+            table[src].setdefault(step, ([], [], []))[0].append((dst, chunks))
+            table[dst].setdefault(step, ([], [], []))[1].append((src, chunks, reduce))
+        for step, rank, cell, to, reduce in self.local:
+            table[rank].setdefault(step, ([], [], []))[2].append((cell, to, reduce))
+        return tuple(tuple(RankStep(*map(tuple, steps[s])) for s in sorted(steps)) for steps in table)
 
     def sizes(self, chunk_sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the size of every transfer, given the size of every chunk (elements or bytes)."""
         t = self.transfers
-        before = np.concatenate([[0], np.cumsum(np.asarray(chunk_sizes, np.int64)[t.chunks])])
+        cell_sizes = np.tile(np.asarray(chunk_sizes, np.int64), self.n_slots)
+        before = np.concatenate([[0], np.cumsum(cell_sizes[t.chunks])])
         sizes: NDArray[np.int64] = before[t.chunk_end] - before[t.chunk_start]
         return sizes
 

@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from topology.graph import Topology
 
 _Cells = list[tuple[int, ...]]
@@ -40,6 +42,35 @@ def hamiltonian_cycle(topology: Topology, ranks: Sequence[int]) -> tuple[int, ..
     return ring if is_ring(topology, ring) else None
 
 
+def hamiltonian_path(topology: Topology, ranks: Sequence[int]) -> tuple[int, ...] | None:
+    """Return an order of `ranks` that goes from neighbour to neighbour from one end to the other, or None.
+
+    The order given is kept where it is such a line already; otherwise the ranks must fill a block of the grid,
+    through which a snake goes.
+
+    >>> from configs.spec import LinkSpec, RoutingSpec
+    >>> from topology import Mesh
+    >>> mesh = Mesh(dims=(3, 3), link=LinkSpec(1e9, latency_ps=0)).build(RoutingSpec())
+    >>> hamiltonian_path(mesh, range(9))
+    (0, 1, 2, 5, 4, 3, 6, 7, 8)
+    """
+    given = tuple(ranks)
+    if is_path(topology, given):
+        return given
+    block = _block(topology, given)
+    if block is None:
+        return None
+    low, lengths = block
+    path = tuple(topology.rank_of(tuple((low + np.array(cell)).tolist())) for cell in _snake(lengths))
+    return path if is_path(topology, path) else None
+
+
+def is_path(topology: Topology, order: tuple[int, ...]) -> bool:
+    """Return whether the chips are different and each is next to the following one."""
+    pairs = zip(order, order[1:], strict=False)
+    return len(set(order)) == len(order) and all(_are_neighbours(topology, src, dst) for src, dst in pairs)
+
+
 def is_ring(topology: Topology, order: tuple[int, ...]) -> bool:
     """Return whether the chips are different and each is next to the following, the last to the first."""
     if len(order) < 2:
@@ -56,13 +87,22 @@ def _are_neighbours(topology: Topology, src: int, dst: int) -> bool:
     return src != dst and bool(shared.size)
 
 
-def _block_cycle(topology: Topology, ranks: tuple[int, ...]) -> _Cells | None:
-    """Return the cells of the grid's block that the ranks fill, in the order of a ring."""
+def _block(topology: Topology, ranks: tuple[int, ...]) -> tuple[NDArray[np.int64], tuple[int, ...]] | None:
+    """Return the lowest coordinates and the lengths of the grid's block that the ranks fill, or None."""
     coords = np.array([topology.coords(rank) for rank in ranks])
     low, high = coords.min(axis=0), coords.max(axis=0)
     lengths = tuple((high - low + 1).tolist())
     if len(set(ranks)) != len(ranks) or int(np.prod(lengths)) != len(ranks):
         return None
+    return low, lengths
+
+
+def _block_cycle(topology: Topology, ranks: tuple[int, ...]) -> _Cells | None:
+    """Return the cells of the grid's block that the ranks fill, in the order of a ring."""
+    block = _block(topology, ranks)
+    if block is None:
+        return None
+    low, lengths = block
     whole = zip(lengths, topology.dims, topology.wraps, strict=True)
     cells = _cycle(lengths, tuple(wrap and length == full for length, full, wrap in whole))
     return cells and [tuple((low + cell).tolist()) for cell in np.array(cells)]

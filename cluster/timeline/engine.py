@@ -13,7 +13,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from cluster.timeline.kernel import N_ENDED, Graph, new_state, play_all
+from cluster.timeline.kernel import Graph, new_state, play_all
 from cluster.timeline.tasks import TaskGraph
 from configs.errors import ConfigError, ProgramError
 
@@ -47,8 +47,7 @@ def play(graph: TaskGraph, capacity_bytes_per_s: NDArray[np.float64], *, share: 
         graph.route_weights, capacity_bytes_per_s, hop_start, hop_task, graph.route_weights[hop_route],
     )  # fmt: skip
     state = new_state(compiled, n_before)
-    play_all(compiled, state, share)
-    n_open = graph.n_tasks - int(state.count[N_ENDED])
+    n_open = graph.n_tasks - play_all(compiled, state, share)
     if n_open:
         raise ProgramError(f"{n_open} of {graph.n_tasks} operations wait for each other for ever")
     return Played(state.start_ps, state.end_ps, link_bytes)

@@ -12,7 +12,6 @@ import numpy as np
 from numba import njit
 
 SAME_RATE = 1e-12  # relative: rates that differ by rounding alone are the same
-N_HEAP, QUEUE_HEAD, QUEUE_TAIL, N_CHANGED, N_ENDED, N_COUNTS = range(6)
 
 
 class Graph(NamedTuple):
@@ -41,7 +40,6 @@ class State(NamedTuple):
     queue: Any
     changed: Any; is_changed: Any  # fmt: skip  # noqa: E702
     links: Any; tasks: Any; in_links: Any; in_tasks: Any; room: Any; load: Any; n_open: Any  # fmt: skip  # noqa: E702
-    count: Any
 
 
 def new_state(graph: Graph, n_before: Any) -> State:
@@ -56,21 +54,22 @@ def new_state(graph: Graph, n_before: Any) -> State:
         np.zeros(n_links, np.int64), np.zeros(n_links, np.bool_),
         np.zeros(n_links, np.int64), np.zeros(n, np.int64), np.zeros(n_links, np.bool_), np.zeros(n, np.bool_),
         np.zeros(n_links), np.zeros(n_links), np.zeros(n_links, np.int64),
-        np.zeros(N_COUNTS, np.int64),
     )  # fmt: skip
 
+
+# The functions below take arrays, not the tuples: numba counts references at every access to a field of a tuple, which
+# made the whole four times slower.
 
 # --- events: a binary heap of tasks by (time, task), with every task's place in it ---------------------------------
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True)
 def _earlier(when_ps: Any, a: int, b: int) -> Any:
     return when_ps[a] < when_ps[b] or (when_ps[a] == when_ps[b] and a < b)
 
 
-@njit(cache=True, forceinline=True)
-def _sift_up(s: State, at: int) -> None:
-    heap, place, when_ps = s.heap, s.place, s.when_ps
+@njit(cache=True)
+def _sift_up(at: int, when_ps: Any, heap: Any, place: Any) -> None:
     task = heap[at]
     while at > 0 and _earlier(when_ps, task, heap[(at - 1) // 2]):
         heap[at] = heap[(at - 1) // 2]
@@ -79,10 +78,9 @@ def _sift_up(s: State, at: int) -> None:
     heap[at], place[task] = task, at
 
 
-@njit(cache=True, forceinline=True)
-def _sift_down(s: State, at: int) -> None:
-    heap, place, when_ps = s.heap, s.place, s.when_ps
-    task, n = heap[at], s.count[N_HEAP]
+@njit(cache=True)
+def _sift_down(at: int, when_ps: Any, heap: Any, place: Any, n: int) -> None:
+    task = heap[at]
     while 2 * at + 1 < n:
         child = 2 * at + 1
         if child + 1 < n and _earlier(when_ps, heap[child + 1], heap[child]):
@@ -95,127 +93,70 @@ def _sift_down(s: State, at: int) -> None:
     heap[at], place[task] = task, at
 
 
-@njit(cache=True, forceinline=True)
-def _set_event(s: State, task: int, when_ps: int) -> None:
-    """Let the task's next event happen at this time, instead of when it was due before."""
-    s.when_ps[task] = when_ps
-    if s.place[task] < 0:
-        s.heap[s.count[N_HEAP]], s.place[task] = task, s.count[N_HEAP]
-        s.count[N_HEAP] += 1
+@njit(cache=True)
+def _set_event(task: int, new_ps: int, when_ps: Any, heap: Any, place: Any, n: int) -> Any:
+    """Let the task's next event happen at this time, instead of when it was due before; return how many there are."""
+    when_ps[task] = new_ps
+    if place[task] < 0:
+        heap[n], place[task] = task, n
+        n += 1
     else:
-        _sift_down(s, s.place[task])
-    _sift_up(s, s.place[task])
+        _sift_down(place[task], when_ps, heap, place, n)
+    _sift_up(place[task], when_ps, heap, place)
+    return n
 
 
-@njit(cache=True, forceinline=True)
-def _pop_event(s: State) -> Any:
-    """Remove the first event and return its task."""
-    task = s.heap[0]
-    s.count[N_HEAP] -= 1
-    s.place[task] = -1
-    if s.count[N_HEAP] > 0:
-        s.heap[0] = s.heap[s.count[N_HEAP]]
-        _sift_down(s, 0)
-    return task
+@njit(cache=True)
+def _drop_first(when_ps: Any, heap: Any, place: Any, n: int) -> Any:
+    """Remove the first event; return how many are left."""
+    place[heap[0]] = -1
+    n -= 1
+    if n > 0:
+        heap[0] = heap[n]
+        _sift_down(0, when_ps, heap, place, n)
+    return n
 
 
-# --- tasks ---------------------------------------------------------------------------------------------------------
+# --- active hops ---------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, forceinline=True)
-def _start(g: Graph, s: State, task: int, now: int, share: bool) -> None:
-    s.start_ps[task] = now
-    if g.delay_ps[task] > 0:
-        _set_event(s, task, now + g.delay_ps[task])
+@njit(cache=True)
+def _join_link(hop: int, link: int, head: Any, after: Any, before: Any) -> None:
+    after[hop], before[hop] = head[link], -1
+    if head[link] >= 0:
+        before[head[link]] = hop
+    head[link] = hop
+
+
+@njit(cache=True)
+def _leave_link(hop: int, link: int, head: Any, after: Any, before: Any) -> None:
+    if before[hop] >= 0:
+        after[before[hop]] = after[hop]
     else:
-        _delay_over(g, s, task, now, share)
+        head[link] = after[hop]
+    if after[hop] >= 0:
+        before[after[hop]] = before[hop]
 
 
-@njit(cache=True, forceinline=True)
-def _delay_over(g: Graph, s: State, task: int, now: int, share: bool) -> None:
-    """End a task, or let it send if it is a transfer."""
-    if g.route[task] < 0 or g.size_bytes[task] == 0:
-        _end(g, s, task, now)
-        return
-    s.sends[task] = True
-    s.since_ps[task] = now
-    begin, end = g.route_start[g.route[task]], g.route_start[g.route[task] + 1]
-    if share:
-        for i in range(begin, end):
-            link, hop = g.route_links[i], g.hop_start[task] + i - begin
-            s.after[hop], s.before[hop] = s.head[link], -1
-            if s.head[link] >= 0:
-                s.before[s.head[link]] = hop
-            s.head[link] = hop
-            _touch(s, link)
-    else:
-        alone = np.inf
-        for i in range(begin, end):
-            alone = min(alone, g.capacity[g.route_links[i]] / g.route_weights[i])
-        _set_event(s, task, now + round(g.size_bytes[task] / alone * 1e12))
-
-
-@njit(cache=True, forceinline=True)
-def _end(g: Graph, s: State, task: int, now: int) -> None:
-    """End a task: its links have room again, and those that waited for it may start."""
-    s.end_ps[task] = now
-    s.count[N_ENDED] += 1
-    for i in range(g.succ_start[task], g.succ_start[task + 1]):
-        s.n_before[g.succ[i]] -= 1
-        if s.n_before[g.succ[i]] == 0:
-            s.queue[s.count[QUEUE_TAIL]] = g.succ[i]
-            s.count[QUEUE_TAIL] += 1
-
-
-@njit(cache=True, forceinline=True)
-def _leave_links(g: Graph, s: State, task: int) -> None:
-    """Take a transfer's hops out of the lists of their links."""
-    hop_start = g.hop_start
-    route = g.route
-    route_links = g.route_links
-    route_start = g.route_start
-    after = s.after
-    before = s.before
-    head = s.head
-    sends = s.sends
-    sends[task] = False
-    begin, end = route_start[route[task]], route_start[route[task] + 1]
-    for i in range(begin, end):
-        link, hop = route_links[i], hop_start[task] + i - begin
-        if before[hop] >= 0:
-            after[before[hop]] = after[hop]
-        else:
-            head[link] = after[hop]
-        if after[hop] >= 0:
-            before[after[hop]] = before[hop]
-        _touch(s, link)
-
-
-@njit(cache=True, forceinline=True)
-def _touch(s: State, link: int) -> None:
-    """Note that the users of a link have changed."""
-    if not s.is_changed[link]:
-        s.is_changed[link] = True
-        s.changed[s.count[N_CHANGED]] = link
-        s.count[N_CHANGED] += 1
+@njit(cache=True)
+def _note(link: int, changed: Any, is_changed: Any, n: int) -> Any:
+    """Note that the users of a link have changed; return how many such links there are."""
+    if not is_changed[link]:
+        is_changed[link] = True
+        changed[n] = link
+        n += 1
+    return n
 
 
 # --- rates ---------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, forceinline=True)
-def _component(g: Graph, s: State, seed: int) -> Any:
+@njit(cache=True)
+def _component(
+    seed: int, head: Any, after: Any, hop_task: Any, route: Any, route_start: Any, route_links: Any,
+    links: Any, tasks: Any, in_links: Any, in_tasks: Any,
+) -> Any:  # fmt: skip
     """Collect the links and tasks that share capacity with a link, directly or through others; return how many."""
-    hop_task = g.hop_task
-    route = g.route
-    route_links = g.route_links
-    route_start = g.route_start
-    after = s.after
-    head = s.head
-    in_links = s.in_links
-    in_tasks = s.in_tasks
-    links = s.links
-    tasks = s.tasks
     links[0] = seed
     in_links[seed] = True
     n_links, n_tasks, at = 1, 0, 0
@@ -238,11 +179,16 @@ def _component(g: Graph, s: State, seed: int) -> Any:
     return n_links, n_tasks
 
 
-@njit(cache=True, forceinline=True)
-def _fill(g: Graph, s: State, n_links: int) -> None:
-    """Find the rates of a component: the link with the least fair share fixes its transfers', again and again."""
-    links, room, load, n_open, head, after = s.links, s.room, s.load, s.n_open, s.head, s.after
-    hop_weight, capacity = g.hop_weight, g.capacity
+@njit(cache=True)
+def _fill(
+    links: Any, n_links: int, capacity: Any, head: Any, after: Any, hop_task: Any, hop_weight: Any,
+    route: Any, route_start: Any, route_links: Any, route_weights: Any,
+    in_tasks: Any, new_rate: Any, room: Any, load: Any, n_open: Any,
+) -> None:  # fmt: skip
+    """Find the rates of a component: the link with the least fair share fixes its transfers', again and again.
+
+    `in_tasks` says which of its transfers have no rate yet; afterwards none.
+    """
     for i in range(n_links):
         link = links[i]
         room[link], load[link], n_open[link] = capacity[link], 0.0, 0
@@ -264,96 +210,99 @@ def _fill(g: Graph, s: State, n_links: int) -> None:
         n_left = kept
         if tightest < 0:
             return
-        _fix_users(g, s, tightest, share)
-
-
-@njit(cache=True, forceinline=True)
-def _fix_users(g: Graph, s: State, tightest: int, share: float) -> None:
-    """Give the transfers of a link, as far as they have none yet, this rate."""
-    hop_task = g.hop_task
-    route = g.route
-    route_links = g.route_links
-    route_start = g.route_start
-    route_weights = g.route_weights
-    after = s.after
-    head = s.head
-    in_tasks = s.in_tasks
-    load = s.load
-    n_open = s.n_open
-    new_rate = s.new_rate
-    room = s.room
-    hop = head[tightest]
-    while hop >= 0:
-        task = hop_task[hop]
-        if in_tasks[task]:
-            in_tasks[task] = False
-            new_rate[task] = share
-            for i in range(route_start[route[task]], route_start[route[task] + 1]):
-                link = route_links[i]
-                room[link] -= share * route_weights[i]
-                load[link] -= route_weights[i]
-                n_open[link] -= 1
-        hop = after[hop]
-
-
-@njit(cache=True, forceinline=True)
-def _refresh(g: Graph, s: State, now: int) -> None:
-    """Find new rates wherever the users of a link have changed, and when the transfers will end."""
-    changed = s.changed
-    count = s.count
-    in_links = s.in_links
-    is_changed = s.is_changed
-    left_bytes = s.left_bytes
-    links = s.links
-    new_rate = s.new_rate
-    rate = s.rate
-    since_ps = s.since_ps
-    tasks = s.tasks
-    for k in range(count[N_CHANGED]):
-        if not is_changed[changed[k]]:
-            continue  # was in the component of an earlier one
-        n_links, n_tasks = _component(g, s, changed[k])
-        for i in range(n_links):
-            in_links[links[i]] = False
-            is_changed[links[i]] = False
-        _fill(g, s, n_links)
-        for i in range(n_tasks):
-            task = tasks[i]
-            if abs(new_rate[task] - rate[task]) <= SAME_RATE * rate[task]:
-                continue
-            left_bytes[task] -= rate[task] * (now - since_ps[task]) * 1e-12
-            rate[task], since_ps[task] = new_rate[task], now
-            _set_event(s, task, now + max(round(left_bytes[task] / rate[task] * 1e12), 0))
-    count[N_CHANGED] = 0
+        hop = head[tightest]
+        while hop >= 0:
+            task = hop_task[hop]
+            if in_tasks[task]:
+                in_tasks[task] = False
+                new_rate[task] = share
+                for i in range(route_start[route[task]], route_start[route[task] + 1]):
+                    link = route_links[i]
+                    room[link] -= share * route_weights[i]
+                    load[link] -= route_weights[i]
+                    n_open[link] -= 1
+            hop = after[hop]
 
 
 @njit(cache=True)
-def play_all(g: Graph, s: State, share: bool) -> None:
-    """Play all tasks; afterwards the state holds when they started and ended.
+def play_all(g: Graph, s: State, share: bool) -> int:
+    """Play all tasks; return how many have ended, and leave in the state when they started and ended.
 
     Events of one instant are handled together, before rates are found anew.
     """
-    now = 0
-    for task in range(len(s.n_before)):
-        if s.n_before[task] == 0:
-            s.queue[s.count[QUEUE_TAIL]] = task
-            s.count[QUEUE_TAIL] += 1
+    delay_ps, size_bytes, route, succ_start, succ = g.delay_ps, g.size_bytes, g.route, g.succ_start, g.succ
+    route_start, route_links, route_weights, capacity = g.route_start, g.route_links, g.route_weights, g.capacity
+    hop_start, hop_task, hop_weight = g.hop_start, g.hop_task, g.hop_weight
+    n_before, start_ps, end_ps, queue, sends = s.n_before, s.start_ps, s.end_ps, s.queue, s.sends
+    left_bytes, since_ps, rate, new_rate = s.left_bytes, s.since_ps, s.rate, s.new_rate
+    head, after, before, heap, place, when_ps = s.head, s.after, s.before, s.heap, s.place, s.when_ps
+    changed, is_changed, links, tasks = s.changed, s.is_changed, s.links, s.tasks
+    in_links, in_tasks, room, load, n_open = s.in_links, s.in_tasks, s.room, s.load, s.n_open
+    now, n_events, n_changed, n_ended, next_in_queue, end_of_queue = 0, 0, 0, 0, 0, 0
+    for task in range(len(n_before)):
+        if n_before[task] == 0:
+            queue[end_of_queue] = task
+            end_of_queue += 1
     while True:
-        while True:
-            if s.count[QUEUE_HEAD] < s.count[QUEUE_TAIL]:
-                s.count[QUEUE_HEAD] += 1
-                _start(g, s, s.queue[s.count[QUEUE_HEAD] - 1], now, share)
-            elif s.count[N_HEAP] > 0 and s.when_ps[s.heap[0]] == now:
-                task = _pop_event(s)
-                if not s.sends[task]:
-                    _delay_over(g, s, task, now, share)
-                else:
-                    if share:
-                        _leave_links(g, s, task)
-                    _end(g, s, task, now)
+        while next_in_queue < end_of_queue or (n_events > 0 and when_ps[heap[0]] == now):
+            if next_in_queue < end_of_queue:
+                task = queue[next_in_queue]
+                next_in_queue += 1
+                start_ps[task] = now
+                if delay_ps[task] > 0:
+                    n_events = _set_event(task, now + delay_ps[task], when_ps, heap, place, n_events)
+                    continue
             else:
-                break
-        _refresh(g, s, now)
-        if s.count[N_HEAP] == 0:
-            return
-        now = s.when_ps[s.heap[0]]
+                task = heap[0]
+                n_events = _drop_first(when_ps, heap, place, n_events)
+            if route[task] >= 0 and size_bytes[task] > 0:
+                begin, n_hops = route_start[route[task]], route_start[route[task] + 1] - route_start[route[task]]
+                if not sends[task]:
+                    sends[task], since_ps[task] = True, now
+                    alone = np.inf
+                    for i in range(n_hops):
+                        link = route_links[begin + i]
+                        alone = min(alone, capacity[link] / route_weights[begin + i])
+                        if share:
+                            _join_link(hop_start[task] + i, link, head, after, before)
+                            n_changed = _note(link, changed, is_changed, n_changed)
+                    if not share:
+                        ends_ps = now + round(size_bytes[task] / alone * 1e12)
+                        n_events = _set_event(task, ends_ps, when_ps, heap, place, n_events)
+                    continue
+                if share:
+                    for i in range(n_hops):
+                        _leave_link(hop_start[task] + i, route_links[begin + i], head, after, before)
+                        n_changed = _note(route_links[begin + i], changed, is_changed, n_changed)
+            end_ps[task] = now
+            n_ended += 1
+            for i in range(succ_start[task], succ_start[task + 1]):
+                n_before[succ[i]] -= 1
+                if n_before[succ[i]] == 0:
+                    queue[end_of_queue] = succ[i]
+                    end_of_queue += 1
+        for k in range(n_changed):
+            if not is_changed[changed[k]]:
+                continue  # was in the component of an earlier one
+            n_links, n_tasks = _component(
+                changed[k], head, after, hop_task, route, route_start, route_links, links, tasks, in_links, in_tasks
+            )
+            for i in range(n_links):
+                in_links[links[i]] = False
+                is_changed[links[i]] = False
+            _fill(
+                links, n_links, capacity, head, after, hop_task, hop_weight, route, route_start, route_links,
+                route_weights, in_tasks, new_rate, room, load, n_open,
+            )  # fmt: skip
+            for i in range(n_tasks):
+                task = tasks[i]
+                if abs(new_rate[task] - rate[task]) <= SAME_RATE * rate[task]:
+                    continue
+                left_bytes[task] -= rate[task] * (now - since_ps[task]) * 1e-12
+                rate[task], since_ps[task] = new_rate[task], now
+                ends_ps = now + max(round(left_bytes[task] / rate[task] * 1e12), 0)
+                n_events = _set_event(task, ends_ps, when_ps, heap, place, n_events)
+        n_changed = 0
+        if n_events == 0:
+            return n_ended
+        now = when_ps[heap[0]]

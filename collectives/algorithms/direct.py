@@ -1,6 +1,10 @@
 """Direct algorithms: every rank sends to every other one at once, in a single step.
 
-On an idle switch of per-rank bandwidth B and route latency α, with part size m: α + (n-1) m/B.
+With n ranks, part size m, latency α of a route and bandwidth B of a rank, on an idle switch:
+
+    all_gather, reduce_scatter, all_to_all   α + (n-1) m/B
+    gather, scatter                          α + (n-1) m/B
+
 Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH",
 IJHPCA 19 (2005), section 3.3 (the "isend-irecv" all-to-all).
 """
@@ -12,6 +16,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from collectives.compose import from_gather
 from collectives.group import GroupView
 from collectives.schedule import Schedule, Transfers, Uniform
 
@@ -20,33 +25,41 @@ def all_gather(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-gather in which every rank sends its part to all others."""
     del root
     n = len(group)
+    return from_gather("all_gather", "direct", n, n, lambda: gather(n), to_all)
 
-    def transfers() -> Transfers:
-        src, dst = _pairs(n)
-        return Transfers.single(0, src, dst, src)
 
-    return Schedule("all_gather", "direct", n, n, transfers, _uniform)
+def reduce_scatter(group: GroupView, root: int = 0) -> Schedule:
+    """Return the reduce-scatter in which every rank sends every part to the part's owner, which adds them up."""
+    del root
+    n = len(group)
+    return from_gather("reduce_scatter", "direct", n, n, lambda: gather(n), to_all)
 
 
 def all_to_all(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-to-all in which every rank sends every other one its part; chunk i·n+j goes from i to j."""
     del root
     n = len(group)
-
-    def transfers() -> Transfers:
-        src, dst = _pairs(n)
-        return Transfers.single(0, src, dst, src * n + dst)
-
-    return Schedule("all_to_all", "direct", n, n * n, transfers, _uniform)
+    return Schedule("all_to_all", "direct", n, n * n, lambda: _exchange(n), to_all)
 
 
-def _uniform(dims: tuple[int, ...]) -> Uniform:
-    """Every rank sends one chunk to every other one, in one step, on any grid."""
+def gather(n: int) -> Transfers:
+    """Return the all-gather of n chunks among n ranks."""
+    src, dst = pairs(n)
+    return Transfers.single(0, src, dst, src)
+
+
+def to_all(dims: tuple[int, ...]) -> Uniform:
+    """Say that every rank sends one chunk to every other one, in one step, on any grid."""
     offset = np.arange(1, math.prod(dims))
     return Uniform(dims, np.zeros_like(offset), offset, np.ones_like(offset))
 
 
-def _pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (source, destination) of all ordered pairs of different ranks."""
     src, dst = np.divmod(np.arange(n * n), n)
     return src[src != dst], dst[src != dst]
+
+
+def _exchange(n: int) -> Transfers:
+    src, dst = pairs(n)
+    return Transfers.single(0, src, dst, src * n + dst)
