@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
 from cluster.session import BackendName, Cluster, launch
-from collectives import ALGORITHMS, OPERATIONS, GroupView, cut, select
+from collectives import ALGORITHMS, OPERATIONS, GroupView, build, cut, msccl, read_files, select
 from configs.errors import ConfigError
 from configs.problems import unknown
+from configs.rules import is_algorithm_file
 from configs.spec import Numerics, SystemSpec
 from configs.units import format_size
 from topology import Topology
@@ -67,13 +69,26 @@ def bench(
                 yield measure(cluster, op, name, size_bytes)
 
 
+def export(system: SystemSpec, op: str, algorithm: str, n_ranks: int | None, path: Path) -> None:
+    """Write an algorithm's schedule among the first `n_ranks` chips as MSCCL XML.
+
+    Raises ConfigError for more than one algorithm, or one that does not fit, or a file that cannot be written.
+    """
+    topology: Topology = system.topology.build(system.routing)
+    n = topology.n_chips if n_ranks is None else n_ranks
+    if algorithm == "all":
+        raise ConfigError(("--export: one algorithm can be written; accepted: --algorithm with its name",))
+    [name] = _algorithms(op, algorithm, topology, n)
+    msccl.write(build(op, name, GroupView(topology, tuple(range(n))), 0, read_files({op: name})), path)
+
+
 def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str]:
     """Return the algorithms to run; raise ConfigError with all that is wrong."""
     problems = []
     if op not in OPERATIONS:
         raise ConfigError((f"--op: {unknown(op, 'an operation', OPERATIONS)}",))
     names = list(ALGORITHMS[op])
-    if algorithm not in (*names, "auto", "all"):
+    if algorithm not in (*names, "auto", "all") and not is_algorithm_file(algorithm):
         problems.append(f"--algorithm: {unknown(algorithm, f'an algorithm of {op}', [*names, 'auto', 'all'])}")
     if topology.n_chips < 2:
         problems.append("--ranks: this system has one chip; accepted: a system of at least 2")
@@ -85,11 +100,12 @@ def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str
         raise ConfigError(tuple(problems))
     group = GroupView(topology, tuple(range(n)))
     chosen = names if algorithm == "all" else [select(op, algorithm)]
+    files = read_files({op: algorithm})
     fitting: list[str] = []
     reasons: list[str] = []
     for name in chosen:
         try:
-            ALGORITHMS[op][name](group, 0)
+            build(op, name, group, 0, files)
             fitting.append(name)
         except ConfigError as error:
             reasons += error.problems
@@ -147,9 +163,9 @@ async def _program(chip: Chip, op: str, n_elements: int) -> int | None:
 Values = NDArray[np.float32]
 
 
-def _pattern(rank: int, n_elements: int) -> Values:
-    """Return small whole numbers that tell ranks and places apart; their sums are exact in float32."""
-    period = ((np.arange(251) * 7 + rank * 13) % 251).astype(np.float32)
+def _pattern(rank: int, n_elements: int, begin: int = 0) -> Values:
+    """Return small whole numbers that tell ranks and places (from `begin`) apart; their sums are exact in float32."""
+    period = (((begin + np.arange(251)) * 7 + rank * 13) % 251).astype(np.float32)
     return np.resize(period, n_elements)
 
 
@@ -174,7 +190,7 @@ def _own_rows(rank: int, n: int, n_elements: int) -> Values:
 
 def _received(rank: int, n: int, n_elements: int) -> Values:
     m = n_elements // n
-    return np.concatenate([_pattern(src, n_elements)[rank * m : (rank + 1) * m] for src in range(n)])
+    return np.concatenate([_pattern(src, m, rank * m) for src in range(n)])
 
 
 def _input(rank: int, _n: int, n_elements: int) -> Values:

@@ -17,7 +17,7 @@ from cluster.cost import duration
 from cluster.host import Host, Mailbox
 from cluster.memory import Memory
 from cluster.records import Collective, Compute, Mark, Receive, RecordTable, Send, Trace
-from collectives import ALGORITHMS, OPERATIONS, GroupView, Schedule, cut, execute, join, select, split
+from collectives import NO_FILES, OPERATIONS, GroupView, Schedule, build, cut, execute, join, select, split
 from configs.dtypes import DTYPES
 from configs.errors import ProgramError
 from configs.spec import Numerics, SystemSpec
@@ -38,6 +38,7 @@ class Machine:
     topology: Topology
     numerics: Numerics
     algorithms: Mapping[str, str]
+    files: Mapping[str, Schedule] = NO_FILES
     table: RecordTable = field(factory=RecordTable)
     kernel_results: dict[Any, tuple[tuple[int, ...], Any, int]] = field(factory=dict)
     _schedules: dict[tuple[str, str, tuple[int, ...], int], Schedule] = field(factory=dict)
@@ -46,7 +47,7 @@ class Machine:
         """Return the schedule, built once."""
         key = (op, algorithm, ranks, root)
         if key not in self._schedules:
-            self._schedules[key] = ALGORITHMS[op][algorithm](GroupView(self.topology, ranks), root)
+            self._schedules[key] = build(op, algorithm, GroupView(self.topology, ranks), root, self.files)
         return self._schedules[key]
 
 

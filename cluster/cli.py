@@ -87,24 +87,29 @@ def bench(
     /,
     *,
     op: Annotated[str, Parameter(help="all_gather, reduce_scatter, all_reduce, all_to_all or broadcast.")],
-    algorithm: Annotated[str, Parameter(help="An algorithm of the operation, auto, or all.")] = "auto",
+    algorithm: Annotated[str, Parameter(help="An algorithm, an MSCCL XML file, auto, or all.")] = "auto",
     ranks: Annotated[int | None, Parameter(help="The first N chips; by default all.", converter=_integer)] = None,
     sizes: Annotated[str, Parameter(help="Comma-separated, e.g. 1KiB,1MiB; by default 1KiB to 64MiB.")] = "",
     numerics: Annotated[Literal["real", "shapes"], Parameter(help="Move real data, or only time it.")] = "real",
     set_: Overrides = (),
     backend: Annotated[Backend, Parameter(help="Where the chips live.")] = "local",
     chips_per_actor: ChipsPerActor = 1,
+    export: Annotated[Path | None, Parameter(help="Write the algorithm's schedule as MSCCL XML.")] = None,
     json_: AsJson = False,
 ) -> None:
     """Time and check a collective on a system, in the terms of nccl-tests."""
     from cluster.bench import DEFAULT_SIZES_BYTES  # noqa: PLC0415
     from cluster.bench import bench as measure  # noqa: PLC0415
+    from cluster.bench import export as write_schedule  # noqa: PLC0415
     from cluster.terminal import print_bench  # noqa: PLC0415
 
     sizes_bytes = _sizes(sizes) if sizes else DEFAULT_SIZES_BYTES
+    spec = _system(system, set_)
+    if export is not None:
+        write_schedule(spec, op, algorithm, ranks, export)
     rows = list(
         measure(
-            _system(system, set_), op, algorithm=algorithm, n_ranks=ranks, sizes_bytes=sizes_bytes,
+            spec, op, algorithm=algorithm, n_ranks=ranks, sizes_bytes=sizes_bytes,
             numerics=numerics, backend=backend, chips_per_actor=chips_per_actor,
         )
     )  # fmt: skip

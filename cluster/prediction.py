@@ -16,7 +16,7 @@ from topology import Topology
 
 def predict_ps(system: SystemSpec, topology: Topology, call: Collective, contention: Contention = "fluid") -> int:
     """Return when the last chip of the group has its result, if all enter at time 0."""
-    schedule = ALGORITHMS[call.op][call.algorithm](GroupView(topology, call.ranks), call.root)
+    schedule = ALGORITHMS[call.op][call.algorithm](GroupView(topology, call.ranks), call.detail)
     time_ps = time_uniform_ps(system, topology, contention, call, schedule)
     if time_ps is not None:
         return time_ps

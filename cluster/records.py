@@ -14,6 +14,8 @@ import numpy as np
 from attrs import define, field, frozen
 from numpy.typing import NDArray
 
+from collectives import OPERATIONS, Detail, Table
+
 
 class Compute(NamedTuple):
     """A kernel ran for `duration_ps`, bound by the matrix unit and vectors, or by memory."""
@@ -36,11 +38,19 @@ class Collective(NamedTuple):
     root: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    reduction: str = "sum"
+    table: Table = ()
+    """The pairs of a permute; the rows of an all_to_all_v, whose shape is that of one row."""
 
     @property
     def n_elements(self) -> int:
-        """Number of elements of a rank's input."""
+        """Number of elements of a rank's input; of a row, in an all_to_all_v."""
         return math.prod(self.shape)
+
+    @property
+    def detail(self) -> Detail:
+        """What the algorithm must know besides the group."""
+        return self.table if OPERATIONS[self.op].detail in {"pairs", "rows"} else self.root
 
 
 class Send(NamedTuple):

@@ -15,10 +15,11 @@ from cluster.backends.local import LocalBackend
 from cluster.chip import Emit
 from cluster.records import merge
 from cluster.vocabulary import VOCABULARY
-from collectives import ALGORITHMS
+from collectives import ALGORITHMS, NO_FILES, Schedule, read_files
 from configs.errors import ConfigError
 from configs.loader import load_system
 from configs.problems import unknown
+from configs.rules import is_algorithm_file
 from configs.spec import Contention, Numerics, SystemSpec
 from topology import Topology
 
@@ -52,6 +53,7 @@ class Cluster:
     contention: Contention
     n_chips: int
     backend: Backend = field(repr=False)
+    files: Mapping[str, Schedule] = field(default=NO_FILES, repr=False)
 
     def run(self, program: Program, *args: Any, on_emit: Emit | None = None) -> RunResult:
         """Run `async def program(chip, *args)` on every chip.
@@ -65,7 +67,7 @@ class Cluster:
         outcomes = self.backend.run(program, args, on_emit or _ignore)
         wall_s = time.perf_counter() - began
         records, traces = merge([(o.records, o.traces) for o in outcomes])
-        timeline = time_run(self.system, self.topology, self.contention, records, traces)
+        timeline = time_run(self.system, self.topology, self.contention, records, traces, self.files)
         values = {rank: value for o in outcomes for rank, value in o.values.items()}
         memory = {rank: used for o in outcomes for rank, used in o.memory_bytes.items()}
         return RunResult([values[rank] for rank in range(self.n_chips)], timeline, memory, wall_s)
@@ -118,8 +120,9 @@ def launch(
     count = topology.n_chips if n_chips is None else n_chips
     if not 1 <= count <= topology.n_chips:
         raise ConfigError((f"{spec.name}: {count} chips asked for; accepted: 1 to {topology.n_chips}",))
-    setting = Setting(spec, count, numerics, dict(collectives or {}))
-    return Cluster(spec, topology, contention, count, _backend(backend, setting, chips_per_actor))
+    files = read_files(collectives or {})
+    setting = Setting(spec, count, numerics, dict(collectives or {}), files)
+    return Cluster(spec, topology, contention, count, _backend(backend, setting, chips_per_actor), files)
 
 
 def _check_words(numerics: str, contention: str, collectives: Mapping[str, str]) -> None:
@@ -134,7 +137,7 @@ def _check_words(numerics: str, contention: str, collectives: Mapping[str, str])
     for op, algorithm in collectives.items():
         if op not in ALGORITHMS:
             problems.append(f"collectives: {unknown(op, 'an operation', ALGORITHMS)}")
-        elif algorithm not in ("auto", *ALGORITHMS[op]):
+        elif algorithm not in ("auto", *ALGORITHMS[op]) and not is_algorithm_file(algorithm):
             choices = ("auto", *ALGORITHMS[op])
             problems.append(f"collectives.{op}: {unknown(algorithm, f'an algorithm of {op}', choices)}")
     if problems:

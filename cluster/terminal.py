@@ -78,7 +78,8 @@ def print_bench(console: Console, rows: Sequence[Row]) -> None:
         table.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True)
     for r in rows:
         table.add_row(
-            r.algorithm, format_size(r.size_bytes), seconds(r.time_s), format_bandwidth(r.algbw_bytes_per_s),
-            format_bandwidth(r.busbw_bytes_per_s), "-" if r.wrong is None else str(r.wrong),
+            r.algorithm.rpartition("/")[2], format_size(r.size_bytes), seconds(r.time_s),
+            format_bandwidth(r.algbw_bytes_per_s), format_bandwidth(r.busbw_bytes_per_s),
+            "-" if r.wrong is None else str(r.wrong),
         )  # fmt: skip
     console.print(table)

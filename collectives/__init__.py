@@ -6,39 +6,160 @@ A new algorithm is one file in `algorithms/` and its rows in `ALGORITHMS`; the c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
-from collectives.algorithms import binomial, direct, ring, ring_neighbours
+from collectives import msccl, synthesis
+from collectives.algorithms import (
+    binary_tree,
+    binomial,
+    bruck,
+    dimension_wise,
+    direct,
+    dissemination,
+    double_binary_tree,
+    halving_doubling,
+    hierarchical,
+    line,
+    one_shot,
+    pairwise,
+    recursive_doubling,
+    recursive_halving,
+    ring,
+    ring_bidirectional,
+    ring_neighbours,
+    torus,
+    two_shot,
+)
+from collectives.algorithms.hierarchical import Hierarchical
 from collectives.checker import ScheduleError, check
-from collectives.executor import execute, join, split
+from collectives.executor import ends_with_something, execute, join, split
 from collectives.group import GroupView
-from collectives.operations import OPERATIONS, Operation, chunk_sizes, cut
-from collectives.schedule import RankStep, Schedule, Transfer, Transfers
+from collectives.operations import OPERATIONS, REDUCTIONS, Detail, Operation, Table, chunk_sizes, cut, part_sizes
+from collectives.schedule import Local, RankStep, Schedule, Transfer, Transfers
+from configs.errors import ConfigError
+from configs.rules import is_algorithm_file
 
-Builder = Callable[[GroupView, int], Schedule]
-"""(group, root) -> schedule; raises ConfigError where the algorithm does not fit the group."""
+Builder = Callable[[GroupView, Any], Schedule]
+"""(group, detail) -> schedule; raises ConfigError where the algorithm does not fit the group.
+
+The detail is the root, or what else the operation has (`collectives.operations.Detail`)."""
+
+_RINGS = Hierarchical("hierarchical", node=hierarchical.RINGS, rail=hierarchical.RINGS)
+_DIRECT = Hierarchical("hierarchical_direct", node=hierarchical.DIRECT, rail=hierarchical.RINGS)
 
 ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
     "all_gather": {
         "ring": ring.all_gather,
         "ring_neighbours": ring_neighbours.all_gather,
+        "ring_bidirectional": ring_bidirectional.all_gather,
+        "line": line.all_gather,
         "direct": direct.all_gather,
+        "recursive_doubling": recursive_doubling.all_gather,
+        "bruck": bruck.all_gather,
+        "torus": torus.all_gather,
+        "hierarchical": _RINGS.all_gather,
+        "hierarchical_direct": _DIRECT.all_gather,
+        "synthesised": synthesis.all_gather,
     },
     "reduce_scatter": {
         "ring": ring.reduce_scatter,
         "ring_neighbours": ring_neighbours.reduce_scatter,
+        "ring_bidirectional": ring_bidirectional.reduce_scatter,
+        "line": line.reduce_scatter,
+        "direct": direct.reduce_scatter,
+        "recursive_halving": recursive_halving.reduce_scatter,
+        "torus": torus.reduce_scatter,
+        "hierarchical": _RINGS.reduce_scatter,
+        "hierarchical_direct": _DIRECT.reduce_scatter,
+        "synthesised": synthesis.reduce_scatter,
     },
     "all_reduce": {
         "ring": ring.all_reduce,
         "ring_neighbours": ring_neighbours.all_reduce,
+        "ring_bidirectional": ring_bidirectional.all_reduce,
+        "line": line.all_reduce,
+        "one_shot": one_shot.all_reduce,
+        "two_shot": two_shot.all_reduce,
+        "recursive_doubling": recursive_doubling.all_reduce,
+        "halving_doubling": halving_doubling.all_reduce,
+        "double_binary_tree": double_binary_tree.all_reduce,
+        "torus": torus.all_reduce,
+        "hierarchical": _RINGS.all_reduce,
+        "hierarchical_direct": _DIRECT.all_reduce,
+        "synthesised": synthesis.all_reduce,
     },
     "all_to_all": {
         "direct": direct.all_to_all,
+        "pairwise": pairwise.all_to_all,
+        "bruck": bruck.all_to_all,
+        "dimension_wise": dimension_wise.all_to_all,
+    },
+    "all_to_all_v": {
+        "direct": direct.all_to_all_v,
+        "pairwise": pairwise.all_to_all_v,
     },
     "broadcast": {
         "binomial": binomial.broadcast,
+        "binary_tree": binary_tree.broadcast,
+        "line": line.broadcast,
+    },
+    "reduce": {
+        "binomial": binomial.reduce,
+        "binary_tree": binary_tree.reduce,
+        "line": line.reduce,
+    },
+    "gather": {
+        "binomial": binomial.gather,
+        "direct": direct.gather,
+    },
+    "scatter": {
+        "binomial": binomial.scatter,
+        "direct": direct.scatter,
+    },
+    "permute": {
+        "direct": direct.permute,
+    },
+    "barrier": {
+        "dissemination": dissemination.barrier,
     },
 }
 """Every algorithm by operation; the first of each row is what `auto` takes."""
+
+
+NO_FILES: Mapping[str, Schedule] = MappingProxyType({})
+
+
+def read_files(algorithms: Mapping[str, str]) -> dict[str, Schedule]:
+    """Return, by name, the schedules of the algorithms (by operation) that are files; each is proven.
+
+    Raises ConfigError for a file that is not right, or not for its operation.
+    """
+    files = {name: msccl.read(name) for name in dict.fromkeys(algorithms.values()) if is_algorithm_file(name)}
+    for op, name in algorithms.items():
+        if name in files and files[name].op != op:
+            raise ConfigError((f"{name}: is for {files[name].op}; accepted here: an algorithm for {op}",))
+    return files
+
+
+def build(
+    op: str, algorithm: str, group: GroupView, detail: Detail = 0, files: Mapping[str, Schedule] = NO_FILES
+) -> Schedule:
+    """Return the schedule of a named algorithm, or the one of `files`, for a group.
+
+    Raises ConfigError where it does not fit the group.
+    """
+    if algorithm not in files:
+        return ALGORITHMS[op][algorithm](group, detail)
+    schedule = files[algorithm]
+    if schedule.n_ranks != len(group):
+        n = schedule.n_ranks
+        raise ConfigError((f"{algorithm}: is for {n} ranks (ngpus), {len(group)} given; accepted: a group of {n}",))
+    try:
+        check(schedule, detail)
+    except ScheduleError as error:
+        raise ConfigError((f"{algorithm}: is not for root {detail}: {error}",)) from None
+    return schedule
 
 
 def select(op: str, algorithm: str) -> str:
@@ -48,20 +169,29 @@ def select(op: str, algorithm: str) -> str:
 
 __all__ = [
     "ALGORITHMS",
+    "NO_FILES",
     "OPERATIONS",
+    "REDUCTIONS",
     "Builder",
+    "Detail",
     "GroupView",
+    "Local",
     "Operation",
     "RankStep",
     "Schedule",
     "ScheduleError",
+    "Table",
     "Transfer",
     "Transfers",
+    "build",
     "check",
     "chunk_sizes",
     "cut",
+    "ends_with_something",
     "execute",
     "join",
+    "part_sizes",
+    "read_files",
     "select",
     "split",
 ]

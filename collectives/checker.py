@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from collectives.operations import OPERATIONS
+from collectives.operations import OPERATIONS, Detail
 from collectives.schedule import Local, Schedule, Transfer
 
 
@@ -17,7 +17,7 @@ class ScheduleError(ValueError):
     """A schedule breaks a rule of its operation; the message names the transfer, or the rank and chunk."""
 
 
-def check(schedule: Schedule, root: int = 0) -> None:
+def check(schedule: Schedule, detail: Detail = 0) -> None:
     """Raise ScheduleError unless every rank ends with exactly the chunks that the operation promises.
 
     Also refused: sending a chunk that the rank does not hold, adding the same rank's data twice, adding to nothing,
@@ -28,7 +28,7 @@ def check(schedule: Schedule, root: int = 0) -> None:
     if k % operation.n_parts(n):
         raise ScheduleError(f"{schedule.algorithm}: {k} chunks are not a multiple of {operation.n_parts(n)} parts")
     held = [
-        {c: 1 << r for c in range(k) if operation.starts(n, k, root, r, c)}
+        {c: 1 << r for c in range(k) if operation.starts(n, k, detail, r, c)}
         for r in range(n)
     ]
     transfers = {step: list(group) for step, group in groupby(schedule.transfers, key=lambda t: t.step)}
@@ -37,7 +37,7 @@ def check(schedule: Schedule, root: int = 0) -> None:
         _advance(schedule.algorithm, held, transfers.get(step, []))
         for t in local.get(step, []):
             _move(schedule.algorithm, held[t.rank], t)
-    for message in _missing(schedule, root, held):
+    for message in _missing(schedule, detail, held):
         raise ScheduleError(message)
 
 
@@ -80,15 +80,15 @@ def _merged(algorithm: str, t: Transfer, chunk: int, own: int | None, mask: int)
     return own | mask
 
 
-def _missing(schedule: Schedule, root: int, held: list[dict[int, int]]) -> Iterator[str]:
+def _missing(schedule: Schedule, detail: Detail, held: list[dict[int, int]]) -> Iterator[str]:
     """Yield what the final state lacks."""
     operation = OPERATIONS[schedule.op]
     n, k = schedule.n_ranks, schedule.n_chunks
     for rank in range(n):
         for chunk in range(k):
-            if not operation.ends(n, k, root, rank, chunk):
+            if not operation.ends(n, k, detail, rank, chunk):
                 continue
-            origins = [r for r in range(n) if operation.starts(n, k, root, r, chunk)]
+            origins = [r for r in range(n) if operation.starts(n, k, detail, r, chunk)]
             wanted = sum(1 << r for r in origins)
             if held[rank].get(chunk, 0) != wanted:
                 yield (

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from collectives.operations import OPERATIONS, chunk_sizes, cut
+from collectives.operations import OPERATIONS, Detail, chunk_sizes, input_parts
 from collectives.schedule import Schedule
 
 Add = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
@@ -28,7 +28,9 @@ class Port(Protocol):
         """Return the next message from a rank; `last` says that the schedule has nothing to do after it."""
 
 
-async def execute(schedule: Schedule, rank: int, chunks: list[NDArray[Any] | None], port: Port, add: Add = np.add) -> None:
+async def execute(
+    schedule: Schedule, rank: int, chunks: list[NDArray[Any] | None], port: Port, add: Add = np.add
+) -> None:
     """Carry out the rank's steps; `chunks[c]` is what the rank holds of chunk c and is replaced as it changes.
 
     `add` joins two values (a sum, by default). What is added up in one step is added in the order of the ranks, the own
@@ -59,40 +61,38 @@ def _held(chunks: Sequence[NDArray[Any] | None], chunk: int) -> NDArray[Any]:
     return values
 
 
-def split(schedule: Schedule, rank: int, root: int, x: NDArray[Any]) -> list[NDArray[Any] | None]:
+def split(schedule: Schedule, rank: int, detail: Detail, x: NDArray[Any]) -> list[NDArray[Any] | None]:
     """Return the chunks that a rank starts with, from its flat input (see `collectives.operations`)."""
     chunks: list[NDArray[Any] | None] = [None] * schedule.n_cells
-    for chunk, begin, end in _slices(schedule, rank, root, x.size):
+    for chunk, begin, end in _slices(schedule, rank, detail, x.size):
         chunks[chunk] = x[begin:end]
     return chunks
 
 
-def join(schedule: Schedule, rank: int, root: int, chunks: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
-    """Return the rank's flat output: a new array of the chunks it ends with, in order."""
-    return np.concatenate([_held(chunks, c) for c in _output(schedule, rank, root)])
-
-
-def input_parts(op: str, n_ranks: int, n_elements: int) -> list[int]:
-    """Return the sizes of the parts that a rank's input of `n_elements` falls into."""
-    if op in {"all_gather", "broadcast", "all_reduce"}:
-        return [n_elements]
-    return cut(n_elements, n_ranks)
+def join(schedule: Schedule, rank: int, detail: Detail, chunks: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
+    """Return the rank's flat output: a new array of the chunks it ends with (at least one), in order."""
+    return np.concatenate([_held(chunks, c) for c in _output(schedule, rank, detail)])
 
 
 @lru_cache(maxsize=4096)
-def _slices(schedule: Schedule, rank: int, root: int, n_elements: int) -> list[tuple[int, int, int]]:
+def _slices(schedule: Schedule, rank: int, detail: Detail, n_elements: int) -> list[tuple[int, int, int]]:
     """Return (chunk, begin, end) in the rank's input for every chunk it starts with."""
     operation, n, k = OPERATIONS[schedule.op], schedule.n_ranks, schedule.n_chunks
-    mine = [c for c in range(k) if operation.starts(n, k, root, rank, c)]
+    mine = [c for c in range(k) if operation.starts(n, k, detail, rank, c)]
     if not mine:
         return []
-    sizes = chunk_sizes(input_parts(schedule.op, n, n_elements), len(mine))
+    sizes = chunk_sizes(input_parts(schedule.op, n, n_elements, rank, detail), len(mine))
     ends = list(accumulate(sizes))
     return [(c, end - size, end) for c, size, end in zip(mine, sizes, ends, strict=True)]
 
 
+def ends_with_something(schedule: Schedule, rank: int, detail: Detail) -> bool:
+    """Return whether the operation leaves the rank with any chunk."""
+    return bool(_output(schedule, rank, detail))
+
+
 @lru_cache(maxsize=4096)
-def _output(schedule: Schedule, rank: int, root: int) -> list[int]:
+def _output(schedule: Schedule, rank: int, detail: Detail) -> list[int]:
     """Return the chunks that the rank ends with."""
     operation, n, k = OPERATIONS[schedule.op], schedule.n_ranks, schedule.n_chunks
-    return [c for c in range(k) if operation.ends(n, k, root, rank, c)]
+    return [c for c in range(k) if operation.ends(n, k, detail, rank, c)]

@@ -4,10 +4,16 @@ With n ranks and k pieces a part (an algorithm may cut finer than one chunk a ra
 
     operation        chunks       rank r starts with         rank r ends with
     all_gather       n·k          its part r                 every part
-    reduce_scatter   n·k          its own version of all     part r, summed over the ranks
-    all_reduce       any          its own version of all     all, summed over the ranks
+    reduce_scatter   n·k          its own version of all     part r, reduced over the ranks
+    all_reduce       any          its own version of all     all, reduced over the ranks
     all_to_all       n·n·k        parts (r, *)               parts (*, r)
+    all_to_all_v     n·n·k        parts (r, *)               parts (*, r), of different sizes
     broadcast        any          all, if it is the root     all of the root
+    reduce           any          its own version of all     all, reduced over the ranks, if it is the root
+    gather           n·k          its part r                 every part, if it is the root
+    scatter          n·k          all, if it is the root     part r
+    permute          n·k          its part r                 part s of each pair (s, r)
+    barrier          n·k          its part r, of no size     every part, of no size
 
 Sizes and bus bandwidth mean what nccl-tests mean (NVIDIA/nccl-tests, doc/PERFORMANCE.md).
 """
@@ -15,32 +21,44 @@ Sizes and bus bandwidth mean what nccl-tests mean (NVIDIA/nccl-tests, doc/PERFOR
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from attrs import frozen
 
-Holds = Callable[[int, int, int, int, int], bool]
-"""(n_ranks, n_chunks, root, rank, chunk) -> does the rank hold the chunk?"""
+Table = tuple[tuple[int, ...], ...]
+Detail = int | Table
+"""What a call says besides its buffer: the root of an operation that has one (0 for others), the (source, destination)
+pairs of a permute, or the rows that each rank sends to each one of an all_to_all_v."""
+Holds = Callable[[int, int, Detail, int, int], bool]
+"""(n_ranks, n_chunks, detail, rank, chunk) -> does the rank hold the chunk?"""
+REDUCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+"""What the reducing operations do with two values."""
 
 
-def _every(_n: int, _n_chunks: int, _root: int, _rank: int, _chunk: int) -> bool:
+def _every(_n: int, _n_chunks: int, _detail: Detail, _rank: int, _chunk: int) -> bool:
     return True
 
 
-def _own_part(n: int, n_chunks: int, _root: int, rank: int, chunk: int) -> bool:
+def _own_part(n: int, n_chunks: int, _detail: Detail, rank: int, chunk: int) -> bool:
     return chunk * n // n_chunks == rank
 
 
-def _root_only(_n: int, _n_chunks: int, root: int, rank: int, _chunk: int) -> bool:
-    return rank == root
+def _root_only(_n: int, _n_chunks: int, detail: Detail, rank: int, _chunk: int) -> bool:
+    return rank == detail
 
 
-def _from_rank(n: int, n_chunks: int, _root: int, rank: int, chunk: int) -> bool:
+def _from_rank(n: int, n_chunks: int, _detail: Detail, rank: int, chunk: int) -> bool:
     return chunk * n * n // n_chunks // n == rank
 
 
-def _to_rank(n: int, n_chunks: int, _root: int, rank: int, chunk: int) -> bool:
+def _to_rank(n: int, n_chunks: int, _detail: Detail, rank: int, chunk: int) -> bool:
     return chunk * n * n // n_chunks % n == rank
+
+
+def _to_destination(n: int, n_chunks: int, detail: Detail, rank: int, chunk: int) -> bool:
+    assert not isinstance(detail, int), "a permute has pairs"
+    return (chunk * n // n_chunks, rank) in detail
 
 
 @frozen
@@ -50,6 +68,8 @@ class Operation:
     starts, ends: who holds which chunks before and after.
     reduces: the chunks that a rank ends with are sums over all ranks.
     parts: how the buffer that `size_bytes` speaks of falls into parts; chunks are equal pieces of the parts.
+    gives: a rank's input is its part of that buffer, or the whole.
+    detail: what the call says besides.
     busbw_factor: bus bandwidth = algorithm bandwidth x this, a function of the number of ranks.
     """
 
@@ -59,6 +79,8 @@ class Operation:
     reduces: bool
     parts: Literal["ranks", "pairs", "one"]
     busbw_factor: Callable[[int], float]
+    gives: Literal["part", "whole"] = "whole"
+    detail: Literal["none", "root", "pairs", "rows"] = "none"
 
     def n_parts(self, n_ranks: int) -> int:
         """Return the number of parts; an algorithm's chunks are a multiple of it."""
@@ -69,16 +91,61 @@ def _share(n: int) -> float:
     return (n - 1) / n
 
 
+def _one(_n: int) -> float:
+    return 1.0
+
+
 OPERATIONS: Mapping[str, Operation] = {
     op.name: op
     for op in (
-        Operation("all_gather", _own_part, _every, reduces=False, parts="ranks", busbw_factor=_share),
+        Operation("all_gather", _own_part, _every, reduces=False, parts="ranks", busbw_factor=_share, gives="part"),
         Operation("reduce_scatter", _every, _own_part, reduces=True, parts="ranks", busbw_factor=_share),
         Operation("all_reduce", _every, _every, reduces=True, parts="one", busbw_factor=lambda n: 2 * _share(n)),
         Operation("all_to_all", _from_rank, _to_rank, reduces=False, parts="pairs", busbw_factor=_share),
-        Operation("broadcast", _root_only, _every, reduces=False, parts="one", busbw_factor=lambda _n: 1.0),
+        Operation(
+            "all_to_all_v", _from_rank, _to_rank, reduces=False, parts="pairs", busbw_factor=_share, detail="rows"
+        ),
+        Operation("broadcast", _root_only, _every, reduces=False, parts="one", busbw_factor=_one, detail="root"),
+        Operation("reduce", _every, _root_only, reduces=True, parts="one", busbw_factor=_one, detail="root"),
+        Operation(
+            "gather", _own_part, _root_only, reduces=False, parts="ranks", busbw_factor=_share, gives="part",
+            detail="root",
+        ),
+        Operation("scatter", _root_only, _own_part, reduces=False, parts="ranks", busbw_factor=_share, detail="root"),
+        Operation(
+            "permute", _own_part, _to_destination, reduces=False, parts="ranks", busbw_factor=_one, gives="part",
+            detail="pairs",
+        ),
+        Operation("barrier", _own_part, _every, reduces=False, parts="ranks", busbw_factor=_one, gives="part"),
     )
-}
+}  # fmt: skip
+
+
+def part_sizes(op: str, n_ranks: int, n_elements: int, detail: Detail = 0) -> list[int]:
+    """Return the sizes of all parts, from the elements of a rank's input (of a row, in an all_to_all_v).
+
+    >>> part_sizes("all_gather", 3, 4), part_sizes("scatter", 3, 4), part_sizes("all_to_all_v", 2, 5, ((0, 1), (2, 3)))
+    ([4, 4, 4], [2, 1, 1], [0, 5, 10, 15])
+    """
+    operation = OPERATIONS[op]
+    if operation.detail == "rows":
+        assert not isinstance(detail, int), "an all_to_all_v has rows"
+        return [rows * n_elements for of_rank in detail for rows in of_rank]
+    if operation.parts == "one":
+        return [n_elements]
+    if operation.gives == "part":
+        return [n_elements] * n_ranks
+    return cut(n_elements, n_ranks) * (n_ranks if operation.parts == "pairs" else 1)
+
+
+def input_parts(op: str, n_ranks: int, n_elements: int, rank: int = 0, detail: Detail = 0) -> list[int]:
+    """Return the sizes of the parts that a rank's input of `n_elements` falls into."""
+    operation = OPERATIONS[op]
+    if operation.detail == "rows":
+        assert not isinstance(detail, int), "an all_to_all_v has rows"
+        row = n_elements // max(1, sum(detail[rank]))
+        return [rows * row for rows in detail[rank]]
+    return [n_elements] if operation.parts == "one" or operation.gives == "part" else cut(n_elements, n_ranks)
 
 
 def cut(total: int, pieces: int) -> list[int]:

@@ -31,7 +31,7 @@ class Transfer(NamedTuple):
 
 
 class Local(NamedTuple):
-    """After step `step` (-1: before all), `rank` copies the cell `src` to the cell `dst`, or adds it there if `reduce`."""
+    """After `step` (-1: before all), `rank` copies the cell `src` to the cell `dst`, or adds it there if `reduce`."""
 
     step: int
     rank: int
@@ -131,15 +131,15 @@ class Transfers(Sequence[Transfer]):
         """Return these transfers and, in the steps after them, the later ones."""
         return Transfers.join([self, later.delayed(self.n_steps)])
 
-    def reversed(self) -> Transfers:
+    def reversed(self, *, reduce: bool = True) -> Transfers:
         """Return the transfers backwards in time and direction, as sums: a gather becomes a reduce-scatter.
 
-        Right for schedules in which no rank receives a chunk twice: then every chunk's way out is a tree.
+        Right for schedules in which no rank receives a chunk twice: then every chunk's way out is a tree. Without
+        `reduce` chunks are kept as they are: a scatter becomes a gather.
         """
         last = np.int32(self.n_steps - 1)
-        backwards = evolve(
-            self, step=last - self.step, src=self.dst, dst=self.src, reduce=np.ones(len(self), np.bool_)
-        )
+        kinds = np.full(len(self), reduce, np.bool_)
+        backwards = evolve(self, step=last - self.step, src=self.dst, dst=self.src, reduce=kinds)
         return Transfers.join([backwards])
 
     def __len__(self) -> int:
@@ -226,11 +226,13 @@ class Schedule:
         ranks = np.stack([t.src, t.dst])
         wrong = ((ranks < 0) | (ranks >= self.n_ranks)).any(axis=0) | (t.src == t.dst)
         if wrong.any():
-            raise ValueError(f"{self.algorithm}: transfer {t[wrong.argmax()]} does not join two of {self.n_ranks} ranks")
+            first = t[int(wrong.argmax())]
+            raise ValueError(f"{self.algorithm}: transfer {first} does not join two of {self.n_ranks} ranks")
         strange = np.concatenate([[0], np.cumsum((t.chunks < 0) | (t.chunks >= self.n_cells))])
         wrong = (strange[t.chunk_end] > strange[t.chunk_start]) | (t.chunk_end <= t.chunk_start)
         if wrong.any():
-            raise ValueError(f"{self.algorithm}: transfer {t[wrong.argmax()]} names no chunk of 0…{self.n_cells - 1}")
+            first = t[int(wrong.argmax())]
+            raise ValueError(f"{self.algorithm}: transfer {first} names no chunk of 0…{self.n_cells - 1}")
         if (np.diff(t.step) < 0).any():
             raise ValueError(f"{self.algorithm}: transfers are not in the order of their steps")
 

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from configs.overrides import apply_overrides
 from configs.problems import Place, Problems, unknown
 from configs.resolve import FAILED, Document, Origin, Resolver, expand
-from configs.rules import RULES, collectives_rule
+from configs.rules import RULES, collectives_rule, is_algorithm_file
 from configs.spec import (
     ChipSpec,
     CommunicationSpec,
@@ -164,3 +164,15 @@ def _note_collectives(document: Document, inside: Place, vocabulary: Vocabulary,
     if isinstance(collectives, dict):
         for keys, message in collectives_rule(collectives, vocabulary.algorithms):
             problems.add(inside.child("collectives").child(keys[0]), message)
+        document["collectives"] = {
+            op: _from_folder(name, document, inside.child("collectives").child(op), problems)
+            for op, name in collectives.items()
+        }
+
+
+def _from_folder(name: Any, document: Document, place: Place, problems: Problems) -> Any:
+    """Return an algorithm's name; if it is a path, from the folder of the file that it stands in."""
+    if not isinstance(name, str) or not is_algorithm_file(name):
+        return name
+    folder = Path() if problems.override_at(place) is not None else document.origin.folder
+    return str((folder / Path(name).expanduser()).absolute())

@@ -12,7 +12,7 @@ from topology.kinds.ring import Ring
 from topology.kinds.switch import Switch
 from topology.kinds.torus import Torus
 from topology.metrics import bisection_bytes_per_s, degree, diameter_hops, ports
-from topology.rings import hamiltonian_cycle
+from topology.rings import hamiltonian_cycle, hamiltonian_path
 
 __all__ = [
     "TOPOLOGY_KINDS",
@@ -30,6 +30,7 @@ __all__ = [
     "degree",
     "diameter_hops",
     "hamiltonian_cycle",
+    "hamiltonian_path",
     "ports",
 ]
 

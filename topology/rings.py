@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +68,7 @@ def hamiltonian_path(topology: Topology, ranks: Sequence[int]) -> tuple[int, ...
 
 def is_path(topology: Topology, order: tuple[int, ...]) -> bool:
     """Return whether the chips are different and each is next to the following one."""
-    pairs = zip(order, order[1:], strict=False)
+    pairs = pairwise(order)
     return len(set(order)) == len(order) and all(_are_neighbours(topology, src, dst) for src, dst in pairs)
 
 

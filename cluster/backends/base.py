@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from cluster.chip import Emit, Machine, SimChip
 from cluster.host import Host
 from cluster.records import Record, Trace
+from collectives import Schedule
 from configs.errors import ProgramError
 from configs.spec import Numerics, SystemSpec
 
@@ -26,6 +27,8 @@ class Setting:
     n_chips: int
     numerics: Numerics = "real"
     algorithms: Mapping[str, str] = {}
+    files: Mapping[str, Schedule] = field(factory=dict, eq=False)
+    """The schedules of those algorithms that were read from files."""
 
 
 @frozen(eq=False)
@@ -56,7 +59,7 @@ def run_host(
 ) -> Outcome:
     """Run the program on the chips of one host; every backend's hosts go through here."""
     machine = Machine(setting.system, setting.system.topology.build(setting.system.routing), setting.numerics,
-                      setting.algorithms)  # fmt: skip
+                      setting.algorithms, setting.files)  # fmt: skip
     chips = [SimChip(rank, setting.n_chips, machine, host, emit) for rank in ranks]
     values = host.run({chip.rank: _begin(program, chip, args) for chip in chips})
     memory = {chip.rank: dict(chip.memory.by_role()) for chip in chips}

@@ -29,6 +29,8 @@ def pack_value(value: Any) -> Any:
 
     Raises TypeError for anything but arrays, numbers, strings, bytes, None, and lists and dicts of these.
     """
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, np.ndarray):
         return {"__array__": [value.dtype.name, list(value.shape), np.ascontiguousarray(value).tobytes()]}
     return value

@@ -7,6 +7,7 @@ connection (`cluster.backends.control`). One Ray call per run and actor, never o
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import secrets
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # read by the import; else SIGTERM prints a stack
 import ray
 from attrs import define, field
 
@@ -132,11 +134,13 @@ class RayBackend:
     def close(self) -> None:
         """Stop Ray and remove the run's folder."""
         self.control.close()
-        with contextlib.suppress(Exception):  # an actor may be gone already
-            for actor in self.actors:
-                ray.kill(actor)
-        ray.shutdown()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            with contextlib.suppress(Exception):  # an actor may be gone already
+                for actor in self.actors:
+                    ray.kill(actor)
+            ray.shutdown()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _listen(self, emit: Emit, actor_of: Mapping[Any, int], timeout_s: float = POLL_S) -> None:
         """Hand on what the chips have to say."""
@@ -230,11 +234,15 @@ def _init_ray(folder: Path, n_actors: int) -> None:
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep the driver's handler of SIGTERM, which Ray replaces by one that exits with the signal's number."""
+    """Keep the driver's handler of SIGTERM, which Ray replaces by one that exits with the signal's number.
+
+    Ray's libraries crash at the end of a process in which their start was interrupted; such a process ends at once.
+    """
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
-    except SystemExit:
+    except (SystemExit, KeyboardInterrupt):
+        atexit.register(os._exit, 1)
         raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -7,7 +7,7 @@ waits for its message; a collective is an entry and an exit of every member, wit
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from attrs import define, field, frozen
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from cluster.records import KINDS, Collective, Compute, Receive, Record, Send, Trace
 from cluster.timeline.expand import Template, expand
 from cluster.timeline.tasks import TaskGraph
-from collectives import ALGORITHMS, GroupView
+from collectives import NO_FILES, GroupView, Schedule
+from collectives import build as build_schedule
 from configs.errors import ProgramError
 from configs.spec import SystemSpec
 from topology import Topology
@@ -76,13 +77,19 @@ class _Tasks:
         return base
 
 
-def build(system: SystemSpec, topology: Topology, records: Sequence[Record], traces: Sequence[Trace]) -> Built:
+def build(
+    system: SystemSpec,
+    topology: Topology,
+    records: Sequence[Record],
+    traces: Sequence[Trace],
+    files: Mapping[str, Schedule] = NO_FILES,
+) -> Built:
     """Return the task graph of a run; raise ProgramError where the chips' programs do not fit together."""
     operations = _operations(records, traces)
     tasks = _Tasks()
     _add_operations(tasks, operations, records, system)
     _join_messages(tasks, operations, records)
-    _add_collectives(tasks, operations, records, topology, system)
+    _add_collectives(tasks, operations, records, topology, system, files)
     edges = np.concatenate(tasks.edges)
     owner, peer = np.concatenate(tasks.owner), np.concatenate(tasks.peer)
     route, routes = _routes(topology, owner, peer)
@@ -162,14 +169,19 @@ def _join_messages(tasks: _Tasks, ops: Operations, records: Sequence[Record]) ->
 
 
 def _add_collectives(
-    tasks: _Tasks, ops: Operations, records: Sequence[Record], topology: Topology, system: SystemSpec
+    tasks: _Tasks,
+    ops: Operations,
+    records: Sequence[Record],
+    topology: Topology,
+    system: SystemSpec,
+    files: Mapping[str, Schedule],
 ) -> None:
     """Add the tasks of every collective; the k-th call of a group is the same call on all its members."""
     for ranks, members in _calls(ops, records):
         for number in np.unique(ops.number[members]):
             record = records[number]
             assert isinstance(record, Collective)
-            schedule = ALGORITHMS[record.op][record.algorithm](GroupView(topology, ranks), record.root)
+            schedule = build_schedule(record.op, record.algorithm, GroupView(topology, ranks), record.detail, files)
             template = expand(record, schedule, system.communication)
             chosen = members[ops.number[members[:, 0]] == number]
             base = tasks.add(template, len(chosen))

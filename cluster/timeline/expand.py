@@ -7,7 +7,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from cluster.records import Collective
-from collectives import OPERATIONS, Schedule, chunk_sizes, cut
+from collectives import Schedule, chunk_sizes, part_sizes
 from configs.spec import CommunicationSpec
 
 @frozen(eq=False)
@@ -30,18 +30,9 @@ class Template:
     """(task, place): the rank's exit waits for the task."""
 
 
-def part_sizes(op: str, n_ranks: int, n_elements: int) -> list[int]:
-    """Return the sizes of the operation's parts, from the size of a rank's input."""
-    if op == "all_gather":
-        return [n_elements] * n_ranks
-    if op == "reduce_scatter":
-        return cut(n_elements, n_ranks)
-    return cut(n_elements, n_ranks) * n_ranks if OPERATIONS[op].parts == "pairs" else [n_elements]
-
-
 def expand(call: Collective, schedule: Schedule, communication: CommunicationSpec) -> Template:
     """Return the tasks of a collective: a node where a rank enters a step, and a transfer for every message."""
-    sizes = chunk_sizes(part_sizes(call.op, len(call.ranks), call.n_elements), schedule.n_chunks)
+    sizes = chunk_sizes(part_sizes(call.op, len(call.ranks), call.n_elements, call.detail), schedule.n_chunks)
     places, edges, entries, exits = _steps(schedule)
     n_nodes, n_transfers = len(places), len(schedule.transfers)
     ranks, t = np.array(call.ranks, np.int32), schedule.transfers

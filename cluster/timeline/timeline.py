@@ -15,6 +15,7 @@ from cluster.records import Collective, Compute, Mark, Receive, Record, Send, Tr
 from cluster.timeline.build import MARK, Built, build
 from cluster.timeline.engine import play
 from cluster.timeline.intervals import union_length
+from collectives import NO_FILES, Schedule
 from configs.spec import Contention, SystemSpec
 from topology import Topology
 
@@ -86,10 +87,18 @@ class Timeline:
 
 
 def time_run(
-    system: SystemSpec, topology: Topology, contention: Contention, records: Sequence[Record], traces: Sequence[Trace]
+    system: SystemSpec,
+    topology: Topology,
+    contention: Contention,
+    records: Sequence[Record],
+    traces: Sequence[Trace],
+    files: Mapping[str, Schedule] = NO_FILES,
 ) -> Timeline:
-    """Work out when every operation of a run starts and ends; raise ProgramError where programs do not fit together."""
-    built = build(system, topology, records, traces)
+    """Work out when every operation of a run starts and ends; `files` are the schedules read from files, by name.
+
+    Raises ProgramError where the chips' programs do not fit together.
+    """
+    built = build(system, topology, records, traces, files)
     capacity = topology.link_bandwidth_bytes_per_s * system.communication.link_efficiency
     played = play(built.graph, capacity, share=contention == "fluid")
     ops = built.operations

@@ -1,4 +1,4 @@
-"""Binary trees over ranks, and the broadcast down one, in pieces that follow each other.
+"""Binary trees over ranks; the broadcast down one, and the reduce up one, in pieces that follow each other.
 
 The tree is in-order: ranks with a higher lowest set bit stand higher, and rank 0 above all with one child. Its height
 is h = ⌈log2 n⌉.
@@ -6,7 +6,7 @@ is h = ⌈log2 n⌉.
 With n = 2^h ranks, k pieces, latency α of a route and bandwidth B of a rank, on an idle switch:
 
     broadcast   (α + S/(kB)) + (k + h - 2) (α + 2 S/(kB))    n > 2; two children share their parent's link
-    broadcast   k (α + S/B/k)                                n = 2
+    broadcast   k (α + S/(kB))                               n = 2
 
 Source: P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan",
 Parallel Computing 35 (2009), section 2.
@@ -72,5 +72,14 @@ def in_order_tree(n: int) -> Tree:
 def broadcast(group: GroupView, root: int = 0, n_pieces: int = PIECES) -> Schedule:
     """Return the broadcast down the tree whose ranks are counted from the root."""
     n = len(group)
-    tree = in_order_tree(n).renamed((root + np.arange(n)) % n)
-    return Schedule("broadcast", "binary_tree", n, n_pieces, lambda: tree.down(np.arange(n_pieces), 0))
+    return Schedule("broadcast", "binary_tree", n, n_pieces, lambda: _from(n, root).down(np.arange(n_pieces), 0))
+
+
+def reduce(group: GroupView, root: int = 0, n_pieces: int = PIECES) -> Schedule:
+    """Return the broadcast backwards: sums run up the tree."""
+    n = len(group)
+    return Schedule("reduce", "binary_tree", n, n_pieces, lambda: _from(n, root).up(np.arange(n_pieces)))
+
+
+def _from(n: int, root: int) -> Tree:
+    return in_order_tree(n).renamed((root + np.arange(n)) % n)

@@ -1,8 +1,8 @@
 """Dimension-wise all-to-all: one axis of a grid after the other; on each, all chips of a line exchange at once.
 
-In the phase of an axis of length L, a chip sends to each other chip of its line what must get to that chip's coordinate:
-n/L parts in one message. With n chips, part size m, hop latency α, link bandwidth B per direction and message size
-b = n/L m, an axis of an idle torus takes, for odd L:
+In the phase of an axis of length L, a chip sends to each other chip of its line what must get to that chip's
+coordinate: n/L parts in one message. With n chips, part size m, hop latency α, link bandwidth B per direction and
+message size b = n/L m, an axis of an idle torus takes, for odd L:
 
     max over h of (h α + Σ_{g=h}^{(L-1)/2} g b/B)    =  α + (L²-1)/8 b/B  where b/B ≥ α
 

@@ -4,6 +4,7 @@ With n ranks, part size m, latency α of a route and bandwidth B of a rank, on a
 
     all_gather, reduce_scatter, all_to_all   α + (n-1) m/B
     gather, scatter                          α + (n-1) m/B
+    permute                                  α + m/B
 
 Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH",
 IJHPCA 19 (2005), section 3.3 (the "isend-irecv" all-to-all).
@@ -14,10 +15,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from attrs import evolve
 from numpy.typing import NDArray
 
 from collectives.compose import from_gather
 from collectives.group import GroupView
+from collectives.operations import Table
 from collectives.schedule import Schedule, Transfers, Uniform
 
 
@@ -25,14 +28,14 @@ def all_gather(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-gather in which every rank sends its part to all others."""
     del root
     n = len(group)
-    return from_gather("all_gather", "direct", n, n, lambda: gather(n), to_all)
+    return from_gather("all_gather", "direct", n, n, lambda: parts_to_all(n), to_all)
 
 
 def reduce_scatter(group: GroupView, root: int = 0) -> Schedule:
     """Return the reduce-scatter in which every rank sends every part to the part's owner, which adds them up."""
     del root
     n = len(group)
-    return from_gather("reduce_scatter", "direct", n, n, lambda: gather(n), to_all)
+    return from_gather("reduce_scatter", "direct", n, n, lambda: parts_to_all(n), to_all)
 
 
 def all_to_all(group: GroupView, root: int = 0) -> Schedule:
@@ -42,7 +45,29 @@ def all_to_all(group: GroupView, root: int = 0) -> Schedule:
     return Schedule("all_to_all", "direct", n, n * n, lambda: _exchange(n), to_all)
 
 
-def gather(n: int) -> Transfers:
+def all_to_all_v(group: GroupView, root: int = 0) -> Schedule:
+    """Return the all-to-all for parts of different sizes."""
+    return evolve(all_to_all(group, root), op="all_to_all_v")
+
+
+def scatter(group: GroupView, root: int = 0) -> Schedule:
+    """Return the scatter in which the root sends every part at once."""
+    return Schedule("scatter", "direct", len(group), len(group), _from_root(len(group), root))
+
+
+def gather(group: GroupView, root: int = 0) -> Schedule:
+    """Return the gather in which all parts are sent to the root at once."""
+    parts = _from_root(len(group), root).reversed(reduce=False)
+    return Schedule("gather", "direct", len(group), len(group), parts)
+
+
+def permute(group: GroupView, pairs_: Table) -> Schedule:
+    """Return the permute: every source sends to its destination; a pair of one rank needs no message."""
+    moves = np.array([(src, dst) for src, dst in pairs_ if src != dst], np.int64).reshape(-1, 2)
+    return Schedule("permute", "direct", len(group), len(group), Transfers.single(0, *moves.T, moves[:, 0]))
+
+
+def parts_to_all(n: int) -> Transfers:
     """Return the all-gather of n chunks among n ranks."""
     src, dst = pairs(n)
     return Transfers.single(0, src, dst, src)
@@ -58,6 +83,11 @@ def pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (source, destination) of all ordered pairs of different ranks."""
     src, dst = np.divmod(np.arange(n * n), n)
     return src[src != dst], dst[src != dst]
+
+
+def _from_root(n: int, root: int) -> Transfers:
+    others = np.delete(np.arange(n), root)
+    return Transfers.single(0, root, others, others)
 
 
 def _exchange(n: int) -> Transfers:

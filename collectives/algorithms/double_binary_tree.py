@@ -3,11 +3,10 @@
 Pieces follow each other up to the root, where they are whole, and down again. With n = 2^h ranks, k pieces on each
 tree, latency α of a route and bandwidth B of a rank, on an idle switch:
 
-    n = 2           (k+1) α + S/B
-    k = 1, n > 2    2h α + (2h-1) S/B
+    n > 2    (2h+k-1) α + (2h+2k-3) S/(kB)
+    n = 2    (k+1) α + S/B
 
-and in general at least 2h α and at most (2h+k-1) (α + 2 S/(kB)): about 2 S/B for many pieces, as a ring, but with
-a latency that grows with log2 n.
+For many pieces that is 2 S/B, as for a ring, but with a latency that grows with log2 n.
 
 Source: P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan",
 Parallel Computing 35 (2009); the trees are NCCL's (src/graph/trees.cc): the second is the first mirrored (n even) or

@@ -4,9 +4,10 @@ With n ranks, buffer size S, latency α of a route and bandwidth B of a rank, on
 of two that is at most n:
 
     all_reduce, n = p   2 log2 p α + 2 (p-1)/p S/B
-    all_reduce, n > p   2 (log2 p + 1) α + 2 (p-1)/p S/B + 2 S/B
+    all_reduce, n > p   at least 2 (log2 p + 1) α + 2 (p-1)/p S/B + 2 S/B
 
-Where n > p, the odd rank of each of the first n-p pairs gives its buffer to the even one and gets the result at last.
+Where n > p, the odd rank of each of the first n-p pairs gives its buffer to the even one and gets the result at last;
+the other ranks do not wait for the first, and their messages share the links of those that still receive.
 Source: R. Rabenseifner, "Optimization of collective reduction operations", ICCS 2004, section 3.
 """
 

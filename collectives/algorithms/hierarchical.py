@@ -1,8 +1,8 @@
 """Hierarchical algorithms: one flat algorithm inside the nodes, another over the rails between them.
 
-A node is the chips of a line along the last axis of the grid, a rail the chips at one place of all nodes. An all-reduce
-is a reduce-scatter in the node, an all-reduce over the rail and an all-gather in the node. With r nodes of l chips, rings
-for both, buffer size S, hop latency α and link bandwidth B per direction, on an idle torus of r x l chips:
+A node is the chips of a line along the last axis of the grid, a rail the chips at one place of all nodes. An
+all-reduce is a reduce-scatter in the node, an all-reduce over the rail and an all-gather in the node. With r nodes of
+l chips, rings for both, buffer size S, hop latency α and link bandwidth B per direction, on an idle torus of r × l:
 
     all_gather, reduce_scatter   (r-1) (α + m/B) + (l-1) (α + r m/B)    m = S/(r l)
     all_reduce                   twice that
@@ -98,7 +98,7 @@ class _Phase:
         cls, group: GroupView, members: list[NDArray[np.int64]], build: Builder, grid: NDArray[np.int64],
         where: str, root: int,
     ) -> _Phase:  # fmt: skip
-        """Build the schedules; in a node, the j-th piece is all parts of rail j, on a rail it is the j-th of its parts."""
+        """Build the schedules; the j-th piece is all parts of rail j in a node, and the rail's j-th part on a rail."""
         ranks = np.array(group.ranks)
         schedules = [build(GroupView(group.topology, tuple(ranks[m].tolist())), root) for m in members]
         owners = [grid.T.reshape(-1) if where == "nodes" else m for m in members]

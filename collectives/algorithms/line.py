@@ -4,7 +4,7 @@ With n ranks, part size m = S/n, hop latency α and link bandwidth B per directi
 
     all_gather, reduce_scatter   (n-1) (α + m/B)
     all_reduce                   2 (n-1) (α + m/B)
-    broadcast in k pieces        (h + k-1) (α + S/(kB))    h = hops from the root to the farther end
+    broadcast, reduce, k pieces  (h + k-1) (α + S/(kB))    h = hops from the root to the farther end
 
 The parts cross every link once in each direction, so no algorithm on a line needs less than (n-1) m/B.
 Source: E. Chan, M. Heimlich, A. Purkayastha, R. van de Geijn, "Collective communication: theory, practice, and
@@ -43,13 +43,21 @@ def all_reduce(group: GroupView, root: int = 0) -> Schedule:
 
 def broadcast(group: GroupView, root: int = 0, n_pieces: int = PIECES) -> Schedule:
     """Return the broadcast in which the pieces leave the root one after the other, both ways."""
+    return Schedule("broadcast", "line", len(group), n_pieces, _from(group, root, n_pieces))
+
+
+def reduce(group: GroupView, root: int = 0, n_pieces: int = PIECES) -> Schedule:
+    """Return the broadcast backwards."""
+    return Schedule("reduce", "line", len(group), n_pieces, _from(group, root, n_pieces).reversed())
+
+
+def _from(group: GroupView, root: int, n_pieces: int) -> Transfers:
     line = np.array(_line(group))
     at = int(np.flatnonzero(line == root)[0])
     up, down = np.arange(at, len(line) - 1), np.arange(at, 0, -1)
     src, dst = np.concatenate([up, down]), np.concatenate([up + 1, down - 1])
     piece = np.arange(n_pieces)[:, None]
-    transfers = Transfers.single(np.abs(src - at) + piece, line[src], line[dst], piece)
-    return Schedule("broadcast", "line", len(group), n_pieces, transfers)
+    return Transfers.single(np.abs(src - at) + piece, line[src], line[dst], piece)
 
 
 def _schedule(op: str, group: GroupView) -> Schedule:

@@ -12,6 +12,7 @@ operations in MPICH", IJHPCA 19 (2005), section 3.3.
 from __future__ import annotations
 
 import numpy as np
+from attrs import evolve
 
 from collectives.compose import cyclic, never
 from collectives.group import GroupView
@@ -24,6 +25,11 @@ def all_to_all(group: GroupView, root: int = 0) -> Schedule:
     n = len(group)
     shifts = cyclic(n, lambda: [(s - 1, s, 1) for s in range(1, n)])
     return Schedule("all_to_all", "pairwise", n, n * n, lambda: _exchange(n), shifts if n & (n - 1) else never)
+
+
+def all_to_all_v(group: GroupView, root: int = 0) -> Schedule:
+    """Return the all-to-all for parts of different sizes."""
+    return evolve(all_to_all(group, root), op="all_to_all_v")
 
 
 def _exchange(n: int) -> Transfers:

@@ -10,7 +10,8 @@ With n = L^k chips on k axes of length L, part size m = S/n, hop latency α and 
                                  k (L-1) α + (n-1) m/(kB)       on a mesh
     all_reduce                   twice that
 
-Source: N. Jain and Y. Sabharwal, "Optimal bucket algorithms for large MPI collectives on torus interconnects", ICS 2010.
+Source: N. Jain and Y. Sabharwal, "Optimal bucket algorithms for large MPI collectives on torus interconnects",
+ICS 2010.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _lane_gather(block: Block, first_axis: int, way: int, lane: int, n_lanes: in
         shape = [lengths[a] if a in ahead else 1 for a in range(len(lengths))]
         bundle = np.broadcast_to(np.arange(len(pool) // size).reshape(shape), lengths)
         hops = _round(places, bundle, axis, way) if block.wraps[axis] else _along(places, bundle, axis)
-        steps = [Transfers.runs(first_step + s, *ends, b * size, size, pool=pool[:0]) for s, (*ends, b) in hops]
+        steps = [Transfers.runs(first_step + s, src, dst, b * size, size, pool=pool[:0]) for s, (src, dst, b) in hops]
         yield evolve(Transfers.join(steps), chunks=pool)
 
 
@@ -129,7 +130,7 @@ def _round(places: NDArray[np.int64], bundle: NDArray[np.int64], axis: int, way:
 def _along(places: NDArray[np.int64], bundle: NDArray[np.int64], axis: int) -> Iterator[tuple[int, _Hop]]:
     """Yield the steps along an axis that does not wrap: bundles move both ways until they are at the ends."""
     length = places.shape[axis]
-    for line, carried in ((places, bundle), (np.flip(places, axis), np.flip(bundle, axis))):
-        line, carried = np.moveaxis(line, axis, 0), np.moveaxis(carried, axis, 0)
+    up, carried_up = np.moveaxis(places, axis, 0), np.moveaxis(bundle, axis, 0)
+    for line, carried in ((up, carried_up), (up[::-1], carried_up[::-1])):
         for s in range(length - 1):
             yield s, (line[s:-1], line[s + 1 :], carried[: length - 1 - s])

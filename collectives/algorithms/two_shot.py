@@ -9,7 +9,7 @@ Source: NVIDIA, TensorRT-LLM, customAllReduceKernels ("twoshot").
 
 from __future__ import annotations
 
-from collectives.algorithms.direct import gather, to_all
+from collectives.algorithms.direct import parts_to_all, to_all
 from collectives.compose import from_gather
 from collectives.group import GroupView
 from collectives.schedule import Schedule
@@ -19,4 +19,4 @@ def all_reduce(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-reduce in two steps."""
     del root
     n = len(group)
-    return from_gather("all_reduce", "two_shot", n, n, lambda: gather(n), to_all)
+    return from_gather("all_reduce", "two_shot", n, n, lambda: parts_to_all(n), to_all)

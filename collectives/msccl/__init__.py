@@ -1,11 +1,11 @@
-"""MSCCL XML: algorithms for microsoft/msccl and ROCm's RCCL are read into schedules, and schedules written in that form.
+"""MSCCL XML: algorithms for microsoft/msccl and ROCm's RCCL become schedules, and schedules are written in that form.
 
-Read: `parse` (the file's elements), `interpret` (what they do to chunks). Written: `write`.
+Reading: `parse` (the file's elements), `interpret` (the thread blocks), `cells` (the buffers). Writing: `write`.
 """
 
 from __future__ import annotations
 
-from collectives.msccl.interpret import read
+from collectives.msccl.interpret import COLLECTIVES, read
 from collectives.msccl.write import write
 
-__all__ = ["read", "write"]
+__all__ = ["COLLECTIVES", "read", "write"]

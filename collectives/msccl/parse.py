@@ -2,8 +2,8 @@
 
     algo > gpu > tb (thread block) > step
 
-The file is read as a stream: there is no tree, a document type (and with it every entity) is refused, and so is an element
-that is not one of the four at its depth, however many are nested.
+The file is read as a stream: there is no tree; a document type, and with it every entity, is refused, and so is an
+element that is not one of the four at its depth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from configs.errors import ConfigError
 from configs.problems import shown
 
-MOST_BYTES = 2**28
+MOST_BYTES = 2**26
 NAMES = ("algo", "gpu", "tb", "step")
 RECEIVES = frozenset({"r", "rrc", "rcs", "rrs", "rrcs"})
 SENDS = frozenset({"s", "rcs", "rrs", "rrcs"})
@@ -172,7 +172,7 @@ class _Reader:
         src, dst = a.choice("srcbuf", "ios"), a.choice("dstbuf", "ios")
         for types, peer in ((SENDS, "send"), (RECEIVES, "recv")):
             if kind in types and getattr(self.block, peer) < 0:
-                raise self._error(f"<step>: type: {kind!r} in a tb whose {peer} is -1; accepted: a gpu to exchange with")
+                raise self._error(f"<step>: type: {kind!r} in a tb whose {peer} is -1; accepted: the id of a gpu")
         a.flag("hasdep")
         after = (wait, a.integer("deps", 0)) if wait >= 0 else None
         count = a.integer("cnt", 0 if kind == "nop" else 1)

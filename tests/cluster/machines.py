@@ -8,6 +8,7 @@ import numpy as np
 from attrs import frozen
 
 from configs.spec import ChipSpec, CommunicationSpec, LinkSpec, MemoryTier, RoutingSpec, SystemSpec
+from tests.collectives.rows import TOPOLOGIES, fitting
 from topology import Mesh, Ring, Switch, Torus
 from workloads.array import ShapeArray
 from workloads.chip import Work
@@ -45,6 +46,12 @@ def torus(*dims, bandwidth=1e9, latency_ps=US, **communication) -> SystemSpec:
 def switch(n, bandwidth=1e9, latency_ps=US, planes=(1,), **communication) -> SystemSpec:
     """Return n toy chips behind switch planes."""
     return system(Switch(chips=n, link=LinkSpec(bandwidth, latency_ps), planes=planes), **communication)
+
+
+def fitting_system(op, name, n, **communication) -> SystemSpec:
+    """Return a system of about n toy chips that the algorithm fits."""
+    kind, count = fitting(op, name, n)
+    return system(TOPOLOGIES[kind](count), **communication)
 
 
 def array(chip, shape, fill=1, dtype=np.float32):

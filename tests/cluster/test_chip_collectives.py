@@ -9,8 +9,8 @@ import pytest
 from cluster import launch
 from collectives import cut
 from configs.errors import ConfigError, ProgramError
-from tests.cluster.machines import array, mesh, ring, switch
-from tests.collectives.rows import ROWS
+from tests.cluster.machines import array, fitting_system, mesh, ring, switch
+from tests.collectives.rows import ROWS, fitting
 from workloads.array import ShapeArray
 from workloads.chip import Group
 
@@ -50,7 +50,9 @@ def shapes_for(op, n):
 @pytest.mark.parametrize(("op", "name"), ROWS)
 def test_values_and_shapes(op, name, dtype):
     """Results are numpy's, keep the dtype, and have in shapes mode the same shape and the same timeline."""
-    for n in (2, 3, 6):
+    for about in (2, 3, 6):
+        machine = fitting_system(op, name, about)
+        n = fitting(op, name, about)[1]
         for shape in shapes_for(op, n):
 
             async def program(chip, shape=shape):
@@ -58,7 +60,7 @@ def test_values_and_shapes(op, name, dtype):
                 return x, await getattr(chip, op)(x)
 
             real, shaped = (
-                launch(ring(n), numerics=numerics, collectives={op: name}).run(program)
+                launch(machine, numerics=numerics, collectives={op: name}).run(program)
                 for numerics in ("real", "shapes")
             )
             inputs = [x for x, _ in real.values]
@@ -82,7 +84,7 @@ def test_overwriting_input_and_output_changes_nobody(op, name):
         again = await getattr(chip, op)(kept)
         return kept, got, again
 
-    result = launch(ring(4), collectives={op: name}).run(program)
+    result = launch(fitting_system(op, name, 4), collectives={op: name}).run(program)
     wanted = expected(op, [x for x, _, _ in result.values])
     for (_, got, again), want in zip(result.values, wanted, strict=True):
         np.testing.assert_array_equal(got, want)

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-from collectives import ALGORITHMS, GroupView
+from functools import partial
+
+import numpy as np
+
+from collectives import ALGORITHMS, GroupView, Schedule
 from configs.errors import ConfigError
 from configs.spec import LinkSpec, RoutingSpec
-from topology import Mesh, Ring, Switch
+from topology import Mesh, Ring, Switch, Torus
 
 LINK = LinkSpec(1e9, latency_ps=1000)
 ROWS = [(op, name) for op, algorithms in ALGORITHMS.items() for name in algorithms]
 
 
+def grid_dims(n: int) -> tuple[int, ...]:
+    """Return the sides of a grid of n chips: near a square, or 2 x 2 x n/4 where that is longer on one side only."""
+    if n % 8 == 0 and n > 8:
+        return 2, 2, n // 4
+    side = max(d for d in range(1, int(n**0.5) + 1) if n % d == 0)
+    return side, n // side
+
+
+TOPOLOGIES = {
+    "ring": lambda n: Ring(dims=(n,), link=LINK),
+    "switch": lambda n: Switch(chips=n, link=LINK),
+    "torus": lambda n: Torus(dims=grid_dims(n)[::-1], link=LINK),
+    "grid": lambda n: Mesh(dims=grid_dims(n), link=LINK),
+}
+"""Topologies of n chips."""
+
+
+def all_of(kind: str, n: int) -> GroupView:
+    """All chips of a topology."""
+    return GroupView(TOPOLOGIES[kind](n).build(RoutingSpec()), tuple(range(n)))
+
+
 def ring_of(n: int) -> GroupView:
     """All chips of a ring."""
-    return GroupView(Ring(dims=(n,), link=LINK).build(RoutingSpec()), tuple(range(n)))
+    return all_of("ring", n)
 
 
 def switch_of(n: int) -> GroupView:
     """All chips behind a switch."""
-    return GroupView(Switch(chips=n, link=LINK).build(RoutingSpec()), tuple(range(n)))
+    return all_of("switch", n)
 
 
 def mesh_rows_of(n: int) -> GroupView:
@@ -28,7 +54,37 @@ def mesh_rows_of(n: int) -> GroupView:
     return GroupView(mesh, tuple(range(mesh.n_chips - 1, mesh.n_chips - 1 - n, -1)))
 
 
-VIEWS = {"ring": ring_of, "switch": switch_of, "mesh": mesh_rows_of}
+def block_of(n: int) -> GroupView:
+    """A block of n chips inside a torus that is larger on every side, in an order of its own."""
+    dims = grid_dims(n)
+    torus = Torus(dims=tuple(d + 2 for d in dims), link=LINK).build(RoutingSpec())
+    cells = np.stack(np.unravel_index(np.random.default_rng(n).permutation(n), dims)) + 1
+    return GroupView(torus, tuple(np.ravel_multi_index(tuple(cells), torus.dims).tolist()))
+
+
+VIEWS = {**{kind: partial(all_of, kind) for kind in TOPOLOGIES}, "mesh": mesh_rows_of, "block": block_of}
+
+
+def fitting(op: str, name: str, n: int) -> tuple[str, int]:
+    """Return a kind of TOPOLOGIES that the algorithm fits, and the least number of chips from n on with which it does.
+
+    Behind a switch where that fits.
+    """
+    for count in range(n, 2 * n + 3):
+        for kind in ("switch", "ring", "grid", "torus"):
+            if schedule_of(op, name, all_of(kind, count)) is not None:
+                return kind, count
+    raise AssertionError(f"{op} {name} fits no group of about {n} chips")
+
+
+def group_of(op: str, name: str, n: int) -> GroupView:
+    """Return a group of about n chips that the algorithm fits."""
+    return all_of(*fitting(op, name, n))
+
+
+def fitting_schedule(op: str, name: str, n: int, root: int = 0) -> Schedule:
+    """Return the schedule for a group of about n chips that the algorithm fits."""
+    return ALGORITHMS[op][name](group_of(op, name, n), root)
 
 
 def schedule_of(op: str, name: str, group: GroupView, root: int = 0):

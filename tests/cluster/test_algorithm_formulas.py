@@ -1,0 +1,197 @@
+"""The closed formulas of the algorithms' docstrings, to the picosecond, and bounds that no algorithm beats."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.bench import bench
+from configs.spec import LinkSpec
+from tests.cluster import machines
+from tests.cluster.test_formulas import WHOLE_PS, total_ps
+from tests.collectives.rows import LINK, ROWS, TOPOLOGIES, all_of, schedule_of
+from topology import bisection_bytes_per_s
+
+GATHERS = ("all_gather", "reduce_scatter", "all_reduce")
+POWERS = st.sampled_from([2, 4, 8, 16])
+
+latencies = st.integers(0, 5_000_000)
+ranks = st.integers(2, 9)
+bandwidths = st.sampled_from(WHOLE_PS)
+parts = st.integers(1, 300).map(lambda k: 48 * k)
+"""Elements of a part that fall into equal halves, quarters, sixths and sixteenths."""
+
+
+def part_ps(n_elements, bandwidth):
+    """Return the time of so many float32 on a link, a whole number."""
+    return round(4 * n_elements / bandwidth * 1e12)
+
+
+def gather_ps(system, op, algorithm, n, part):
+    """Return the time of an operation with parts of `part` elements."""
+    return total_ps(system, op, algorithm, (part if op == "all_gather" else part * n,))
+
+
+def times(op):
+    """An all-reduce is a reduce-scatter and an all-gather."""
+    return 2 if op == "all_reduce" else 1
+
+
+@pytest.mark.parametrize("algorithm", ["ring_bidirectional", "torus"])
+@pytest.mark.parametrize("op", GATHERS)
+@given(n=st.integers(3, 9), part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=10, deadline=None)
+def test_both_ways_round_a_ring(op, algorithm, n, part, latency_ps, bandwidth):
+    """(n-1) (α + m/(2B)): half of every part goes each way."""
+    want = times(op) * (n - 1) * (latency_ps + part_ps(part // 2, bandwidth))
+    assert gather_ps(machines.ring(n, bandwidth, latency_ps), op, algorithm, n, part) == want
+
+
+@pytest.mark.parametrize("algorithm", ["line", "torus"])
+@pytest.mark.parametrize("op", GATHERS)
+@given(n=ranks, part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=10, deadline=None)
+def test_along_a_line(op, algorithm, n, part, latency_ps, bandwidth):
+    """(n-1) (α + m/B), and no algorithm on a line can do with less bandwidth."""
+    want = times(op) * (n - 1) * (latency_ps + part_ps(part, bandwidth))
+    system = machines.mesh(n, bandwidth=bandwidth, latency_ps=latency_ps)
+    assert gather_ps(system, op, algorithm, n, part) == want
+
+
+@given(n=ranks, part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=15, deadline=None)
+def test_broadcast_along_a_line(n, part, latency_ps, bandwidth):
+    """(h + k-1) (α + S/(kB)) with k = 8 pieces, from one end."""
+    want = (n - 1 + 7) * (latency_ps + part_ps(part, bandwidth))
+    system = machines.mesh(n, bandwidth=bandwidth, latency_ps=latency_ps)
+    assert total_ps(system, "broadcast", "line", (8 * part,)) == want
+
+
+@given(n=POWERS, part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=15, deadline=None)
+def test_powers_of_two_on_a_switch(n, part, latency_ps, bandwidth):
+    """Recursive doubling, halving and Rabenseifner's algorithm take log2 n steps."""
+    system, log, alpha = machines.switch(n, bandwidth, latency_ps), n.bit_length() - 1, 2 * latency_ps
+    m = part_ps(part, bandwidth)
+    assert total_ps(system, "all_gather", "recursive_doubling", (part,)) == log * alpha + (n - 1) * m
+    assert total_ps(system, "reduce_scatter", "recursive_halving", (n * part,)) == log * alpha + (n - 1) * m
+    assert total_ps(system, "all_reduce", "recursive_doubling", (part,)) == log * (alpha + m)
+    assert total_ps(system, "all_reduce", "halving_doubling", (n * part,)) == 2 * (log * alpha + (n - 1) * m)
+
+
+@given(n=st.integers(2, 17), part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=15, deadline=None)
+def test_folded_ranks_on_a_switch(n, part, latency_ps, bandwidth):
+    """Any number of ranks: two more steps of a whole buffer, exact without contention, and never less with it."""
+    system, alpha = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps
+    p = 1 << (n.bit_length() - 1)
+    m, log, fold = part_ps(part, bandwidth), p.bit_length() - 1, 2 * (n > p)
+    doubling = (log + fold) * (alpha + m)
+    rabenseifner = (2 * log + fold) * alpha + (2 * (p - 1) + fold * p) * m
+    for algorithm, size, want in (("recursive_doubling", part, doubling), ("halving_doubling", p * part, rabenseifner)):
+        assert total_ps(system, "all_reduce", algorithm, (size,), contention="none") == want
+        assert total_ps(system, "all_reduce", algorithm, (size,)) >= want
+
+
+@given(n=st.integers(2, 17), part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=15, deadline=None)
+def test_any_number_of_ranks_on_a_switch(n, part, latency_ps, bandwidth):
+    """Bruck's algorithms, pairwise exchange, the direct ones, one shot and two shots."""
+    system, alpha, m = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps, part_ps(part, bandwidth)
+    bits = range((n - 1).bit_length())
+    bruck = sum(alpha + sum(k >> b & 1 for k in range(n)) * m for b in bits)
+    assert total_ps(system, "all_gather", "bruck", (part,)) == len(bits) * alpha + (n - 1) * m
+    assert total_ps(system, "all_to_all", "bruck", (n * part,)) == bruck
+    assert total_ps(system, "all_to_all", "pairwise", (n * part,)) == (n - 1) * (alpha + m)
+    assert total_ps(system, "reduce_scatter", "direct", (n * part,)) == alpha + (n - 1) * m
+    assert total_ps(system, "all_reduce", "one_shot", (part,)) == alpha + (n - 1) * m
+    assert total_ps(system, "all_reduce", "two_shot", (n * part,)) == 2 * (alpha + (n - 1) * m)
+
+
+@given(n=POWERS, part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=15, deadline=None)
+def test_trees_on_a_switch(n, part, latency_ps, bandwidth):
+    """Pipelined trees with k = 8 pieces: (2h+k-1) α + (2h+2k-3) S/(kB), and half of that for one way down."""
+    system, alpha, h, k = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps, n.bit_length() - 1, 8
+    piece = part_ps(part, bandwidth)
+    both = (k + 1) * alpha + k * piece if n == 2 else (2 * h + k - 1) * alpha + (2 * h + 2 * k - 3) * piece
+    down = k * (alpha + piece) if n == 2 else alpha + piece + (k + h - 2) * (alpha + 2 * piece)
+    assert total_ps(system, "all_reduce", "double_binary_tree", (k * part,)) == both
+    assert total_ps(system, "broadcast", "binary_tree", (k * part,)) == down
+
+
+@pytest.mark.parametrize("dims", [(3, 3), (4, 4), (3, 3, 3), (2, 2), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("op", GATHERS)
+@given(part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=5, deadline=None)
+def test_all_axes_of_a_torus(op, dims, part, latency_ps, bandwidth):
+    """k (L-1) α + (n-1) m/(2kB) on a torus; half the bandwidth where nothing wraps."""
+    n, k, side = math.prod(dims), len(dims), dims[0]
+    latency = k * (side - 1) * latency_ps
+    lanes = {"torus": 2 * k if side > 2 else k, "mesh": k}
+    for kind, make in (("torus", machines.torus), ("mesh", machines.mesh)):
+        want = times(op) * (latency + (n - 1) * part_ps(part // lanes[kind], bandwidth))
+        assert gather_ps(make(*dims, bandwidth=bandwidth, latency_ps=latency_ps), op, "torus", n, part) == want
+
+
+@pytest.mark.parametrize("dims", [(3,), (5,), (7,), (3, 3), (5, 5), (3, 5), (3, 3, 3)], ids=str)
+@given(part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=5, deadline=None)
+def test_dimension_wise(dims, part, latency_ps, bandwidth):
+    """Axis by axis, max over h of h α + Σ_{g≥h} g b/B; messages that end meanwhile are rounded once each."""
+    n = math.prod(dims)
+    want = 0
+    for side in dims:
+        b, half = part_ps(n // side * part, bandwidth), side // 2
+        want += max(h * latency_ps + sum(g * b for g in range(h, half + 1)) for h in range(1, half + 1))
+    system = machines.torus(*dims, bandwidth=bandwidth, latency_ps=latency_ps)
+    assert abs(total_ps(system, "all_to_all", "dimension_wise", (n * part,)) - want) <= 2 * sum(dims)
+
+
+@pytest.mark.parametrize("dims", [(3, 4), (4, 3), (2, 5), (6, 2)], ids=str)
+@pytest.mark.parametrize("op", GATHERS)
+@given(part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=5, deadline=None)
+def test_hierarchical_rings(op, dims, part, latency_ps, bandwidth):
+    """(r-1) (α + m/B) over the rails and (l-1) (α + r m/B) in the nodes."""
+    (r, l), m = dims, part_ps(part, bandwidth)
+    want = times(op) * ((r - 1) * (latency_ps + m) + (l - 1) * (latency_ps + r * m))
+    system = machines.torus(*dims, bandwidth=bandwidth, latency_ps=latency_ps)
+    assert gather_ps(system, op, "hierarchical", r * l, part) == want
+
+
+# --- bounds ---------------------------------------------------------------------------------------------------------
+
+
+BOUNDS = {
+    # operation: bytes through the port of a chip (on average), and across a cut into halves, in the busier direction
+    "all_gather": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
+    "reduce_scatter": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
+    "all_reduce": lambda n, size: (2 * (n - 1) * size / n, size),
+    "all_to_all": lambda n, size: ((n - 1) * size / n, (n // 2) * (n - n // 2) * size / n),
+    "broadcast": lambda _n, size: (size, size),
+}
+"""What must move, whatever the algorithm; sizes are those of nccl-tests."""
+
+
+@pytest.mark.parametrize(("op", "name"), [row for row in ROWS if row[0] in BOUNDS])
+@given(kind=st.sampled_from(sorted(TOPOLOGIES)), n=st.integers(2, 12), k=st.integers(1, 1000))
+@settings(max_examples=8, deadline=None)
+def test_no_algorithm_is_faster_than_the_machine(op, name, kind, n, k):
+    """Without latency, no algorithm beats the ports of the chips or the bisection of the topology."""
+    group = all_of(kind, n)
+    if schedule_of(op, name, group) is None:
+        return
+    topology, size = group.topology, 4 * n * k
+    out = np.bincount(topology.link_src, topology.link_bandwidth_bytes_per_s)
+    through_port, across = BOUNDS[op](n, size)
+    least_s = max(through_port / out[:n].mean(), across / bisection_bytes_per_s(topology))
+    link = LinkSpec(LINK.bandwidth_bytes_per_s, latency_ps=0)
+    system = machines.system(evolve(TOPOLOGIES[kind](n), link=link))
+    [row] = bench(system, op, algorithm=name, sizes_bytes=[size], numerics="shapes")
+    assert row.time_s >= least_s * (1 - 1e-9) - 1e-12 * topology.n_chips
