@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
 from cluster.session import BackendName, Cluster, launch
-from collectives import ALGORITHMS, OPERATIONS, GroupView, build, cut, msccl, read_files, select
+from collectives import ALGORITHMS, OPERATIONS, Detail, GroupView, build, cut, msccl, read_files, select
 from configs.errors import ConfigError
 from configs.problems import unknown
 from configs.rules import is_algorithm_file
@@ -105,7 +106,7 @@ def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str
     reasons: list[str] = []
     for name in chosen:
         try:
-            build(op, name, group, 0, files)
+            build(op, name, group, DETAILS.get(op, 0), files)
             fitting.append(name)
         except ConfigError as error:
             reasons += error.problems
@@ -140,7 +141,9 @@ def measure(cluster: Cluster, op: str, algorithm: str, size_bytes: int) -> Row:
 def _elements(op: str, n: int, size_bytes: int) -> int:
     """Return the elements of the buffer that the size speaks of: a multiple of the ranks where parts must be equal."""
     n_elements = size_bytes // FP32.itemsize
-    parted = op in {"all_gather", "reduce_scatter", "all_to_all"}
+    if op == "barrier":
+        return 0
+    parted = OPERATIONS[op].parts != "one" and op != "permute"
     if parted:
         n_elements -= n_elements % n
     if n_elements < 1:
@@ -152,12 +155,16 @@ def _elements(op: str, n: int, size_bytes: int) -> int:
 async def _program(chip: Chip, op: str, n_elements: int) -> int | None:
     """Run the operation on known values; return how many elements of the result differ from the reference."""
     make, reference = CASES[op]
-    count = n_elements // chip.n_chips if op == "all_gather" else n_elements
+    count = n_elements // chip.n_chips if op in {"all_gather", "gather"} else n_elements
     x: Array = make(chip.rank, chip.n_chips, count) if chip.real else ShapeArray((count,), FP32)
-    y = await getattr(chip, op)(x)
+    more = ARGUMENTS[op](chip.n_chips, n_elements) if op in ARGUMENTS else ()
+    y = await (chip.barrier() if op == "barrier" else getattr(chip, op)(x, *more))
     if not chip.real:
         return None
-    return int(np.count_nonzero(y != reference(chip.rank, chip.n_chips, n_elements)))
+    want = reference(chip.rank, chip.n_chips, n_elements)
+    if y is None or want is None:
+        return 0 if y is want else n_elements
+    return int(np.count_nonzero(y != want))
 
 
 Values = NDArray[np.float32]
@@ -197,11 +204,45 @@ def _input(rank: int, _n: int, n_elements: int) -> Values:
     return _pattern(rank, n_elements)
 
 
-CASES: dict[str, tuple[Callable[[int, int, int], Values], Callable[[int, int, int], Values]]] = {
-    "all_gather": (_input, lambda _r, n, e: _all_patterns(n, e // n)),
+def _uneven_rows(n: int, n_elements: int) -> tuple[tuple[int, ...], ...]:
+    """Return the rows of an all_to_all_v: half more or less than even, and as many to as from each rank."""
+    m = n_elements // n
+    swing = [0 if n % 2 and k == 0 else m // 2 * (-1) ** k for k in range(n)]
+    return tuple(tuple(m + swing[(i + j) % n] for j in range(n)) for i in range(n))
+
+
+def _received_uneven(rank: int, n: int, n_elements: int) -> Values:
+    rows = _uneven_rows(n, n_elements)
+    return np.concatenate([_pattern(src, rows[src][rank], sum(rows[src][:rank])) for src in range(n)])
+
+
+def _all_parts(_rank: int, n: int, n_elements: int) -> Values:
+    return np.concatenate([_pattern(r, n_elements // n) for r in range(n)])
+
+
+def _at_root(reference: Reference) -> Reference:
+    return lambda rank, n, n_elements: reference(rank, n, n_elements) if rank == 0 else None
+
+
+Reference = Callable[[int, int, int], Values | None]
+CASES: dict[str, tuple[Callable[[int, int, int], Values], Reference]] = {
+    "all_gather": (_input, _all_parts),
     "reduce_scatter": (_input, _own_rows),
     "all_reduce": (_input, lambda _r, n, e: _pattern_sum(n, e)),
     "all_to_all": (_input, _received),
+    "all_to_all_v": (_input, _received_uneven),
     "broadcast": (_input, lambda _r, _n, e: _pattern(0, e)),
+    "reduce": (_input, _at_root(lambda _r, n, e: _pattern_sum(n, e))),
+    "gather": (_input, _at_root(_all_parts)),
+    "scatter": (_input, lambda r, n, e: _pattern(0, e // n, r * (e // n))),
+    "permute": (_input, lambda r, n, e: _pattern((r - 1) % n, e)),
+    "barrier": (_input, lambda _r, _n, _e: None),
 }
 """Per operation: a rank's input, and what it must end with (computed without any collective)."""
+ARGUMENTS: dict[str, Callable[[int, int], tuple[Any, ...]]] = {
+    "permute": lambda n, _e: (tuple((rank, (rank + 1) % n) for rank in range(n)),),
+    "all_to_all_v": lambda n, e: (_uneven_rows(n, e),),
+}
+"""What some operations take besides their input."""
+DETAILS: dict[str, Detail] = {"permute": ()}
+"""With what an operation's algorithms are tried out, where that is no root."""

@@ -6,18 +6,32 @@ There is no clock and no I/O here; the host resumes the program when a message h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from attrs import define, field, frozen
 from numpy.typing import NDArray
 
+from cluster.calls import refuse_misuse, result_shape, table_of
 from cluster.cost import duration
 from cluster.host import Host, Mailbox
 from cluster.memory import Memory
 from cluster.records import Collective, Compute, Mark, Receive, RecordTable, Send, Trace
-from collectives import NO_FILES, OPERATIONS, GroupView, Schedule, build, cut, execute, join, select, split
+from collectives import (
+    NO_FILES,
+    OPERATIONS,
+    REDUCTIONS,
+    Detail,
+    GroupView,
+    Schedule,
+    build,
+    ends_with_something,
+    execute,
+    join,
+    select,
+    split,
+)
 from configs.dtypes import DTYPES
 from configs.errors import ProgramError
 from configs.spec import Numerics, SystemSpec
@@ -41,13 +55,13 @@ class Machine:
     files: Mapping[str, Schedule] = NO_FILES
     table: RecordTable = field(factory=RecordTable)
     kernel_results: dict[Any, tuple[tuple[int, ...], Any, int]] = field(factory=dict)
-    _schedules: dict[tuple[str, str, tuple[int, ...], int], Schedule] = field(factory=dict)
+    _schedules: dict[tuple[str, str, tuple[int, ...], Detail], Schedule] = field(factory=dict)
 
-    def schedule(self, op: str, algorithm: str, ranks: tuple[int, ...], root: int) -> Schedule:
+    def schedule(self, op: str, algorithm: str, ranks: tuple[int, ...], detail: Detail) -> Schedule:
         """Return the schedule, built once."""
-        key = (op, algorithm, ranks, root)
+        key = (op, algorithm, ranks, detail)
         if key not in self._schedules:
-            self._schedules[key] = build(op, algorithm, GroupView(self.topology, ranks), root, self.files)
+            self._schedules[key] = build(op, algorithm, GroupView(self.topology, ranks), detail, self.files)
         return self._schedules[key]
 
 
@@ -138,44 +152,69 @@ class SimChip:
     def group(self, name: str, ranks: tuple[int, ...]) -> Group:
         """Return the group of these ranks under a name that stands for them alone on this chip."""
         if self.rank not in ranks or len(set(ranks)) != len(ranks):
-            raise ProgramError(f"chip {self.rank}: group {name!r} is {ranks}; it must name this chip, and each chip once")
+            must = "it must name this chip, and each chip once"
+            raise ProgramError(f"chip {self.rank}: group {name!r} is {ranks}; {must}")
         known = self._groups.setdefault(name, Group(name, tuple(ranks)))
         if known.ranks != tuple(ranks):
             raise ProgramError(f"chip {self.rank}: group {name!r} was {known.ranks} and is now {tuple(ranks)}")
         return known
 
-    async def all_reduce(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
-        """Return the sum of all members' `x`."""
-        return await self._collective("all_reduce", x, tuple(x.shape), group, axis)
+    async def all_reduce(
+        self, x: Array, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
+    ) -> Array:
+        """Return the sum (or max, min) of all members' `x`."""
+        return await self._collective("all_reduce", x, group, axis, reduction=reduction)
 
     async def all_gather(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
         """Return all members' `x` concatenated along axis 0."""
-        members = self._members(group, axis)
-        shape = (x.shape[0] * len(members), *x.shape[1:])
-        return await self._collective("all_gather", x, shape, members, None)
+        return await self._collective("all_gather", x, group, axis)
 
-    async def reduce_scatter(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
-        """Return this member's part of the sum of all members' `x`."""
-        members = self._members(group, axis)
-        rows = cut(x.shape[0], len(members))[members.ranks.index(self.rank)]
-        self._require_whole_rows("reduce_scatter", x, len(members))
-        return await self._collective("reduce_scatter", x, (rows, *x.shape[1:]), members, None)
+    async def reduce_scatter(
+        self, x: Array, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
+    ) -> Array:
+        """Return this member's part of the sum (or max, min) of all members' `x`."""
+        return await self._collective("reduce_scatter", x, group, axis, reduction=reduction)
 
     async def all_to_all(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
         """Send part j of `x` to member j; return the received parts in group order."""
-        members = self._members(group, axis)
-        if x.shape[0] % len(members):
-            raise ProgramError(f"chip {self.rank}: all_to_all of {x.shape[0]} rows among {len(members)} chips is uneven")
-        return await self._collective("all_to_all", x, tuple(x.shape), members, None)
+        return await self._collective("all_to_all", x, group, axis)
 
-    async def broadcast(
-        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
+    async def all_to_all_v(
+        self, x: Array, rows: Sequence[Sequence[int]], group: Group | None = None, axis: str | None = None
     ) -> Array:
+        """Send `rows[i][j]` rows of `x` from member i to member j; return the received rows in group order."""
+        return await self._collective("all_to_all_v", x, group, axis, table=rows)
+
+    async def broadcast(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Array:
         """Return the `x` of the member with index `root`."""
-        members = self._members(group, axis)
-        if not 0 <= root < len(members):
-            raise ProgramError(f"chip {self.rank}: broadcast from root {root} of a group of {len(members)} chips")
-        return await self._collective("broadcast", x, tuple(x.shape), members, None, root)
+        return await self._collective("broadcast", x, group, axis, root)
+
+    async def reduce(
+        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
+    ) -> Array | None:
+        """Return the sum (or max, min) of all members' `x` at the root, None elsewhere."""
+        return await self._collective("reduce", x, group, axis, root, reduction)
+
+    async def gather(
+        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
+    ) -> Array | None:
+        """Return all members' `x` concatenated along axis 0 at the root, None elsewhere."""
+        return await self._collective("gather", x, group, axis, root)
+
+    async def scatter(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Array:
+        """Return this member's part of the root's `x`."""
+        return await self._collective("scatter", x, group, axis, root)
+
+    async def permute(
+        self, x: Array, pairs: Sequence[tuple[int, int]], group: Group | None = None, axis: str | None = None
+    ) -> Array:
+        """Return the `x` of the member that is this one's source, or zeros."""
+        return await self._collective("permute", x, group, axis, table=pairs)
+
+    async def barrier(self, group: Group | None = None, axis: str | None = None) -> None:
+        """Wait until all members are here."""
+        nothing = np.empty(0, np.uint8) if self.real else ShapeArray((0,), np.dtype(np.uint8))
+        await self._collective("barrier", nothing, group, axis)
 
     async def send(self, x: Array, dst: int, tag: str = "") -> None:
         """Send an array to a chip."""
@@ -198,7 +237,8 @@ class SimChip:
 
     def _members(self, group: Group | None, axis: str | None) -> Group:
         if group is not None and axis is not None:
-            raise ProgramError(f"chip {self.rank}: both group {group.name!r} and axis {axis!r} are given; accepted: one")
+            given = f"both group {group.name!r} and axis {axis!r} are given"
+            raise ProgramError(f"chip {self.rank}: {given}; accepted: one")
         if group is not None:
             if self.rank not in group.ranks:
                 raise ProgramError(f"chip {self.rank} is not in group {group.name!r} {group.ranks}")
@@ -207,26 +247,45 @@ class SimChip:
             return self._groups["all"]
         return self.group(f"axis {axis}", self.machine.topology.axis_ranks(self.rank, axis))
 
-    def _require_whole_rows(self, op: str, x: Array, n: int) -> None:
-        """Parts are cut from the flat buffer; they are whole rows only if rows divide or have one element."""
-        if x.shape[0] % n and x.size != x.shape[0]:
-            raise ProgramError(f"chip {self.rank}: {op} of {x.shape[0]} rows of {x.shape[1:]} among {n} chips is uneven")
-
     async def _collective(
-        self, op: str, x: Array, shape: tuple[int, ...], group: Group | None, axis: str | None, root: int = 0
-    ) -> Array:
+        self,
+        op: str,
+        x: Array,
+        group: Group | None,
+        axis: str | None,
+        root: int = 0,
+        reduction: str = "sum",
+        table: Iterable[Sequence[int]] = (),
+    ) -> Any:
         members = self._members(group, axis)
+        n, place, shape = len(members), members.ranks.index(self.rank), tuple(x.shape)
+        try:
+            numbers = table_of(table)
+            refuse_misuse(op, n, place, shape, root, reduction, numbers)
+        except ProgramError as error:
+            raise ProgramError(f"chip {self.rank}: {error}") from None
+        result = result_shape(op, n, place, shape, root, numbers)
         algorithm = select(op, self.machine.algorithms.get(op, "auto"))
-        record = Collective(op, algorithm, members.name, members.ranks, root, tuple(x.shape), x.dtype)
-        self._numbers.append(self.machine.table.number(record))
+        same = (1, *shape[1:]) if op == "all_to_all_v" else shape
+        call = Collective(op, algorithm, members.name, members.ranks, root, same, x.dtype, reduction, numbers)
+        self._numbers.append(self.machine.table.number(call))
         if not self.real:
-            return ShapeArray(shape, x.dtype)
-        schedule = self.machine.schedule(op, algorithm, members.ranks, root)
-        count = self._calls[members.name] = self._calls.get(members.name, 0) + 1
-        place = members.ranks.index(self.rank)
-        chunks = split(schedule, place, root, x.reshape(-1).copy())
-        await execute(schedule, place, chunks, _GroupPort(self, members.ranks, f"{members.name}#{count} {op}"))
-        return join(schedule, place, root, chunks).reshape(shape)
+            return None if result is None else ShapeArray(result, x.dtype)
+        return await self._carry_out(call, x, result)
+
+    async def _carry_out(self, call: Collective, x: NDArray[Any], result: tuple[int, ...] | None) -> Any:
+        """Run the schedule of a call on this chip's data."""
+        schedule = self.machine.schedule(call.op, call.algorithm, call.ranks, call.detail)
+        count = self._calls[call.group] = self._calls.get(call.group, 0) + 1
+        place = call.ranks.index(self.rank)
+        chunks = split(schedule, place, call.detail, x.reshape(-1).copy())
+        port = _GroupPort(self, call.ranks, f"{call.group}#{count} {call.op}")
+        await execute(schedule, place, chunks, port, REDUCTIONS[call.reduction])
+        if result is None:
+            return None
+        if not ends_with_something(schedule, place, call.detail):
+            return np.zeros(result, x.dtype)
+        return join(schedule, place, call.detail, chunks).reshape(result)
 
 
 assert set(OPERATIONS) <= set(dir(SimChip)), "every operation is a method of the chip"

@@ -6,6 +6,7 @@ A new algorithm is one file in `algorithms/` and its rows in `ALGORITHMS`; the c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -142,6 +143,12 @@ def read_files(algorithms: Mapping[str, str]) -> dict[str, Schedule]:
     return files
 
 
+@lru_cache(maxsize=64)
+def _prove(schedule: Schedule, detail: Detail) -> None:
+    """Check a schedule, once for each root that it is asked for."""
+    check(schedule, detail)
+
+
 def build(
     op: str, algorithm: str, group: GroupView, detail: Detail = 0, files: Mapping[str, Schedule] = NO_FILES
 ) -> Schedule:
@@ -156,7 +163,7 @@ def build(
         n = schedule.n_ranks
         raise ConfigError((f"{algorithm}: is for {n} ranks (ngpus), {len(group)} given; accepted: a group of {n}",))
     try:
-        check(schedule, detail)
+        _prove(schedule, detail)
     except ScheduleError as error:
         raise ConfigError((f"{algorithm}: is not for root {detail}: {error}",)) from None
     return schedule

@@ -176,8 +176,8 @@ def _ints(values: Iterable[int]) -> NDArray[np.int32]:
 class Uniform:
     """A schedule in which all ranks do the same: in step s, every rank sends `n_chunks` chunks to the one at `offset`.
 
-    Ranks are the chips of a grid of these `dims`, row-major; an offset is the rank that the first chip sends to, and the
-    chip at coordinates c sends to c + (the coordinates of the offset), round every axis. Ordered by step.
+    Ranks are the chips of a grid of these `dims`, row-major; an offset is the rank that the first chip sends to, and
+    the chip at coordinates c sends to c + (the coordinates of the offset), round every axis. Ordered by step.
     """
 
     dims: tuple[int, ...]

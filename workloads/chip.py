@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -103,20 +104,56 @@ class Chip(Protocol):
     def group(self, name: str, ranks: tuple[int, ...]) -> Group:
         """Return the group of these ranks; every member must name it alike."""
 
-    async def all_reduce(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
-        """Return the sum of all members' `x` (same shape everywhere)."""
+    async def all_reduce(
+        self, x: Array, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
+    ) -> Array:
+        """Return the sum (`reduction`: sum, max or min) of all members' `x` (same shape everywhere)."""
 
     async def all_gather(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
         """Return all members' `x` concatenated along axis 0, in group order (same shape everywhere)."""
 
-    async def reduce_scatter(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
-        """Return this member's part (along axis 0, as even as possible) of the sum of all members' `x`."""
+    async def reduce_scatter(
+        self, x: Array, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
+    ) -> Array:
+        """Return this member's part (along axis 0, as even as possible) of the sum (max, min) of all members' `x`."""
 
     async def all_to_all(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
         """Send part j of `x` (axis 0, equal parts) to member j; return the received parts in group order."""
 
+    async def all_to_all_v(
+        self, x: Array, rows: Sequence[Sequence[int]], group: Group | None = None, axis: str | None = None
+    ) -> Array:
+        """Send `rows[i][j]` rows of member i's `x`, in the order of j, to member j; return the rows in group order.
+
+        All members give the same table `rows`.
+        """
+
     async def broadcast(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Array:
         """Return the `x` of the member with index `root` (same shape everywhere)."""
+
+    async def reduce(
+        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
+    ) -> Array | None:
+        """Return the sum (max, min) of all members' `x` at the member with index `root`, None elsewhere."""
+
+    async def gather(
+        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
+    ) -> Array | None:
+        """Return all members' `x` concatenated along axis 0 at the member with index `root`, None elsewhere."""
+
+    async def scatter(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Array:
+        """Return this member's part (along axis 0, as even as possible) of the root's `x` (same shape everywhere)."""
+
+    async def permute(
+        self, x: Array, pairs: Sequence[tuple[int, int]], group: Group | None = None, axis: str | None = None
+    ) -> Array:
+        """Return the `x` of this member's source among the (source, destination) `pairs`; zeros if it has none.
+
+        Pairs are of indices in the group; each is at most once a source and once a destination.
+        """
+
+    async def barrier(self, group: Group | None = None, axis: str | None = None) -> None:
+        """Wait until all members are here."""
 
     async def send(self, x: Array, dst: int, tag: str = "") -> None:
         """Send an array to the chip of rank `dst`."""

@@ -10,6 +10,7 @@ from cluster.records import Collective
 from collectives import Schedule, chunk_sizes, part_sizes
 from configs.spec import CommunicationSpec
 
+
 @frozen(eq=False)
 class Template:
     """The tasks of one collective, numbered from 0, and how they hang between its ranks' entries and exits.

@@ -18,7 +18,7 @@ import numpy as np
 from attrs import evolve
 from numpy.typing import NDArray
 
-from collectives.compose import from_gather
+from collectives.compose import from_gather, never
 from collectives.group import GroupView
 from collectives.operations import Table
 from collectives.schedule import Schedule, Transfers, Uniform
@@ -47,7 +47,7 @@ def all_to_all(group: GroupView, root: int = 0) -> Schedule:
 
 def all_to_all_v(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-to-all for parts of different sizes."""
-    return evolve(all_to_all(group, root), op="all_to_all_v")
+    return evolve(all_to_all(group, root), op="all_to_all_v", uniform=never)
 
 
 def scatter(group: GroupView, root: int = 0) -> Schedule:
@@ -61,15 +61,16 @@ def gather(group: GroupView, root: int = 0) -> Schedule:
     return Schedule("gather", "direct", len(group), len(group), parts)
 
 
-def permute(group: GroupView, pairs_: Table) -> Schedule:
+def permute(group: GroupView, pairs: Table) -> Schedule:
     """Return the permute: every source sends to its destination; a pair of one rank needs no message."""
-    moves = np.array([(src, dst) for src, dst in pairs_ if src != dst], np.int64).reshape(-1, 2)
-    return Schedule("permute", "direct", len(group), len(group), Transfers.single(0, *moves.T, moves[:, 0]))
+    moves = np.array([(src, dst) for src, dst in pairs if src != dst], np.int64).reshape(-1, 2)
+    src, dst = moves[:, 0], moves[:, 1]
+    return Schedule("permute", "direct", len(group), len(group), Transfers.single(0, src, dst, src))
 
 
 def parts_to_all(n: int) -> Transfers:
     """Return the all-gather of n chunks among n ranks."""
-    src, dst = pairs(n)
+    src, dst = all_pairs(n)
     return Transfers.single(0, src, dst, src)
 
 
@@ -79,7 +80,7 @@ def to_all(dims: tuple[int, ...]) -> Uniform:
     return Uniform(dims, np.zeros_like(offset), offset, np.ones_like(offset))
 
 
-def pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def all_pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (source, destination) of all ordered pairs of different ranks."""
     src, dst = np.divmod(np.arange(n * n), n)
     return src[src != dst], dst[src != dst]
@@ -91,5 +92,5 @@ def _from_root(n: int, root: int) -> Transfers:
 
 
 def _exchange(n: int) -> Transfers:
-    src, dst = pairs(n)
+    src, dst = all_pairs(n)
     return Transfers.single(0, src, dst, src * n + dst)

@@ -31,7 +31,5 @@ def _transfers(fold: Fold) -> Transfers:
     chunks = np.arange(fold.n_places)
     step, place, partner = fold.partners()
     first = (place >> step) << step
-    gather = Transfers.runs(
-        step, fold.first_rank(place), fold.first_rank(partner), first, 1 << step, pool=chunks
-    )
+    gather = Transfers.runs(step, fold.first_rank(place), fold.first_rank(partner), first, 1 << step, pool=chunks)
     return fold.into(chunks).then(gather.reversed()).then(gather).then(fold.out(chunks))

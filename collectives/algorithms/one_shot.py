@@ -9,7 +9,7 @@ The least latency there is, for the most traffic. Source: NVIDIA, TensorRT-LLM, 
 
 from __future__ import annotations
 
-from collectives.algorithms.direct import pairs, to_all
+from collectives.algorithms.direct import all_pairs, to_all
 from collectives.group import GroupView
 from collectives.schedule import Schedule, Transfers
 
@@ -18,4 +18,4 @@ def all_reduce(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-reduce in a single step."""
     del root
     n = len(group)
-    return Schedule("all_reduce", "one_shot", n, 1, lambda: Transfers.single(0, *pairs(n), 0, reduce=True), to_all)
+    return Schedule("all_reduce", "one_shot", n, 1, lambda: Transfers.single(0, *all_pairs(n), 0, reduce=True), to_all)

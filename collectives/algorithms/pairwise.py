@@ -29,7 +29,7 @@ def all_to_all(group: GroupView, root: int = 0) -> Schedule:
 
 def all_to_all_v(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-to-all for parts of different sizes."""
-    return evolve(all_to_all(group, root), op="all_to_all_v")
+    return evolve(all_to_all(group, root), op="all_to_all_v", uniform=never)
 
 
 def _exchange(n: int) -> Transfers:

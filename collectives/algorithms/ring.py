@@ -5,7 +5,8 @@ With n ranks, part size m = S/n, hop latency α and link bandwidth B, on an idle
     all_gather, reduce_scatter   (n-1) (α + m/B)
     all_reduce                   2 (n-1) (α + m/B)
 
-Source: P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69 (2009).
+Source: P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
+JPDC 69 (2009).
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ def ring(op: str, algorithm: str, order: tuple[int, ...]) -> Schedule:
     n_reduce, n_gather = (n - 1) * (op != "all_gather"), (n - 1) * (op != "reduce_scatter")
 
     def uniform(dims: tuple[int, ...]) -> Uniform | None:
+        if dims != (n,) or order != tuple(range(n)):
+            return None
         steps = np.arange(n_reduce + n_gather)
-        return Uniform(dims, steps, *np.ones((2, len(steps)), np.int64)) if dims == (n,) and order == tuple(range(n)) else None
+        return Uniform(dims, steps, *np.ones((2, len(steps)), np.int64))
 
     return Schedule(op, algorithm, n, n, lambda: _transfers(order, n_reduce, n_gather), uniform)
 

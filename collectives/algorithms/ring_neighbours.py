@@ -34,11 +34,9 @@ def _cycle(group: GroupView) -> tuple[int, ...]:
     """Return the places of the group in the order of the cycle; raise ConfigError where none is known."""
     cycle = hamiltonian_cycle(group.topology, group.ranks)
     if cycle is None:
+        where = f"these {len(group)} chips of a {group.topology.kind}"
+        accepted = "algorithm ring, or a group that closes (e.g. a mesh with an even side)"
         raise ConfigError(
-            (
-                f"algorithm ring_neighbours: no ring of neighbours is known for these {len(group)} chips of a "
-                f"{group.topology.kind}; accepted: algorithm ring, or a group that closes (e.g. a mesh with an even side)",
-            )
+            (f"algorithm ring_neighbours: no ring of neighbours is known for {where}; accepted: {accepted}",)
         )
-    place = {rank: i for i, rank in enumerate(group.ranks)}
-    return tuple(place[rank] for rank in cycle)
+    return group.places(cycle)

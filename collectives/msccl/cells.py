@@ -19,6 +19,8 @@ from collectives.schedule import Local, Schedule, Transfer, by_step
 TRANSIT = 2**40
 """Slots from here on are in transit; they get their numbers when all others are known."""
 
+MOST_VERSIONS = 4096  # of a chunk, that a GPU gets in transit
+
 Place = tuple[str, int]
 """(buffer, offset)"""
 Cell = tuple[int, int]
@@ -193,6 +195,9 @@ class Cells:
         """Return a slot that is free on both sides from before the message to the end of step `level`."""
         at = message.step
         wanted = ((message.src, at - 1, at), (dst, at, level))
+        if len(self._transit[dst, chunk]) >= MOST_VERSIONS:
+            what = f"chunk {chunk} comes to gpu {dst} in more than {MOST_VERSIONS} versions"
+            raise self.algo.error(message.line, f"<step>: {what}; accepted: fewer")
         taken = {
             slot
             for rank, begin, end in wanted

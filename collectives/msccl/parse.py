@@ -114,9 +114,9 @@ class _Reader:
         except (ValueError, LookupError) as error:
             raise ConfigError((f"{self.file}: is not XML: {error}; accepted: MSCCL XML",)) from None
         assert self.algo is not None, "a document has an element"
-        missing = [g for g in range(self.algo.n_gpus) if g not in self.algo.gpus][:1]
-        if missing:
-            raise ConfigError((f"{self.file}: gpu {missing[0]} is missing; ngpus is {self.algo.n_gpus}",))
+        missing = next((g for g in range(self.algo.n_gpus) if g not in self.algo.gpus), None)
+        if missing is not None:
+            raise ConfigError((f"{self.file}: gpu {missing} is missing; ngpus is {self.algo.n_gpus}",))
         for gpu in self.algo.gpus.values():
             _check_waits(self.algo, gpu)
         return self.algo

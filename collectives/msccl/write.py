@@ -42,6 +42,8 @@ def write(schedule: Schedule, path: str | Path, root: int = 0) -> None:
 
 def _lines(schedule: Schedule, root: int) -> Iterable[str]:
     operation, n = OPERATIONS[schedule.op], schedule.n_ranks
+    if operation.detail == "pairs":
+        raise ConfigError((f"{schedule.op}: has no form in MSCCL XML; accepted: one of the other operations",))
     n_loop = schedule.n_chunks // (n if operation.parts == "pairs" else 1)
     t = schedule.transfers
     n_channels = max([1, *Counter(zip(t.step.tolist(), t.src.tolist(), t.dst.tolist(), strict=True)).values()])
@@ -91,20 +93,20 @@ class _Block:
     chan: int
     rows: list[_Op] = field(factory=list)
 
-    def add(self, kind: str, src: Place, dst: Place, count: int, after: Iterable[_Op]) -> _Op:
-        """Add an instruction and, before it, its waits but the last."""
+    def add(self, kind: str, src: Place, dst: Place, count: int, after: Iterable[_Op], idle: int = 0) -> _Op:
+        """Add an instruction; before it come its waits but the last, and then, after all waits, so many idle steps."""
         waits = [op for op in dict.fromkeys(after) if op.block is not self]
         for op in waits:
             op.awaited = True
-        for op in waits[:-1]:
-            self.rows.append(_Op(self, len(self.rows), "nop", ("i", 0), ("o", 0), 0, [op]))
+        for op in waits if idle else waits[:-1]:
+            self._nop([op])
+        for _ in range(idle):
+            self._nop([])
         self.rows.append(_Op(self, len(self.rows), kind, src, dst, count, waits[-1:]))
         return self.rows[-1]
 
-    def idle(self, steps: int) -> None:
-        """Let so many steps pass."""
-        for _ in range(steps):
-            self.rows.append(_Op(self, len(self.rows), "nop", ("i", 0), ("o", 0), 0, []))
+    def _nop(self, after: list[_Op]) -> None:
+        self.rows.append(_Op(self, len(self.rows), "nop", ("i", 0), ("o", 0), 0, after))
 
     def lines(self) -> Iterable[str]:
         """Yield the thread block as XML."""
@@ -190,8 +192,8 @@ class _Gpu:
             first, gathered, free = self._side_by_side(cells, free)
             after = [self._local("cpy", run, before) for run in gathered] or before
             block = self._block("send", dst, used)
-            block.idle(idle)
-            ops.append(block.add("s", first, first, len(cells), [*after[-1:], *before] if gathered else after))
+            waits = [*after[-1:], *before] if gathered else after
+            ops.append(block.add("s", first, first, len(cells), waits, idle))
             for cell in cells:
                 readers[cell].append(ops[-1])
         for src, cells, reduce in what.receives:

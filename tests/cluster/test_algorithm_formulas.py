@@ -10,6 +10,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster import launch
 from cluster.bench import bench
 from configs.spec import LinkSpec
 from tests.cluster import machines
@@ -125,12 +126,43 @@ def test_trees_on_a_switch(n, part, latency_ps, bandwidth):
     assert total_ps(system, "broadcast", "binary_tree", (k * part,)) == down
 
 
+@given(n=POWERS, part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=15, deadline=None)
+def test_rooted_on_a_switch(n, part, latency_ps, bandwidth):
+    """Binomial reduce, scatter and gather, pipelined and direct ones; a shift and a barrier."""
+    system, log, alpha = machines.switch(n, bandwidth, latency_ps), n.bit_length() - 1, 2 * latency_ps
+    m = part_ps(part, bandwidth)
+    assert total_ps(system, "reduce", "binomial", (part,)) == log * (alpha + m)
+    assert total_ps(system, "scatter", "binomial", (n * part,)) == log * alpha + (n - 1) * m
+    assert total_ps(system, "gather", "binomial", (part,)) == log * alpha + (n - 1) * m
+    assert total_ps(system, "scatter", "direct", (n * part,)) == alpha + (n - 1) * m
+    assert total_ps(system, "gather", "direct", (part,)) == alpha + (n - 1) * m
+
+    async def program(chip):
+        await chip.permute(machines.array(chip, part), [(r, (r + 1) % n) for r in range(n)])
+        await chip.barrier()
+
+    assert launch(system, numerics="shapes").run(program).timeline.total_ps == alpha + m + log * alpha
+
+
+@given(n=st.integers(2, 17), part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=15, deadline=None)
+def test_rooted_with_any_number_of_ranks(n, part, latency_ps, bandwidth):
+    """A binomial scatter is exact; a reduce or gather is no slower; a reduce along a line is its broadcast."""
+    system, alpha, m = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps, part_ps(part, bandwidth)
+    log = (n - 1).bit_length()
+    assert total_ps(system, "scatter", "binomial", (n * part,)) == log * alpha + (n - 1) * m
+    assert total_ps(system, "gather", "binomial", (part,)) <= log * alpha + (n - 1) * m + n
+    line = machines.mesh(n, bandwidth=bandwidth, latency_ps=latency_ps)
+    assert total_ps(line, "reduce", "line", (8 * part,)) == (n - 1 + 7) * (latency_ps + m)
+
+
 @pytest.mark.parametrize("dims", [(3, 3), (4, 4), (3, 3, 3), (2, 2), (2, 2, 2)], ids=str)
 @pytest.mark.parametrize("op", GATHERS)
 @given(part=parts, latency_ps=latencies, bandwidth=bandwidths)
 @settings(max_examples=5, deadline=None)
 def test_all_axes_of_a_torus(op, dims, part, latency_ps, bandwidth):
-    """k (L-1) α + (n-1) m/(2kB) on a torus; half the bandwidth where nothing wraps."""
+    """K (L-1) α + (n-1) m/(2kB) on a torus; half the bandwidth where nothing wraps."""
     n, k, side = math.prod(dims), len(dims), dims[0]
     latency = k * (side - 1) * latency_ps
     lanes = {"torus": 2 * k if side > 2 else k, "mesh": k}
@@ -159,22 +191,25 @@ def test_dimension_wise(dims, part, latency_ps, bandwidth):
 @settings(max_examples=5, deadline=None)
 def test_hierarchical_rings(op, dims, part, latency_ps, bandwidth):
     """(r-1) (α + m/B) over the rails and (l-1) (α + r m/B) in the nodes."""
-    (r, l), m = dims, part_ps(part, bandwidth)
-    want = times(op) * ((r - 1) * (latency_ps + m) + (l - 1) * (latency_ps + r * m))
+    (r, length), m = dims, part_ps(part, bandwidth)
+    want = times(op) * ((r - 1) * (latency_ps + m) + (length - 1) * (latency_ps + r * m))
     system = machines.torus(*dims, bandwidth=bandwidth, latency_ps=latency_ps)
-    assert gather_ps(system, op, "hierarchical", r * l, part) == want
+    assert gather_ps(system, op, "hierarchical", r * length, part) == want
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------
 
 
 BOUNDS = {
-    # operation: bytes through the port of a chip (on average), and across a cut into halves, in the busier direction
+    # operation: bytes through the port of a chip (on average, or of the root), and across a cut into halves
     "all_gather": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
     "reduce_scatter": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
     "all_reduce": lambda n, size: (2 * (n - 1) * size / n, size),
     "all_to_all": lambda n, size: ((n - 1) * size / n, (n // 2) * (n - n // 2) * size / n),
     "broadcast": lambda _n, size: (size, size),
+    "reduce": lambda _n, size: (size, size),
+    "gather": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
+    "scatter": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
 }
 """What must move, whatever the algorithm; sizes are those of nccl-tests."""
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from collectives import ALGORITHMS, GroupView, Schedule
+from collectives import ALGORITHMS, OPERATIONS, Detail, GroupView, Schedule
 from configs.errors import ConfigError
 from configs.spec import LinkSpec, RoutingSpec
 from topology import Mesh, Ring, Switch, Torus
@@ -84,13 +84,24 @@ def group_of(op: str, name: str, n: int) -> GroupView:
 
 def fitting_schedule(op: str, name: str, n: int, root: int = 0) -> Schedule:
     """Return the schedule for a group of about n chips that the algorithm fits."""
-    return ALGORITHMS[op][name](group_of(op, name, n), root)
+    group = group_of(op, name, n)
+    return ALGORITHMS[op][name](group, detail_of(op, len(group), root))
+
+
+def detail_of(op: str, n: int, root: int = 0) -> Detail:
+    """Return the root, or some pairs or rows where the operation has those."""
+    kind = OPERATIONS[op].detail
+    if kind == "pairs":
+        return tuple((i, (i + 1 + root) % n) for i in range(max(1, n - 1)))
+    if kind == "rows":
+        return tuple(tuple((3 * i + 2 * j + root) % 4 for j in range(n)) for i in range(n))
+    return root
 
 
 def schedule_of(op: str, name: str, group: GroupView, root: int = 0):
     """Return the schedule, or None where the algorithm says that it does not fit the group."""
     try:
-        return ALGORITHMS[op][name](group, root)
+        return ALGORITHMS[op][name](group, detail_of(op, len(group), root))
     except ConfigError as error:
         if name not in str(error):
             raise

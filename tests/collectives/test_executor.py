@@ -11,8 +11,19 @@ from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectives import ALGORITHMS, OPERATIONS, check, chunk_sizes, cut, execute, join, split
-from tests.collectives.rows import ROWS, VIEWS, fitting_schedule, schedule_of, switch_of
+from collectives import (
+    ALGORITHMS,
+    OPERATIONS,
+    REDUCTIONS,
+    check,
+    chunk_sizes,
+    cut,
+    ends_with_something,
+    execute,
+    join,
+    split,
+)
+from tests.collectives.rows import ROWS, VIEWS, detail_of, fitting_schedule, schedule_of
 
 DTYPES = {"float32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "int32": np.dtype(np.int32)}
 
@@ -55,11 +66,15 @@ class WirePort:
         return queue.popleft()
 
 
-def run(schedule, inputs, root=0, order=None):
-    """Run a schedule on the ranks' flat inputs and return their flat outputs; ranks take turns in `order`."""
+def run(schedule, inputs, root=0, order=None, add=np.add):
+    """Run a schedule on the ranks' flat inputs and return their flat outputs; ranks take turns in `order`.
+
+    A rank that ends with nothing has None.
+    """
     wires, n = Wires(), schedule.n_ranks
-    held = [split(schedule, r, root, x) for r, x in enumerate(inputs)]
-    going = {r: execute(schedule, r, held[r], wires.port(r)) for r in range(n)}
+    detail = detail_of(schedule.op, n, root)
+    held = [split(schedule, r, detail, x) for r, x in enumerate(inputs)]
+    going = {r: execute(schedule, r, held[r], wires.port(r), add) for r in range(n)}
     for _ in range(10_000):
         for rank in order or range(n):
             if rank in going:
@@ -69,25 +84,62 @@ def run(schedule, inputs, root=0, order=None):
                     del going[rank]
         if not going:
             assert not any(wires.queues.values()), "every message is taken"
-            return [join(schedule, r, root, held[r]) for r in range(n)]
+            return [
+                join(schedule, r, detail, held[r]) if ends_with_something(schedule, r, detail) else None
+                for r in range(n)
+            ]
     raise AssertionError("the ranks wait for each other")
 
 
 def expected(op, inputs, root=0):
     """Return what every rank must end with, by numpy alone."""
     n = len(inputs)
+    detail = detail_of(op, n, root)
     ends = np.cumsum(cut(len(inputs[0]), n))[:-1]
-    if op == "all_gather":
-        return [np.concatenate(inputs)] * n
-    if op == "all_reduce":
-        return [np.sum(np.stack(inputs), axis=0, dtype=inputs[0].dtype)] * n
-    if op == "reduce_scatter":
-        return np.split(np.sum(np.stack(inputs), axis=0, dtype=inputs[0].dtype), ends)
+    total = np.sum(np.stack(inputs), axis=0, dtype=inputs[0].dtype) if OPERATIONS[op].reduces else None
+    if op in {"all_gather", "gather", "barrier"}:
+        outputs = [np.concatenate(inputs)] * n
+    elif op in {"all_reduce", "reduce"}:
+        outputs = [total] * n
+    elif op == "reduce_scatter":
+        outputs = np.split(total, ends)
+    elif op == "scatter":
+        outputs = np.split(inputs[root], ends)
+    elif op == "permute":
+        source = {dst: src for src, dst in detail}
+        outputs = [inputs[source[r]] if r in source else None for r in range(n)]
+    elif OPERATIONS[op].parts == "pairs":
+        parts = [np.split(x, ends_of(op, r, x, ends)) for r, x in enumerate(inputs)]
+        outputs = [np.concatenate([parts[src][dst] for src in range(n)]) for dst in range(n)]
+    else:
+        assert op == "broadcast"
+        outputs = [inputs[root]] * n
+    return [y if op not in {"gather", "reduce"} or r == root else None for r, y in enumerate(outputs)]
+
+
+def ends_of(op, rank, x, even):
+    """Return where the parts of a rank's input end, all but the last."""
     if op == "all_to_all":
-        parts = [np.split(x, ends) for x in inputs]
-        return [np.concatenate([parts[src][dst] for src in range(n)]) for dst in range(n)]
-    assert op == "broadcast"
-    return [inputs[root]] * n
+        return even
+    rows = np.array(detail_of(op, len(even) + 1)[rank])
+    return np.cumsum(rows * (len(x) // max(1, rows.sum())))[:-1]
+
+
+def inputs_for(op, n_ranks, size, dtype, seed=0):
+    """Return inputs of this size, or of so many elements a row (0 to 2) where ranks have different rows."""
+    if op != "all_to_all_v":
+        return whole_numbers(n_ranks, size, dtype, seed)
+    rows = [sum(row) for row in detail_of(op, n_ranks)]
+    longest = whole_numbers(n_ranks, max(rows) * (size % 3), dtype, seed)
+    return [x[: count * (size % 3)] for x, count in zip(longest, rows, strict=True)]
+
+
+def assert_same(outputs, wanted):
+    """Check that all ranks have what they should, and nothing where they should have nothing."""
+    for got, want in zip(outputs, wanted, strict=True):
+        assert (got is None) == (want is None)
+        if want is not None:
+            np.testing.assert_array_equal(got, want)
 
 
 def whole_numbers(n_ranks, size, dtype, seed=0):
@@ -100,15 +152,14 @@ def whole_numbers(n_ranks, size, dtype, seed=0):
 @pytest.mark.parametrize(("op", "name"), ROWS)
 def test_values_of_every_size(op, name, dtype):
     """The outputs are numpy's for whole numbers, at sizes below, at and above the number of ranks, even or not."""
-    for n in (1, 2, 3, 5, 8, 13, 33):
-        schedule = fitting_schedule(op, name, n)
+    for about in (1, 2, 3, 5, 8, 13, 33):
+        schedule = fitting_schedule(op, name, about)
         n = schedule.n_ranks
         for size in (0, 1, n - 1, n, n + 1, 3 * n, 7 * n + 2):
-            inputs = whole_numbers(n, size, DTYPES[dtype])
+            inputs = inputs_for(op, n, size, DTYPES[dtype])
             outputs = run(schedule, inputs)
-            for got, want in zip(outputs, expected(op, inputs), strict=True):
-                assert got.dtype == DTYPES[dtype]
-                np.testing.assert_array_equal(got, want)
+            assert {y.dtype for y in outputs if y is not None} <= {DTYPES[dtype]}
+            assert_same(outputs, expected(op, inputs))
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -119,19 +170,29 @@ def test_values_on_every_topology(op, name, view):
         schedule = schedule_of(op, name, VIEWS[view](n))
         if schedule is None:
             continue
-        inputs = whole_numbers(n, 4 * n + 1, np.dtype(np.float32))
-        for got, want in zip(run(schedule, inputs), expected(op, inputs), strict=True):
-            np.testing.assert_array_equal(got, want)
+        inputs = inputs_for(op, n, 4 * n + 1, np.dtype(np.float32))
+        assert_same(run(schedule, inputs), expected(op, inputs))
 
 
+@pytest.mark.parametrize(("op", "name"), [row for row in ROWS if OPERATIONS[row[0]].detail == "root"])
 @pytest.mark.parametrize("n", [2, 3, 6, 11])
-def test_every_root(n):
-    """A broadcast hands out the root's values, whoever the root is."""
+def test_every_root(op, name, n):
+    """Whoever the root is, it gets, or the others get from it, what they should."""
     for root in range(n):
         inputs = whole_numbers(n, 2 * n + 1, np.dtype(np.int32))
-        schedule = ALGORITHMS["broadcast"]["binomial"](switch_of(n), root)
-        for got in run(schedule, inputs, root):
-            np.testing.assert_array_equal(got, inputs[root])
+        assert_same(run(fitting_schedule(op, name, n, root), inputs, root), expected(op, inputs, root))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("op", "name"), [row for row in ROWS if OPERATIONS[row[0]].reduces])
+def test_every_reduction(op, name, reduction):
+    """The same schedules find the largest or the smallest instead of the sum."""
+    schedule = fitting_schedule(op, name, 6)
+    n, add = schedule.n_ranks, REDUCTIONS[reduction]
+    inputs = [x - 9 for x in whole_numbers(n, 2 * n + 1, np.dtype(np.int32))]
+    whole = add.reduce(np.stack(inputs))
+    wanted = np.split(whole, np.cumsum(cut(len(whole), n))[:-1]) if op == "reduce_scatter" else [whole] * n
+    assert_same(run(schedule, inputs, add=add), [y if op != "reduce" or not r else None for r, y in enumerate(wanted)])
 
 
 @pytest.mark.parametrize(("op", "name"), ROWS)
@@ -140,9 +201,10 @@ def test_the_order_of_arrival_changes_no_bit(op, name):
     schedule = fitting_schedule(op, name, 7)
     n = schedule.n_ranks
     rng = np.random.default_rng(5)
-    inputs = [rng.standard_normal(23).astype(np.float32) for _ in range(n)]
+    sizes = [23] * n if op != "all_to_all_v" else [3 * sum(rows) for rows in detail_of(op, n)]
+    inputs = [rng.standard_normal(size).astype(np.float32) for size in sizes]
     orders = [None, list(range(n))[::-1], rng.permutation(n).tolist()]
-    first, *others = ([x.tobytes() for x in run(schedule, inputs, order=order)] for order in orders)
+    first, *others = ([x if x is None else x.tobytes() for x in run(schedule, inputs, order=order)] for order in orders)
     assert others == [first, first]
 
 
@@ -165,7 +227,7 @@ def test_all_ranks_end_with_the_same_bits(name, dtype):
 def test_inputs_stay_as_they_were(op, name):
     """A run does not write into the buffers it was given."""
     schedule = fitting_schedule(op, name, 5)
-    inputs = whole_numbers(schedule.n_ranks, 11, np.dtype(np.float32))
+    inputs = inputs_for(op, schedule.n_ranks, 11, np.dtype(np.float32))
     kept = [x.copy() for x in inputs]
     run(schedule, inputs)
     for x, before in zip(inputs, kept, strict=True):
@@ -175,12 +237,12 @@ def test_inputs_stay_as_they_were(op, name):
 @pytest.mark.parametrize(("op", "name"), ROWS)
 def test_outputs_are_nobody_elses(op, name):
     """Writing into one rank's output changes neither another's nor an input."""
-    inputs = whole_numbers(4, 8, np.dtype(np.float32))
+    inputs = inputs_for(op, 4, 8, np.dtype(np.float32))
     outputs = run(fitting_schedule(op, name, 4), inputs)
     want = expected(op, [x.copy() for x in inputs])
-    outputs[0][:] = -1
-    for got, value in zip(outputs[1:], want[1:], strict=True):
-        np.testing.assert_array_equal(got, value)
+    if outputs[0] is not None:
+        outputs[0][:] = -1
+    assert_same(outputs[1:], want[1:])
     assert all((x >= 0).all() for x in inputs)
 
 
@@ -190,10 +252,9 @@ def test_any_size_and_number_of_ranks(row, n, size, seed):
     """The outputs are numpy's for arbitrary ranks, sizes and values."""
     op, name = row
     schedule = fitting_schedule(op, name, n)
-    inputs = whole_numbers(schedule.n_ranks, size, np.dtype(np.int32), seed)
-    check(schedule)
-    for got, want in zip(run(schedule, inputs), expected(op, inputs), strict=True):
-        np.testing.assert_array_equal(got, want)
+    inputs = inputs_for(op, schedule.n_ranks, size, np.dtype(np.int32), seed)
+    check(schedule, detail_of(op, schedule.n_ranks))
+    assert_same(run(schedule, inputs), expected(op, inputs))
 
 
 @given(st.integers(0, 10**6), st.integers(1, 100))
@@ -215,5 +276,5 @@ def test_chunks_stay_inside_their_parts(parts, pieces):
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_busbw_factors(op):
     """The factors are those of nccl-tests, doc/PERFORMANCE.md."""
-    factor = {"all_reduce": 2 * 7 / 8, "broadcast": 1.0}.get(op, 7 / 8)
-    assert OPERATIONS[op].busbw_factor(8) == factor
+    factors = {"all_reduce": 2 * 7 / 8, "broadcast": 1.0, "reduce": 1.0, "permute": 1.0, "barrier": 1.0}
+    assert OPERATIONS[op].busbw_factor(8) == factors.get(op, 7 / 8)

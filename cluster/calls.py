@@ -1,0 +1,76 @@
+"""What a collective call may look like, and the shape of what a chip gets: the same with data and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from collectives import OPERATIONS, REDUCTIONS, Table, cut
+from configs.errors import ProgramError
+
+Shape = tuple[int, ...]
+
+
+def table_of(rows: Iterable[Sequence[int]]) -> Table:
+    """Return pairs or rows as plain numbers; raise ProgramError for anything else."""
+    try:
+        table = tuple(tuple(int(value) for value in row) for row in rows)
+    except (TypeError, ValueError):
+        raise ProgramError(f"{rows!r:.80} is no table of whole numbers") from None
+    return table
+
+
+def refuse_misuse(op: str, n: int, place: int, shape: Shape, root: int, reduction: str, table: Table) -> None:
+    """Raise ProgramError unless a call among `n` chips, by the one at `place`, can be right."""
+    if reduction not in REDUCTIONS:
+        raise ProgramError(f"{op} with reduction {reduction!r}; accepted: {', '.join(REDUCTIONS)}")
+    if not 0 <= root < n:
+        way = "to" if op in {"reduce", "gather"} else "from"
+        raise ProgramError(f"{op} {way} root {root} of a group of {n} chips")
+    if not shape and op in ROWS_OF_RESULT:
+        raise ProgramError(f"{op} of a single number; accepted: an array with rows")
+    rows, rest = (shape[0], shape[1:]) if shape else (1, ())
+    if op == "all_to_all" and rows % n:
+        raise ProgramError(f"all_to_all of {rows} rows among {n} chips is uneven")
+    if op in {"reduce_scatter", "scatter"} and rows % n and rest and 0 not in shape and set(rest) != {1}:
+        raise ProgramError(f"{op} of {rows} rows of {rest} among {n} chips is uneven")
+    if OPERATIONS[op].detail == "pairs":
+        _refuse_pairs(n, table)
+    if OPERATIONS[op].detail == "rows":
+        _refuse_rows(n, place, rows, table)
+
+
+def _refuse_pairs(n: int, pairs: Table) -> None:
+    if any(len(pair) != 2 or not all(0 <= place < n for place in pair) for pair in pairs):
+        raise ProgramError(f"permute of {pairs}; accepted: pairs of places in a group of {n} chips")
+    for name, places in (("source", [pair[0] for pair in pairs]), ("destination", [pair[1] for pair in pairs])):
+        twice = [place for place in places if places.count(place) > 1]
+        if twice:
+            raise ProgramError(f"permute of {pairs}: {name} {twice[0]} is there twice")
+
+
+def _refuse_rows(n: int, place: int, n_rows: int, table: Table) -> None:
+    if len(table) != n or any(len(row) != n or min(row) < 0 for row in table):
+        raise ProgramError(f"all_to_all_v of rows {table}; accepted: {n} times {n} numbers of rows")
+    if sum(table[place]) != n_rows:
+        raise ProgramError(f"all_to_all_v sends {table[place]} rows and was given {n_rows}")
+
+
+ROWS_OF_RESULT: dict[str, Callable[[int, int, int, Table], int]] = {
+    # (number of chips, place, rows of the input, table) -> rows of the result
+    "all_gather": lambda n, _place, rows, _table: rows * n,
+    "gather": lambda n, _place, rows, _table: rows * n,
+    "reduce_scatter": lambda n, place, rows, _table: cut(rows, n)[place],
+    "scatter": lambda n, place, rows, _table: cut(rows, n)[place],
+    "all_to_all": lambda _n, _place, rows, _table: rows,
+    "all_to_all_v": lambda _n, place, _rows, table: sum(row[place] for row in table),
+}
+"""Operations whose result has other rows than the input, or is put together from rows."""
+
+
+def result_shape(op: str, n: int, place: int, shape: Shape, root: int, table: Table) -> Shape | None:
+    """Return the shape of the result; None for a chip that gets none."""
+    if op == "barrier" or (op in {"reduce", "gather"} and place != root):
+        return None
+    if op not in ROWS_OF_RESULT:
+        return shape
+    return ROWS_OF_RESULT[op](n, place, shape[0], table), *shape[1:]
