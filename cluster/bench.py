@@ -12,6 +12,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from cluster.backends.base import Setting
+from cluster.prediction import first_call, predict_ps
 from cluster.session import BackendName, Cluster, launch
 from collectives import ALGORITHMS, OPERATIONS, Detail, GroupView, build, cut, msccl, read_files, select
 from configs.errors import ConfigError
@@ -61,13 +63,29 @@ def bench(
     """
     topology: Topology = system.topology.build(system.routing)
     n = topology.n_chips if n_ranks is None else n_ranks
-    names = _algorithms(op, algorithm, topology, n)
+    names = _algorithms(op, algorithm, topology, n, numerics)
     _check_memory(sizes_bytes, n, numerics)
+    if numerics == "shapes":
+        yield from _predicted(system, topology, op, names, n, sizes_bytes)
+        return
     for name in names:
         with launch(system, backend=backend, n_chips=n, numerics=numerics, collectives={op: name},
                     chips_per_actor=chips_per_actor) as cluster:  # fmt: skip
             for size_bytes in sizes_bytes:
                 yield measure(cluster, op, name, size_bytes)
+
+
+def _predicted(
+    system: SystemSpec, topology: Topology, op: str, names: Sequence[str], n: int, sizes_bytes: Sequence[int]
+) -> Iterator[Row]:
+    """Yield the rows of a bench without data: one call on an idle machine each, wherever the chips would live."""
+    for name in names:
+        setting = Setting(system, n, "shapes", {op: name}, read_files({op: name}))
+        for size_bytes in sizes_bytes:
+            n_elements = _elements(op, n, size_bytes)
+            call = first_call(setting, _program, (op, n_elements))
+            time_ps = predict_ps(system, topology, call, files=setting.files)
+            yield _row(op, name, n, n_elements, time_ps * 1e-12, None)
 
 
 def export(system: SystemSpec, op: str, algorithm: str, n_ranks: int | None, path: Path) -> None:
@@ -79,11 +97,11 @@ def export(system: SystemSpec, op: str, algorithm: str, n_ranks: int | None, pat
     n = topology.n_chips if n_ranks is None else n_ranks
     if algorithm == "all":
         raise ConfigError(("--export: one algorithm can be written; accepted: --algorithm with its name",))
-    [name] = _algorithms(op, algorithm, topology, n)
+    [name] = _algorithms(op, algorithm, topology, n, "real")
     msccl.write(build(op, name, GroupView(topology, tuple(range(n))), 0, read_files({op: name})), path)
 
 
-def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str]:
+def _algorithms(op: str, algorithm: str, topology: Topology, n: int, numerics: Numerics) -> list[str]:
     """Return the algorithms to run; raise ConfigError with all that is wrong."""
     problems = []
     if op not in OPERATIONS:
@@ -95,8 +113,8 @@ def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str
         problems.append("--ranks: this system has one chip; accepted: a system of at least 2")
     elif not 2 <= n <= topology.n_chips:
         problems.append(f"--ranks: {n}; accepted: 2 to {topology.n_chips}, the chips of this system")
-    elif n > MOST_RANKS:
-        problems.append(f"--ranks: {n}; accepted: 2 to {MOST_RANKS}, what this version can time")
+    elif n > MOST_RANKS and (numerics == "real" or algorithm == "all"):
+        problems.append(f"--ranks: {n}; accepted: 2 to {MOST_RANKS}, or --numerics shapes and one algorithm")
     if problems:
         raise ConfigError(tuple(problems))
     group = GroupView(topology, tuple(range(n)))
@@ -106,7 +124,10 @@ def _algorithms(op: str, algorithm: str, topology: Topology, n: int) -> list[str
     reasons: list[str] = []
     for name in chosen:
         try:
-            build(op, name, group, DETAILS.get(op, 0), files)
+            schedule = build(op, name, group, DETAILS.get(op, 0), files)
+            if n > MOST_RANKS and schedule.uniform(topology.dims) is None:
+                reasons.append(f"--ranks: {n}; accepted for {op} {name} on this system: 2 to {MOST_RANKS}")
+                continue
             fitting.append(name)
         except ConfigError as error:
             reasons += error.problems
@@ -130,12 +151,16 @@ def measure(cluster: Cluster, op: str, algorithm: str, size_bytes: int) -> Row:
     n = cluster.n_chips
     n_elements = _elements(op, n, size_bytes)
     result = cluster.run(_program, op, n_elements)
-    size_bytes = n_elements * FP32.itemsize
-    if result.time_s <= 0:
-        raise ConfigError((f"--sizes: {size_bytes} B take less than a picosecond on these links; accepted: larger",))
-    algbw = size_bytes / result.time_s
     wrong = None if any(w is None for w in result.values) else sum(result.values)
-    return Row(op, algorithm, n, size_bytes, result.time_s, algbw, algbw * OPERATIONS[op].busbw_factor(n), wrong)
+    return _row(op, algorithm, n, n_elements, result.time_s, wrong)
+
+
+def _row(op: str, algorithm: str, n: int, n_elements: int, time_s: float, wrong: int | None) -> Row:
+    size_bytes = n_elements * FP32.itemsize
+    if time_s <= 0:
+        raise ConfigError((f"--sizes: {size_bytes} B take less than a picosecond on these links; accepted: larger",))
+    algbw = size_bytes / time_s
+    return Row(op, algorithm, n, size_bytes, time_s, algbw, algbw * OPERATIONS[op].busbw_factor(n), wrong)
 
 
 def _elements(op: str, n: int, size_bytes: int) -> int:

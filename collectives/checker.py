@@ -27,10 +27,7 @@ def check(schedule: Schedule, detail: Detail = 0) -> None:
     n, k = schedule.n_ranks, schedule.n_chunks
     if k % operation.n_parts(n):
         raise ScheduleError(f"{schedule.algorithm}: {k} chunks are not a multiple of {operation.n_parts(n)} parts")
-    held = [
-        {c: 1 << r for c in range(k) if operation.starts(n, k, detail, r, c)}
-        for r in range(n)
-    ]
+    held = [{c: 1 << r for c in range(k) if operation.starts(n, k, detail, r, c)} for r in range(n)]
     transfers = {step: list(group) for step, group in groupby(schedule.transfers, key=lambda t: t.step)}
     local = {step: list(group) for step, group in groupby(schedule.local, key=lambda t: t.step)}
     for step in sorted(transfers.keys() | local.keys()):

@@ -220,7 +220,7 @@ class Topology:
         return route
 
     def routes(self, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
-        """Return the routes from the chips `src` to the chips `dst`, pair by pair (src ≠ dst), without remembering them."""
+        """Return the routes from the chips `src` to the chips `dst`, pair by pair (src ≠ dst); not remembered."""
         if isinstance(self.router, ManyRouter):
             return self.router.routes(self, src, dst)
         return Routes.of([self.route(a, b) for a, b in zip(src.tolist(), dst.tolist(), strict=True)])
@@ -236,9 +236,7 @@ class Topology:
 
     def rank_of(self, coords: tuple[int, ...]) -> int:
         """Return the chip at these coordinates: Σ coordinate * stride, the last axis fastest."""
-        inside = len(coords) == len(self.dims) and all(
-            0 <= c < d for c, d in zip(coords, self.dims, strict=True)
-        )
+        inside = len(coords) == len(self.dims) and all(0 <= c < d for c, d in zip(coords, self.dims, strict=True))
         if not inside:
             raise ConfigError((f"coordinates {coords} are outside of dims {self.dims}",))
         rank = 0

@@ -80,9 +80,7 @@ def from_networkx(graph: nx.Graph[Any], link: LinkSpec | None = None) -> Topolog
 
 def _coordinates(graph: nx.Graph[Any], n_chips: int) -> dict[str, Any]:
     """Return the graph's dims, axes and wraps, if it has them; they must fit the chips."""
-    found: dict[str, Any] = {
-        key: tuple(graph.graph[key]) for key in ("dims", "axes", "wraps") if key in graph.graph
-    }
+    found: dict[str, Any] = {key: tuple(graph.graph[key]) for key in ("dims", "axes", "wraps") if key in graph.graph}
     dims = found.get("dims", ())
     fits = math.prod(dims) == n_chips and all(len(values) == len(dims) for values in found.values())
     reject([f"graph: {found} do not fit {n_chips} chips"] if found and not (len(found) == 3 and fits) else [])

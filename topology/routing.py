@@ -190,9 +190,7 @@ class DimensionOrderRouter:
     @cached_property
     def _axis_edges(self) -> tuple[int, ...]:
         """Edges on one line of chips along each axis."""
-        return tuple(
-            length if wrap else length - 1 for length, wrap in zip(self.dims, self.wraps, strict=True)
-        )
+        return tuple(length if wrap else length - 1 for length, wrap in zip(self.dims, self.wraps, strict=True))
 
     @cached_property
     def _edge_offsets(self) -> tuple[int, ...]:

@@ -102,9 +102,7 @@ def build(
     return Built(graph, operations, owner, peer)
 
 
-def _routes(
-    topology: Topology, owner: NDArray[np.int32], peer: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], Routes]:
+def _routes(topology: Topology, owner: NDArray[np.int32], peer: NDArray[np.int32]) -> tuple[NDArray[np.int32], Routes]:
     """Return the number of every task's route (-1 where it is no transfer), and the routes, each pair's once."""
     sends = peer >= 0
     pairs, numbers = np.unique(owner[sends].astype(np.int64) * topology.n_chips + peer[sends], return_inverse=True)

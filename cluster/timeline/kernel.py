@@ -32,22 +32,45 @@ class Graph(NamedTuple):
 
 
 class State(NamedTuple):
-    """What changes, one row per line: tasks, active hops, events, tasks that may start, changed links, scratch."""
+    """What changes: the state of tasks; the lists of active hops; the heap of events; and scratch of the same lengths."""
 
-    n_before: Any; start_ps: Any; end_ps: Any; left_bytes: Any; rate: Any; new_rate: Any; since_ps: Any; sends: Any  # fmt: skip  # noqa: E702
-    head: Any; after: Any; before: Any  # fmt: skip  # noqa: E702
-    heap: Any; place: Any; when_ps: Any  # fmt: skip  # noqa: E702
+    # tasks
+    n_before: Any
+    start_ps: Any
+    end_ps: Any
+    left_bytes: Any  # at time since_ps
+    rate: Any
+    new_rate: Any
+    since_ps: Any
+    sends: Any
+    # active hops
+    head: Any
+    after: Any
+    before: Any
+    # events
+    heap: Any
+    place: Any
+    when_ps: Any
+    # tasks that may start, in turn; links whose users have changed
     queue: Any
-    changed: Any; is_changed: Any  # fmt: skip  # noqa: E702
-    links: Any; tasks: Any; in_links: Any; in_tasks: Any; room: Any; load: Any; n_open: Any  # fmt: skip  # noqa: E702
+    changed: Any
+    is_changed: Any
+    # scratch: the component at hand
+    links: Any
+    tasks: Any
+    in_links: Any
+    in_tasks: Any
+    room: Any
+    load: Any
+    n_open: Any
 
 
 def new_state(graph: Graph, n_before: Any) -> State:
     """Return the state before anything has happened."""
     n, n_links, n_hops = len(graph.delay_ps), len(graph.capacity), len(graph.hop_task)
     return State(
-        n_before.copy(), np.zeros(n, np.int64), np.zeros(n, np.int64), graph.size_bytes.copy(), np.zeros(n), np.zeros(n),
-        np.zeros(n, np.int64), np.zeros(n, np.bool_),
+        n_before.copy(), np.zeros(n, np.int64), np.zeros(n, np.int64), graph.size_bytes.copy(), np.zeros(n),
+        np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.bool_),
         np.full(n_links, -1, np.int64), np.full(n_hops, -1, np.int64), np.full(n_hops, -1, np.int64),
         np.zeros(n, np.int64), np.full(n, -1, np.int64), np.zeros(n, np.int64),
         np.zeros(n, np.int64),

@@ -1,11 +1,11 @@
 """Time a collective in which all chips do the same, by looking at one of them.
 
 On a topology that looks the same from every chip, links fall into classes: those that moving along the axes takes into
-each other. If moreover every chip does the same (`collectives.schedule.Uniform`), the links of a class always carry the
-same, and all chips' transfers of one offset have the same rate at any time. So one chip's transfers over one link of each
-class, with how often a route crosses the class as weight, have exactly the rates of the whole: max-min rates are unique,
-and moving along the axes maps the solution to itself. 4,096 chips' all-to-all becomes 4,095 transfers instead of 17
-million, with the same result up to the rounding of rates.
+each other. If moreover every chip does the same (`collectives.schedule.Uniform`), the links of a class always carry
+the same, and all chips' transfers of one offset have the same rate at any time. So one chip's transfers over one link
+of each class, with how often a route crosses the class as weight, have exactly the rates of the whole: max-min rates
+are unique, and moving along the axes maps the solution to itself. 4,096 chips' all-to-all becomes 4,095 transfers
+instead of 17 million, with the same result up to the rounding of rates.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ def time_uniform_ps(
     system: SystemSpec, topology: Topology, contention: Contention, call: Collective, schedule: Schedule
 ) -> int | None:
     """Return when the collective ends on an idle machine; None if not all chips do the same here."""
-    chunk_bytes = _chunk_bytes(call, schedule)
-    classes = link_classes(topology)
     uniform = schedule.uniform(topology.dims)
-    if len(call.ranks) != topology.n_chips or chunk_bytes is None or classes is None or uniform is None:
+    if uniform is None or len(call.ranks) != topology.n_chips:
+        return None
+    chunk_bytes, classes = _chunk_bytes(call, schedule), link_classes(topology)
+    if chunk_bytes is None or classes is None:
         return None
     graph = _graph(system, topology, uniform, chunk_bytes, classes)
     capacity = classes.bandwidth_bytes_per_s * system.communication.link_efficiency

@@ -157,6 +157,18 @@ def test_written_and_read_again(op, name, n, tmp_path):
         assert_right(again)
 
 
+@pytest.mark.parametrize(("op", "name"), [row for row in ROWS if row[0] in BASIC])
+def test_idle_steps_are_kept(op, name, tmp_path):
+    """A schedule with gaps between its steps, and before the first, has the same gaps again."""
+    tight = fitting_schedule(op, name, 6)
+    gaps = [t._replace(step=2 + 3 * t.step + t.step % 2) for t in tight.transfers]
+    schedule = Schedule(op, name, tight.n_ranks, tight.n_chunks, gaps)
+    msccl.write(schedule, tmp_path / "x.xml")
+    again = msccl.read(tmp_path / "x.xml", name)
+    assert messages(again) == messages(schedule)
+    assert_right(again)
+
+
 def test_what_was_read_is_written_too(tmp_path):
     """Slots and local operations come back as well."""
     schedule = read(tmp_path, all_pairs(4, in_place=False))

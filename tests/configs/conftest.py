@@ -7,7 +7,7 @@ from attrs import field, frozen
 
 from configs.fields import at_least
 from configs.loader import Vocabulary
-from configs.spec import LinkSpec  # noqa: TC001 - the loader reads the annotations
+from configs.spec import LinkSpec
 
 
 @frozen

@@ -55,9 +55,7 @@ def test_accepted(parse, text, expected) -> None:
 
 
 @pytest.mark.parametrize("parse", PARSERS)
-@pytest.mark.parametrize(
-    "value", [12, 12.5, "12", "", "GB", "x", None, True, [], {}, "1 2GB", "1GB/s/s", "9" * 5000]
-)
+@pytest.mark.parametrize("value", [12, 12.5, "12", "", "GB", "x", None, True, [], {}, "1 2GB", "1GB/s/s", "9" * 5000])
 def test_without_unit(parse, value) -> None:
     """Whatever is not a number with a unit is refused, and the units are listed."""
     with pytest.raises(ConfigError, match=r"accepted: a .* such as .*, with one of the units"):

@@ -225,9 +225,7 @@ def test_networkx_round_trip(row: Row) -> None:
     assert back.n_links == topology.n_links
     assert (back.dims, back.axes, back.wraps) == (topology.dims, topology.axes, topology.wraps)
     assert dict(graph.nodes) == dict(again.nodes)
-    assert {edge: graph.edges[edge] for edge in graph.edges} == {
-        edge: again.edges[edge] for edge in again.edges
-    }
+    assert {edge: graph.edges[edge] for edge in graph.edges} == {edge: again.edges[edge] for edge in again.edges}
 
 
 def test_link_names(row: Row) -> None:

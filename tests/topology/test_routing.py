@@ -47,9 +47,7 @@ def step_by_step(topology: Topology, ties: str, src: int, dst: int) -> Ends:
 @st.composite
 def tori(draw: st.DrawFn) -> tuple[Topology, str]:
     """Draw a grid of up to four axes, each wrapped or not, and its ties."""
-    dims = tuple(
-        draw(st.lists(st.integers(1, 6), min_size=1, max_size=4).filter(lambda d: math.prod(d) < 400))
-    )
+    dims = tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=4).filter(lambda d: math.prod(d) < 400)))
     wrap = tuple(draw(st.lists(st.booleans(), min_size=len(dims), max_size=len(dims))))
     ties = draw(st.sampled_from(["positive", "alternate"]))
     return Torus(dims, LINK, wrap=wrap).build(RoutingSpec(ties=ties)), ties

@@ -26,6 +26,4 @@ class Line:
 
     def build(self, routing: RoutingSpec) -> Topology:
         """Return the line: n_chips - 1 edges."""
-        return build_grid(
-            "line", dims=self.dims, axes=self.axes, wraps=(False,), link=self.link, routing=routing
-        )
+        return build_grid("line", dims=self.dims, axes=self.axes, wraps=(False,), link=self.link, routing=routing)

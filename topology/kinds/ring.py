@@ -26,6 +26,4 @@ class Ring:
 
     def build(self, routing: RoutingSpec) -> Topology:
         """Return the ring: n_chips edges (1 for two chips)."""
-        return build_grid(
-            "ring", dims=self.dims, axes=self.axes, wraps=(True,), link=self.link, routing=routing
-        )
+        return build_grid("ring", dims=self.dims, axes=self.axes, wraps=(True,), link=self.link, routing=routing)

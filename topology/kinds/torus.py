@@ -33,6 +33,4 @@ class Torus:
     def build(self, routing: RoutingSpec) -> Topology:
         """Return the torus: n_chips edges per wrapped axis longer than 2, as `topology.grid` numbers them."""
         wraps = self.wrap or (True,) * len(self.dims)
-        return build_grid(
-            "torus", dims=self.dims, axes=self.axes, wraps=wraps, link=self.link, routing=routing
-        )
+        return build_grid("torus", dims=self.dims, axes=self.axes, wraps=wraps, link=self.link, routing=routing)
