@@ -9,8 +9,8 @@ The aims (docs/performance.md) and what independent simulators took for the same
     16x16x16 torus all-reduce of 64 MiB                 ASTRA-sim 2 analytical, without contention: 2.6-4.3 s, 167 MB
     16x16x16 torus direct all-to-all, 16.8 M transfers  ASTRA-sim 2 analytical, without contention: 8-10 s
 
-`engine` plays every transfer of every chip; `one chip` uses that all chips do the same (cluster/timeline/uniform.py). The
-compiled code is loaded and warmed up before a case is timed; the first use after installation compiles it, about 10 s.
+`engine` plays every transfer of every chip; `one chip` uses that all chips do the same (cluster/timeline/uniform.py).
+The compiled code is loaded and warmed up before a case is timed; the first use after installation compiles it.
 """
 
 from __future__ import annotations

@@ -199,17 +199,18 @@ class Host:
         """Let a program go on until it waits for a message that has not arrived, or ends."""
         try:
             wait = chip.program.send(payload)
-            if not isinstance(wait, Wait):
-                raise ProgramError(f"chip {chip.rank}: the program awaits {wait!r}, which is no operation of its chip")
-            chip.waits_for, chip.computes = wait.key, wait.computes
-            if wait.key in chip.mailbox:
-                self._schedule(chip, chip.mailbox.pop(wait.key))
         except StopIteration as end:
             chip.done, chip.value = True, end.value
+            return
         except ChipmeshError:
             raise
         except Exception as error:
             raise ProgramError(f"chip {chip.rank}: the program raised {type(error).__name__}: {error}") from error
+        if not isinstance(wait, Wait):
+            raise ProgramError(f"chip {chip.rank}: the program awaits {wait!r}, which is no operation of its chip")
+        chip.waits_for, chip.computes = wait.key, wait.computes
+        if wait.key in chip.mailbox:
+            self._schedule(chip, chip.mailbox.pop(wait.key))
 
 
 def describe_deadlock(waiting: Sequence[tuple[int, Key]]) -> str:

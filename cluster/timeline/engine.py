@@ -60,12 +60,9 @@ def _check_clock(graph: TaskGraph, link_bytes: NDArray[np.float64], capacity_byt
     """
     longest_ps = float(graph.delay_ps.sum(dtype=np.float64) + (link_bytes / capacity_bytes_per_s).sum() * 1e12)
     if longest_ps > CLOCK_END_PS:
-        raise ConfigError(
-            (
-                f"the run could take {longest_ps * 1e-12:.3g} s of simulated time; accepted: at most "
-                f"{CLOCK_END_PS * 1e-12:.3g} s; are the bandwidths, the latencies and the peaks right?",
-            )
-        )
+        longest, most = f"{longest_ps * 1e-12:.3g} s", f"{CLOCK_END_PS * 1e-12:.3g} s"
+        hint = "are the bandwidths, the latencies and the peaks right?"
+        raise ConfigError((f"the run could take {longest} of simulated time; accepted: at most {most}; {hint}",))
 
 
 def _link_bytes(graph: TaskGraph, n_links: int) -> NDArray[np.float64]:

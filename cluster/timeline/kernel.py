@@ -1,7 +1,8 @@
 """The engine's compiled core. All of it is in this file: numba's cache notices changes of a function's own file alone.
 
-Terms: a task waits (`n_before` > 0), is in its delay, sends, or has ended. What sends has one hop per link of its route;
-hop h of task t is number `hop_start[t] + h`, and the hops on a link are a doubly linked list that begins at `head[link]`.
+Terms: a task waits (`n_before` > 0), is in its delay, sends, or has ended. What sends has one hop per link of its
+route; hop h of task t is number `hop_start[t] + h`, and the hops on a link are a doubly linked list that begins at
+`head[link]`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Graph(NamedTuple):
 
 
 class State(NamedTuple):
-    """What changes: the state of tasks; the lists of active hops; the heap of events; and scratch of the same lengths."""
+    """What changes: the state of tasks, the lists of active hops, the heap of events, and scratch."""
 
     # tasks
     n_before: Any
