@@ -43,10 +43,13 @@ async def execute(
         terms: dict[int, list[tuple[int, NDArray[Any]]]] = {}
         for src, ids, reduce in step.receives:
             for c, values in zip(ids, await port.take(src, last=step is steps[-1]), strict=True):
-                if reduce:
-                    terms.setdefault(c, [(rank, _held(chunks, c))]).append((src, values))
-                else:
+                if not reduce:
                     chunks[c] = values
+                elif len(step.receives) == 1:  # the same as below for two terms; rings do nothing else
+                    own = _held(chunks, c)
+                    chunks[c] = add(own, values) if rank < src else add(values, own)
+                else:
+                    terms.setdefault(c, [(rank, _held(chunks, c))]).append((src, values))
         for c, values_of in terms.items():
             values_of.sort(key=itemgetter(0))
             chunks[c] = functools.reduce(add, (values for _, values in values_of))
