@@ -42,7 +42,7 @@ def time_uniform_ps(
     chunk_bytes, classes = _chunk_bytes(call, schedule), link_classes(topology)
     if chunk_bytes is None or classes is None:
         return None
-    graph = _graph(system, topology, uniform, chunk_bytes, classes)
+    graph = _graph(system, topology, uniform, chunk_bytes, classes, share=contention == "fluid")
     capacity = classes.bandwidth_bytes_per_s * system.communication.link_efficiency
     return int(play(graph, capacity, share=contention == "fluid").end_ps.max(initial=0))
 
@@ -83,13 +83,13 @@ def _chunk_bytes(call: Collective, schedule: Schedule) -> int | None:
 
 
 def _graph(
-    system: SystemSpec, topology: Topology, uniform: Uniform, chunk_bytes: int, classes: LinkClasses
+    system: SystemSpec, topology: Topology, uniform: Uniform, chunk_bytes: int, classes: LinkClasses, *, share: bool
 ) -> TaskGraph:
     """Return one chip's tasks: its entry, a node for every step, and a transfer for every offset of the step."""
     steps, step_of = np.unique(uniform.step, return_inverse=True)
     n_nodes, n_transfers = 1 + len(steps), len(step_of)
     offsets, route = np.unique(uniform.offset, return_inverse=True)
-    routes = _class_routes(topology.routes(np.zeros_like(offsets), offsets), classes)
+    routes = _class_routes(topology.routes(np.zeros_like(offsets), offsets), classes, share=share)
     transfers, node = n_nodes + np.arange(n_transfers), 1 + step_of
     chain = np.stack([np.arange(n_nodes - 1), np.arange(1, n_nodes)])
     begins, ends = np.stack([node, transfers]), np.stack([transfers, node + 1])[:, step_of < len(steps) - 1]
@@ -105,8 +105,13 @@ def _graph(
     )  # fmt: skip
 
 
-def _class_routes(routes: Routes, classes: LinkClasses) -> Routes:
-    """Return the routes over classes of links: each once, weighted by how often the route crosses it."""
+def _class_routes(routes: Routes, classes: LinkClasses, *, share: bool) -> Routes:
+    """Return the routes over classes of links: each once, weighted by how often the route crosses it.
+
+    A transfer that has its links to itself shares none with those of other chips: there every crossing stands alone.
+    """
+    if not share:
+        return Routes(routes.start, classes.of_link[routes.links].astype(np.int32), routes.weights, routes.latency_ps)
     n_classes = len(classes.bandwidth_bytes_per_s)
     owner = np.repeat(np.arange(len(routes.latency_ps)), np.diff(routes.start))
     keys, place = np.unique(owner * n_classes + classes.of_link[routes.links], return_inverse=True)

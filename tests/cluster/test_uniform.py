@@ -1,0 +1,99 @@
+"""Timing one chip of a machine on which all do the same gives what timing all chips gives, to the picosecond."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cluster.prediction import predict_ps
+from cluster.records import Collective, Trace
+from cluster.timeline import time_run
+from cluster.timeline.uniform import link_classes, time_uniform_ps
+from collectives import ALGORITHMS, GroupView
+from configs.spec import CommunicationSpec, LinkSpec, RoutingSpec, SystemSpec, TopologySpec
+from tests.cluster.machines import CHIP
+from topology import FullyConnected, Mesh, Ring, Switch, Torus
+
+LINK = LinkSpec(12.5e9, 1_000_000)
+TOPOLOGIES: dict[str, TopologySpec] = {
+    "torus 4x4": Torus((4, 4), LINK),
+    "torus 4x2x3": Torus((4, 2, 3), LINK),
+    "torus 4x4x4": Torus((4, 4, 4), LINK),
+    "ring 8": Ring((8,), LINK),
+    "ring 5": Ring((5,), LINK),
+    "switch 8": Switch(8, LINK, planes=(5, 4, 4, 5)),
+    "complete 6": FullyConnected(6, LINK),
+}
+EVEN = 2**8 * 3 * 5  # elements per chip that divide by all pieces in use
+OVERHEADS = CommunicationSpec(launch_ps=7_000, step_ps=300, link_efficiency=0.9)
+
+
+def _system(topology: TopologySpec) -> SystemSpec:
+    return SystemSpec("test", CHIP, topology, RoutingSpec(), OVERHEADS)
+
+
+def _call(op: str, algorithm: str, n: int, n_elements: int) -> Collective:
+    return Collective(op, algorithm, "all", tuple(range(n)), 0, (n_elements,), np.dtype(np.float32))
+
+
+UNIFORM = [
+    (name, op, algorithm)
+    for name in TOPOLOGIES
+    for op, algorithm in (
+        ("all_gather", "ring"),
+        ("all_gather", "direct"),
+        ("all_reduce", "ring"),
+        ("all_reduce", "torus"),
+        ("all_reduce", "two_shot"),
+        ("reduce_scatter", "ring"),
+        ("all_to_all", "direct"),
+        ("all_to_all", "pairwise"),
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "op", "algorithm"), UNIFORM)
+@pytest.mark.parametrize("contention", ["fluid", "none"])
+def test_one_chip_stands_for_all(name: str, op: str, algorithm: str, contention: str) -> None:
+    """Where the short way applies it gives the time of the whole; where it does not, the prediction is the whole."""
+    system = _system(TOPOLOGIES[name])
+    topology = system.topology.build(system.routing)
+    n = topology.n_chips
+    if algorithm == "torus" and topology.kind not in {"torus", "ring"}:
+        return
+    call = _call(op, algorithm, n, EVEN * n)
+    schedule = ALGORITHMS[op][algorithm](GroupView(topology, call.ranks), 0)
+    traces = [Trace(rank, np.zeros(1, np.int32)) for rank in range(n)]
+    whole_ps = time_run(system, topology, contention, [call], traces).total_ps
+    short_ps = time_uniform_ps(system, topology, contention, call, schedule)
+    assert short_ps in {None, whole_ps}
+    assert predict_ps(system, topology, call, contention) == whole_ps
+
+
+def test_the_short_way_is_taken() -> None:
+    """It applies where it is meant to: direct on every kind, rings on one axis."""
+    for name, op, algorithm in (
+        ("torus 4x4x4", "all_to_all", "direct"),
+        ("switch 8", "all_gather", "direct"),
+        ("ring 8", "all_reduce", "ring"),
+        ("torus 4x4", "all_reduce", "torus"),
+    ):
+        system = _system(TOPOLOGIES[name])
+        topology = system.topology.build(system.routing)
+        n = topology.n_chips
+        schedule = ALGORITHMS[op][algorithm](GroupView(topology, tuple(range(n))), 0)
+        call = _call(op, algorithm, n, EVEN * n)
+        assert time_uniform_ps(system, topology, "fluid", call, schedule) is not None, (name, op, algorithm)
+
+
+def test_it_is_refused_where_chips_differ() -> None:
+    """Not on a mesh, not with ties that depend on the place, not with uneven chunks, not for part of the chips."""
+    mesh = Mesh((4, 4), LINK).build(RoutingSpec())
+    alternate = Torus((4, 4), LINK).build(RoutingSpec(ties="alternate"))
+    assert link_classes(mesh) is None
+    assert link_classes(alternate) is None
+    system = _system(Ring((8,), LINK))
+    topology = system.topology.build(system.routing)
+    schedule = ALGORITHMS["all_reduce"]["ring"](GroupView(topology, tuple(range(8))), 0)
+    assert time_uniform_ps(system, topology, "fluid", _call("all_reduce", "ring", 8, 81), schedule) is None
+    assert time_uniform_ps(system, topology, "fluid", _call("all_reduce", "ring", 4, 80), schedule) is None
