@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from configs.errors import ConfigError
 
@@ -35,7 +35,7 @@ class Place:
 
     def child(self, key: str | int) -> Place:
         """Return the place of a value inside this one."""
-        return evolve(self, keys=(*self.keys, key), top=(*self.top, key))
+        return Place(self.file, (*self.keys, key), (*self.top, key), self.depth)
 
     def enter(self, file: str) -> Place:
         """Return this place as the top of another file."""

@@ -119,8 +119,10 @@ class Structurer:
         members = [member for member in get_args(hint) if member is not NoneType]
         if value is None and NoneType in get_args(hint):
             return None
-        if len(members) == 1:
-            return self.structure(members[0], value, place, accepts)
+        shape = "mapping" if isinstance(value, Mapping) else "list" if isinstance(value, list | tuple) else "value"
+        alike = [member for member in members if shape != "value" and _shape(member) == shape]
+        if len(members) == 1 or len(alike) == 1:
+            return self.structure((alike or members)[0], value, place, accepts)
         for member in members:
             trial = attrs.evolve(self, problems=Problems())
             result = trial.structure(member, value, place, accepts)
@@ -203,6 +205,19 @@ class Structurer:
         nouns = {int: "an integer", float: "a number", str: "text (in quotes if it looks like a number)"}
         bounds = f" {accepts.bounds}" if hint in (int, float) and str(accepts.bounds) else ""
         return f"{nouns.get(hint, _NOUNS.get(hint, 'a mapping'))}{bounds}"
+
+
+@functools.cache
+def _shape(hint: Any) -> str:
+    """Tell the types of mappings, of lists and of single values apart.
+
+    >>> _shape(dict), _shape(tuple[int, ...]), _shape(int)
+    ('mapping', 'list', 'value')
+    """
+    cls = get_origin(hint) or hint
+    if attrs.has(cls) or (isinstance(cls, type) and issubclass(cls, Mapping)):
+        return "mapping"
+    return "list" if isinstance(cls, type) and issubclass(cls, list | tuple) else "value"
 
 
 def _is_a(hint: Any, value: Any) -> bool:

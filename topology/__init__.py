@@ -6,6 +6,7 @@
 from configs.spec import TopologySpec
 from topology.graph import Edges, Route, Router, Topology
 from topology.kinds.fully_connected import FullyConnected
+from topology.kinds.graph import Graph, GraphLink
 from topology.kinds.line import Line
 from topology.kinds.mesh import Mesh
 from topology.kinds.ring import Ring
@@ -18,6 +19,8 @@ __all__ = [
     "TOPOLOGY_KINDS",
     "Edges",
     "FullyConnected",
+    "Graph",
+    "GraphLink",
     "Line",
     "Mesh",
     "Ring",
@@ -36,6 +39,7 @@ __all__ = [
 
 TOPOLOGY_KINDS: dict[str, type[TopologySpec]] = {
     "fully_connected": FullyConnected,
+    "graph": Graph,
     "line": Line,
     "mesh": Mesh,
     "ring": Ring,

@@ -91,6 +91,11 @@ def _cut(lines: tuple[tuple[int, int], ...]) -> int:
 
 def grid_problems(dims: tuple[int, ...], axes: tuple[str, ...], link: LinkSpec) -> list[str]:
     """Return what is wrong with the parameters that all grids have."""
+    return shape_problems(dims, axes) + link_problems(link)
+
+
+def shape_problems(dims: tuple[int, ...], axes: tuple[str, ...]) -> list[str]:
+    """Return what is wrong with the lengths and the names of axes."""
     problems = []
     if not dims:
         problems.append("dims: at least one number is needed, got none")
@@ -102,7 +107,7 @@ def grid_problems(dims: tuple[int, ...], axes: tuple[str, ...], link: LinkSpec) 
         problems.append(f"axes: {len(axes)} names {list(axes)} for {len(dims)} dims {list(dims)}")
     if len(set(axes)) != len(axes) or "" in axes:
         problems.append(f"axes: names must be different and not empty, got {list(axes)}")
-    return problems + link_problems(link)
+    return problems
 
 
 def one_axis_problems(dims: tuple[int, ...]) -> list[str]:

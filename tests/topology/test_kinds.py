@@ -14,6 +14,8 @@ from configs.spec import LinkSpec, RoutingSpec, TopologySpec
 from topology import (
     TOPOLOGY_KINDS,
     FullyConnected,
+    Graph,
+    GraphLink,
     Line,
     Mesh,
     Ring,
@@ -31,6 +33,12 @@ from topology.networkx_io import from_networkx, to_networkx
 LINK = LinkSpec(bandwidth_bytes_per_s=10e9, latency_ps=1_000)
 FOUR = LinkSpec(bandwidth_bytes_per_s=10e9, latency_ps=1_000, count=4)
 TWO = LinkSpec(bandwidth_bytes_per_s=10e9, latency_ps=1_000, count=2)
+
+CUBE_MESH = (
+    (0, 1), (0, 2), (0, 3, 2), (0, 4, 2), (1, 2, 2), (1, 3), (1, 5, 2), (2, 3, 2),
+    (2, 6), (3, 7), (4, 5), (4, 6), (4, 7, 2), (5, 6, 2), (5, 7), (6, 7, 2),
+)  # fmt: skip
+STAR = tuple((f"chip{c}", f"switch{s}", 2) for c in range(4) for s in range(2))
 
 
 @frozen
@@ -76,6 +84,10 @@ ROWS = [
     Row("dgx a100", Switch(8, LINK, planes=(2,) * 6), 8, 96, 6, 12, 2, 48, n_switches=6),
     Row("nvl72", Switch(72, LINK, planes=(1,) * 18), 72, 1296, 18, 18, 2, 648, n_switches=18),
     Row("switch of lanes", Switch(5, TWO, planes=(1, 2)), 5, 30, 2, 6, 2, 12, n_switches=2),
+    Row("dgx-1 v100", Graph(8, CUBE_MESH, link=LINK, dims=(2, 4)), 8, 24, 4, 6, 2, 6),
+    Row("graph of lanes", Graph(2, ((1, 0),), link=FOUR), 2, 4, 1, 4, 1, 4),
+    Row("star", Graph(4, STAR, switches=2, link=LINK), 4, 16, 2, 4, 2, 8, n_switches=2),
+    Row("no links", Graph(1, (), link=LINK), 1, 0, 0, 0, 0, 0),
     Row("switch of one chip", Switch(1, LINK), 1, 1, 1, 1, 0, 0, n_switches=1),
 ]
 ROUTINGS = [RoutingSpec(), RoutingSpec(ties="alternate"), RoutingSpec(kind="shortest")]
@@ -251,6 +263,18 @@ WRONG = [
     (lambda: Switch(-1, LINK), "chips: at least one chip is needed, got -1"),
     (lambda: Switch(8, LINK, planes=()), "planes: at least one plane of at least one link is needed, got []"),
     (lambda: Switch(8, LINK, planes=(1, 0)), "planes: at least one plane of at least one link is needed"),
+    (lambda: Graph(0, ()), "chips: at least one chip is needed, got 0"),
+    (lambda: Graph(2, (), switches=-1), "switches: 0 to 250,000, got -1"),
+    (lambda: Graph(2, ((0,),)), "links[0]: [0]; accepted: two nodes"),
+    (lambda: Graph(2, ((0, 1, 0),)), "links[0]: [0, 1, 0]; accepted: two nodes"),
+    (lambda: Graph(2, ((0, 2),), link=LINK), "links[0]: no node 2; accepted: chip0…chip1 (there are no switches)"),
+    (lambda: Graph(2, (("chip01", 1),), 3, LINK), "no node 'chip01'; accepted: chip0…chip1 or switch0…switch2"),
+    (lambda: Graph(2, ((1, "chip1"),), link=LINK), "links[0]: 1 cannot be linked to itself"),
+    (lambda: Graph(2, ((0, 1), (1, 0)), link=LINK), "links[1]: joins the same nodes as links[0]"),
+    (lambda: Graph(2, (GraphLink((0, 1), bandwidth_bytes_per_s=1.0),)), "links[0]: has no latency"),
+    (lambda: Graph(2, (GraphLink((0, 1), latency_ps=-1),), link=LINK), "links[0].latency: must not be negative"),
+    (lambda: Graph(6, (), dims=(2, 4)), "dims: [2, 4] are 8 chips, but chips is 6"),
+    (lambda: Graph(6, (), axes=("x",)), "axes: names for no dims"),
     (lambda: Mesh((4,), LinkSpec(0, 1)), "link.bandwidth: must be above zero, got 0"),
     (lambda: Mesh((4,), LinkSpec(1e9, -1)), "link.latency: must not be negative, got -1 ps"),
     (lambda: Mesh((4,), LinkSpec(1e9, 1, count=0)), "link.count: must be at least 1, got 0"),
@@ -263,6 +287,32 @@ def test_wrong_parameters(make: object, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         make()
     assert message in str(error.value)
+
+
+def test_pairs_that_a_graph_does_not_join_are_named() -> None:
+    """A graph may leave chips apart; a route between them is refused, and no figure is made up."""
+    topology = Graph(4, ((0, 1), (2, 3)), link=LINK).build(RoutingSpec())
+    assert topology.route(2, 3).links.tolist() == [2]
+    assert diameter_hops(topology) is None
+    with pytest.raises(ConfigError, match="no path from chip0 to chip3"):
+        topology.route(0, 3)
+
+
+def test_links_of_a_graph_may_differ() -> None:
+    """A link's own figures come before those of `link`, and say one link of the count."""
+    links = (GraphLink((0, 1), count=3, bandwidth_bytes_per_s=5e9), GraphLink((1, 2), latency_ps=7), (2, 3, 1))
+    topology = Graph(4, links, link=TWO).build(RoutingSpec())
+    assert topology.link_bandwidth_bytes_per_s[::2].tolist() == [15e9, 20e9, 10e9]
+    assert topology.link_latency_ps[::2].tolist() == [1_000, 7, 1_000]
+    assert topology.link_count[::2].tolist() == [3, 2, 1]
+
+
+def test_axes_of_a_graph_wrap_where_it_has_the_edges() -> None:
+    """A ring written as a graph wraps; a line, and a grid with one edge round, do not."""
+    ring = tuple((c, (c + 1) % 4) for c in range(4))
+    assert Graph(4, ring, link=LINK, dims=(4,)).build(RoutingSpec()).wraps == (True,)
+    assert Graph(4, ring[:3], link=LINK, dims=(4,)).build(RoutingSpec()).wraps == (False,)
+    assert Graph(8, ring, link=LINK, dims=(2, 4)).build(RoutingSpec()).wraps == (False, False)
 
 
 def test_all_problems_are_reported_at_once() -> None:
