@@ -15,6 +15,7 @@ import yaml
 from attrs import define, field
 
 from configs.errors import ConfigError
+from configs.input_files import decode_utf8, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,30 +36,19 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def read_file(path: Path) -> str:
     """Return the text of a file; raises a ConfigError that says only what is wrong with the file."""
-    try:
-        if path.is_dir():
-            raise ConfigError(("is a directory; accepted: a YAML file",))
-        if path.exists() and not path.is_file():
-            raise ConfigError(("is not a regular file; accepted: a YAML file",))
-        if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise ConfigError((f"is too large ({path.stat().st_size} bytes); accepted: at most {_LARGEST_FILE_BYTES}",))
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(("no such file",)) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError((f"is not UTF-8 text (byte {error.start})",)) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError((f"cannot be read: {getattr(error, 'strerror', None) or error}",)) from None
+    return decode_utf8(read_bytes(path, "a YAML file", _LARGEST_FILE_BYTES))
 
 
-def parse_yaml(text: str, label: str) -> Any:
+def parse_yaml(text: str, label: str, *, any_keys: bool = False) -> Any:
     """Return the value of a YAML document; a ConfigError names `label` and the line.
+
+    any_keys: keys may be numbers too, as in files of others; ours have words only.
 
     >>> parse_yaml("{on: 1e9, dims: [4, 8], t: 12:30}", "x.yaml")
     {'on': 1000000000.0, 'dims': [4, 8], 't': '12:30'}
     """
     try:
-        return _Builder(label, yaml.parse(text, _Loader)).document()
+        return _Builder(label, yaml.parse(text, _Loader), any_keys).document()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError((f"{label}:{line}: YAML syntax: {error.problem or error.context}",)) from None
@@ -87,6 +77,7 @@ class _Builder:
 
     label: str
     events: Iterator[Any]
+    any_keys: bool = False
     n_values: int = 0
     anchors: dict[str, tuple[Any, int]] = field(factory=dict)
 
@@ -140,12 +131,12 @@ class _Builder:
             items.append(self.value(event, depth + 1))
         return items
 
-    def mapping(self, depth: int) -> dict[str, Any]:
-        mapping: dict[str, Any] = {}
-        lines: dict[str, int] = {}
+    def mapping(self, depth: int) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = {}
+        lines: dict[Any, int] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.value(event, depth + 1)
-            if not isinstance(key, str):
+            if not isinstance(key, str) and not (self.any_keys and isinstance(key, int | float)):
                 raise self.refusal(event, f"the key {key!r:.40} is not a word")
             if key in mapping:
                 raise self.refusal(event, f"the key {key!r} is given twice (first on line {lines[key]})")

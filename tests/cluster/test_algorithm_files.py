@@ -104,7 +104,7 @@ def test_export(tmp_path, toy, capsys, op, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--algorithm", "no.xml"], "no.xml: cannot be read: No such file"),
+        (["--algorithm", "no.xml"], "no.xml: no such file"),
         (["--algorithm", "all", "--export", "x.xml"], "--export: one algorithm can be written"),
         (["--export", "no/folder/x.xml"], "no/folder/x.xml: cannot be written: No such file"),
         (["--export", "/"], "/: cannot be written: Is a directory"),
@@ -136,7 +136,7 @@ def test_an_experiment(tmp_path, capsys):
     assert ours["time"] == theirs["time"]
     assert ours["timeline_sha256"] == theirs["timeline_sha256"]
     _, err = command(capsys, "run", str(path), "--set", "collectives.all_reduce=./missing.xml", code=2)
-    assert "missing.xml: cannot be read: No such file" in err
+    assert "missing.xml: no such file" in err
     _, err = command(capsys, "run", str(path), "--set", "parallel.tp=2", code=2)
     assert "three.xml: is for 3 ranks (ngpus), 2 given" in err
 
