@@ -1,13 +1,16 @@
 """The control connection: every actor tells the driver what its chips hand over, and whether it is stuck.
 
 One Unix socket in the driver; messages are msgpack objects, one after the other. Ray carries programs and results; this
-carries what must come while a program runs, when an actor is deaf to Ray calls.
+carries what must come while a program runs, when an actor is deaf to Ray calls: also a beat every second, so that a
+process that hangs (stopped, swapped out) is told from one that computes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from cluster.backends.wire import FrameError, number_format
 READ_BYTES = 1 << 18
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_ITEMS = 1 << 20  # of a list or mapping: the library makes room for all that are announced
+BEAT_S = 1.0
 
 
 def pack_value(value: Any) -> Any:
@@ -49,6 +53,7 @@ class ControlClient:
     """An actor's end."""
 
     sock: socket.socket
+    _sending: threading.Lock = field(factory=threading.Lock)
 
     @classmethod
     def connect(cls, path: str, token: str, index: int) -> ControlClient:
@@ -59,8 +64,30 @@ class ControlClient:
         return cls(sock)
 
     def send(self, *message: Any) -> None:
-        """Send a message."""
-        self.sock.sendall(msgpack.packb(message))
+        """Send a message; any thread may."""
+        data = msgpack.packb(message)
+        with self._sending:
+            self.sock.sendall(data)
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Show signs of life from a thread of its own, as long as the block runs.
+
+        Only then: nobody reads between runs, and a full socket would hold up the next message.
+        """
+        over = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(over,), name="beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _beat(self, over: threading.Event) -> None:
+        with contextlib.suppress(OSError):  # the driver is gone: the chips' thread will see it
+            while not over.wait(BEAT_S):
+                self.send("beat")
 
 
 @define(eq=False)

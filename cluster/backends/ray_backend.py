@@ -34,6 +34,7 @@ from configs.errors import ChipDiedError, ConfigError, ProgramError, RunError
 START_DEADLINE_S = 180.0
 CAUSE_DEADLINE_S = 3.0
 POLL_S = 0.05
+SILENT_S = 6.0  # several beats: a busy machine may delay some
 
 
 class ActorHost:
@@ -54,9 +55,9 @@ class ActorHost:
         from threadpoolctl import threadpool_limits  # noqa: PLC0415  keeps the driver's start short
 
         self._plane.run = run
-        with threadpool_limits(limits=1):
+        with threadpool_limits(limits=1), self._control.beating():
             outcome = run_host(self._setting, self._ranks, Host(self._plane), program, args, self._emit)
-        self._plane.flush()
+            self._plane.flush()
         self._control.send("done", self._plane.sent)
         return outcome
 
@@ -81,6 +82,8 @@ class RayBackend:
     _last_emitted: str = "before its first result"
     _idle: dict[int, tuple[Mapping[int, int], int, Any]] = field(factory=dict)
     _done: dict[int, Mapping[int, int]] = field(factory=dict)
+    _heard: dict[int, float] = field(factory=dict)
+    """When each actor that has not ended was last heard of."""
     _failed: bool = False
 
     @classmethod
@@ -119,11 +122,13 @@ class RayBackend:
         self._run += 1
         self._idle.clear()
         self._done.clear()
+        self._heard = dict.fromkeys(range(len(self.actors)), time.monotonic())
         pending = [actor.run.remote(self._run, program, args) for actor in self.actors]
         actor_of = {ref: index for index, ref in enumerate(pending)}
         outcomes: dict[int, Outcome] = {}
         while pending:
             self._listen(emit, actor_of)
+            self._check_beats()
             done, pending = ray.wait(pending, num_returns=len(pending), timeout=0)
             for ref in done:
                 outcomes[actor_of[ref]] = self._outcome(ref, actor_of)
@@ -151,6 +156,8 @@ class RayBackend:
                 heard, timeout_s = True, 0.0
                 if message is None:
                     raise self._death(index, actor_of)
+                if index in self._heard:
+                    self._heard[index] = time.monotonic()
                 if message[0] == "emit":
                     _, rank, name, value, step = message
                     self._last_emitted = f"after {name} {step} of chip {rank}"
@@ -158,9 +165,24 @@ class RayBackend:
                     emit(rank, name, unpack_value(value), step)
                 elif message[0] == "done":
                     self._done[index] = message[1]
-                else:
+                    self._heard.pop(index, None)  # Ray watches it while its result travels
+                elif message[0] == "idle":
                     self._idle[index] = tuple(message[1:])
                     self._check_deadlock()
+
+    def _check_beats(self) -> None:
+        """Raise for an actor whose process lives and does nothing; it is killed, as it would not heed anything else.
+
+        Everything that had come has been read: a driver that was itself asleep blames nobody for it.
+        """
+        for index, heard_s in self._heard.items():
+            if time.monotonic() - heard_s > SILENT_S:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pids[index], signal.SIGKILL)
+                raise ChipDiedError(
+                    f"{self._chips(index)} hung (process {self.pids[index]}, no sign of life for {SILENT_S:.0f} s) "
+                    f"{self._last_emitted}; the run is lost"
+                )
 
     def _check_deadlock(self) -> None:
         """Raise if every actor that has not ended is idle, and no message is on its way to any of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -51,6 +52,18 @@ def heard(server, n=99, timeout_s=0.2):
 def connect(server, index=3):
     """Return an actor's end."""
     return ControlClient.connect(str(server.path), TOKEN, index)
+
+
+def test_beats_come_until_the_block_ends(server, monkeypatch):
+    """Signs of life come from beside the program, and stop with it."""
+    monkeypatch.setattr("cluster.backends.control.BEAT_S", 0.01)
+    client = connect(server)
+    with client.beating():
+        assert heard(server, 3)[:3] == [(3, ["beat"])] * 3
+    heard(server)
+    assert "beat" not in {thread.name for thread in threading.enumerate()}
+    assert heard(server) == []
+    client.sock.close()
 
 
 def test_messages_come_in_order(server):

@@ -212,6 +212,27 @@ def test_a_chip_that_is_killed(clean):
         assert time.monotonic() - killed[0] < 10
 
 
+def test_a_chip_that_hangs(clean):
+    """A process that is stopped in mid-run ends the run within ten seconds, and is not left behind."""
+    stopped = []
+
+    async def program(chip):
+        chip.emit("begun", os.getpid())
+        for _ in range(10**9):
+            await chip.all_reduce(np.ones(1000, np.float32))
+
+    def stop(rank, _name, pid, _index):
+        if rank == 1:
+            assert pid in actors(clean[0])
+            stopped.append(time.monotonic())
+            os.kill(pid, signal.SIGSTOP)
+
+    with launch(SYSTEM, backend="ray") as cluster:
+        with pytest.raises(ChipDiedError, match=r"^chip 1 hung \(process \d+, no sign of life for 6 s\) after begun"):
+            cluster.run(program, on_emit=stop)
+        assert time.monotonic() - stopped[0] < 10
+
+
 def test_a_killed_chip_ends_the_command_with_1(clean, experiment, monkeypatch, capsys):
     """The command names the chips and leaves nothing running."""
     monkeypatch.setattr("configs.loader.load_experiment", lambda *_: experiment)
