@@ -38,13 +38,13 @@ def from_gather(
     return Schedule(op, algorithm, n_ranks, n_chunks, makers[op], _of(op, uniform))
 
 
-def uniform(dims: tuple[int, ...], rows: Iterable[tuple[int, int, int]]) -> Uniform:
-    """Return what every rank does, from rows of (step, offset, number of chunks)."""
-    table = np.array([*sorted(rows)], np.int64).reshape(-1, 3)
+def uniform(dims: tuple[int, ...], rows: Iterable[tuple[int, int, int, int]]) -> Uniform:
+    """Return what every rank does, from rows of (step, offset, number of chunks, piece)."""
+    table = np.array([*sorted(rows)], np.int64).reshape(-1, 4)
     return Uniform(dims, *table.T)
 
 
-def cyclic(n: int, rows: Callable[[], Iterable[tuple[int, int, int]]]) -> UniformMaker:
+def cyclic(n: int, rows: Callable[[], Iterable[tuple[int, int, int, int]]]) -> UniformMaker:
     """Return the maker for n ranks in a circle, where an offset is a distance in it."""
     return lambda dims: uniform(dims, rows()) if dims == (n,) else None
 
@@ -71,7 +71,7 @@ def _reversed(u: Uniform) -> Uniform:
     back = [(-coord) % length for coord, length in zip(coords, u.dims, strict=True)]
     step, offset = _n_steps(u) - 1 - u.step, np.ravel_multi_index(back, u.dims)
     order = np.argsort(step, kind="stable")
-    return Uniform(u.dims, step[order], offset[order], u.n_chunks[order])
+    return Uniform(u.dims, step[order], offset[order], u.n_chunks[order], u.piece[order])
 
 
 def _then(u: Uniform, later: Uniform) -> Uniform:
@@ -80,4 +80,5 @@ def _then(u: Uniform, later: Uniform) -> Uniform:
         np.concatenate([u.step, later.step + _n_steps(u)]),
         np.concatenate([u.offset, later.offset]),
         np.concatenate([u.n_chunks, later.n_chunks]),
+        np.concatenate([u.piece, later.piece]),
     )

@@ -84,7 +84,7 @@ def _slices(schedule: Schedule, rank: int, detail: Detail, n_elements: int) -> l
     mine = [c for c in range(k) if operation.starts(n, k, detail, rank, c)]
     if not mine:
         return []
-    sizes = chunk_sizes(input_parts(schedule.op, n, n_elements, rank, detail), len(mine))
+    sizes = chunk_sizes(input_parts(schedule.op, n, k, n_elements, rank, detail), len(mine))
     ends = list(accumulate(sizes))
     return [(c, end - size, end) for c, size, end in zip(mine, sizes, ends, strict=True)]
 

@@ -15,6 +15,9 @@ With n ranks and k pieces a part (an algorithm may cut finer than one chunk a ra
     permute          n·k          its part r                 part s of each pair (s, r)
     barrier          n·k          its part r, of no size     every part, of no size
 
+A buffer of any number of chunks is cut among the ranks first where these divide the chunks, as a reduce-scatter cuts
+it: then the chunks of all ranks are alike as soon as the ranks divide the buffer.
+
 Sizes and bus bandwidth mean what nccl-tests mean (NVIDIA/nccl-tests, doc/PERFORMANCE.md).
 """
 
@@ -121,31 +124,41 @@ OPERATIONS: Mapping[str, Operation] = {
 }  # fmt: skip
 
 
-def part_sizes(op: str, n_ranks: int, n_elements: int, detail: Detail = 0) -> list[int]:
+def part_sizes(op: str, n_ranks: int, n_chunks: int, n_elements: int, detail: Detail = 0) -> list[int]:
     """Return the sizes of all parts, from the elements of a rank's input (of a row, in an all_to_all_v).
 
-    >>> part_sizes("all_gather", 3, 4), part_sizes("scatter", 3, 4), part_sizes("all_to_all_v", 2, 5, ((0, 1), (2, 3)))
-    ([4, 4, 4], [2, 1, 1], [0, 5, 10, 15])
+    >>> part_sizes("all_gather", 3, 3, 4), part_sizes("scatter", 3, 3, 4)
+    ([4, 4, 4], [2, 1, 1])
+    >>> part_sizes("all_to_all_v", 2, 4, 5, ((0, 1), (2, 3)))
+    [0, 5, 10, 15]
+    >>> part_sizes("all_reduce", 2, 4, 5), part_sizes("all_reduce", 2, 1, 5)
+    ([3, 2], [5])
     """
     operation = OPERATIONS[op]
     if operation.detail == "rows":
         assert not isinstance(detail, int), "an all_to_all_v has rows"
         return [rows * n_elements for of_rank in detail for rows in of_rank]
     if operation.parts == "one":
-        return [n_elements]
+        return _parts_of_one(n_ranks, n_chunks, n_elements)
     if operation.gives == "part":
         return [n_elements] * n_ranks
     return cut(n_elements, n_ranks) * (n_ranks if operation.parts == "pairs" else 1)
 
 
-def input_parts(op: str, n_ranks: int, n_elements: int, rank: int = 0, detail: Detail = 0) -> list[int]:
+def _parts_of_one(n_ranks: int, n_chunks: int, n_elements: int) -> list[int]:
+    return [n_elements] if n_chunks % n_ranks else cut(n_elements, n_ranks)
+
+
+def input_parts(op: str, n_ranks: int, n_chunks: int, n_elements: int, rank: int = 0, detail: Detail = 0) -> list[int]:
     """Return the sizes of the parts that a rank's input of `n_elements` falls into."""
     operation = OPERATIONS[op]
     if operation.detail == "rows":
         assert not isinstance(detail, int), "an all_to_all_v has rows"
         row = n_elements // max(1, sum(detail[rank]))
         return [rows * row for rows in detail[rank]]
-    return [n_elements] if operation.parts == "one" or operation.gives == "part" else cut(n_elements, n_ranks)
+    if operation.parts == "one":
+        return _parts_of_one(n_ranks, n_chunks, n_elements)
+    return [n_elements] if operation.gives == "part" else cut(n_elements, n_ranks)
 
 
 def cut(total: int, pieces: int) -> list[int]:

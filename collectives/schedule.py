@@ -176,6 +176,7 @@ def _ints(values: Iterable[int]) -> NDArray[np.int32]:
 class Uniform:
     """A schedule in which all ranks do the same: in step s, every rank sends `n_chunks` chunks to the one at `offset`.
 
+    All chunks of a transfer are the same `piece` of their parts (chunk p·k + piece of part p, with k pieces a part).
     Ranks are the chips of a grid of these `dims`, row-major; an offset is the rank that the first chip sends to, and
     the chip at coordinates c sends to c + (the coordinates of the offset), round every axis. Ordered by step.
     """
@@ -184,6 +185,7 @@ class Uniform:
     step: NDArray[np.int64]
     offset: NDArray[np.int64]
     n_chunks: NDArray[np.int64]
+    piece: NDArray[np.int64]
 
 
 def _no_uniform(_dims: tuple[int, ...]) -> Uniform | None:

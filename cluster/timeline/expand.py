@@ -33,7 +33,8 @@ class Template:
 
 def expand(call: Collective, schedule: Schedule, communication: CommunicationSpec) -> Template:
     """Return the tasks of a collective: a node where a rank enters a step, and a transfer for every message."""
-    sizes = chunk_sizes(part_sizes(call.op, len(call.ranks), call.n_elements, call.detail), schedule.n_chunks)
+    parts = part_sizes(call.op, len(call.ranks), schedule.n_chunks, call.n_elements, call.detail)
+    sizes = chunk_sizes(parts, schedule.n_chunks)
     places, edges, entries, exits = _steps(schedule)
     n_nodes, n_transfers = len(places), len(schedule.transfers)
     ranks, t = np.array(call.ranks, np.int32), schedule.transfers

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cluster.records import Collective
 from cluster.timeline.engine import play
 from cluster.timeline.tasks import TaskGraph
-from collectives import OPERATIONS, Schedule
+from collectives import OPERATIONS, Schedule, cut
 from collectives.schedule import Uniform
 from configs.spec import Contention, SystemSpec
 from topology import Topology
@@ -39,10 +39,10 @@ def time_uniform_ps(
     uniform = schedule.uniform(topology.dims)
     if uniform is None or len(call.ranks) != topology.n_chips:
         return None
-    chunk_bytes, classes = _chunk_bytes(call, schedule), link_classes(topology)
-    if chunk_bytes is None or classes is None:
+    piece_bytes, classes = _piece_bytes(call, schedule), link_classes(topology)
+    if piece_bytes is None or classes is None:
         return None
-    graph = _graph(system, topology, uniform, chunk_bytes, classes, share=contention == "fluid")
+    graph = _graph(system, topology, uniform, piece_bytes, classes, share=contention == "fluid")
     capacity = classes.bandwidth_bytes_per_s * system.communication.link_efficiency
     return int(play(graph, capacity, share=contention == "fluid").end_ps.max(initial=0))
 
@@ -73,17 +73,23 @@ def _strides(dims: tuple[int, ...]) -> list[int]:
     return [int(np.prod(dims[k + 1 :], dtype=np.int64)) for k in range(len(dims))]
 
 
-def _chunk_bytes(call: Collective, schedule: Schedule) -> int | None:
-    """Return the size of a chunk if all have the same."""
-    n = len(call.ranks)
-    pieces = schedule.n_chunks // OPERATIONS[call.op].n_parts(n)
-    parts = 1 if call.op in {"all_gather", "all_reduce", "broadcast"} else n
-    n_elements, rest = divmod(call.n_elements, parts * pieces)
-    return None if rest else n_elements * call.dtype.itemsize
+def _piece_bytes(call: Collective, schedule: Schedule) -> NDArray[np.float64] | None:
+    """Return the size of every piece of a part, if all parts are alike."""
+    operation, n = OPERATIONS[call.op], len(call.ranks)
+    n_parts = n if operation.parts == "one" and schedule.n_chunks % n == 0 else operation.n_parts(n)
+    whole = operation.gives == "part" or n_parts == 1
+    part, rest = (call.n_elements, 0) if whole else divmod(call.n_elements, n)
+    return None if rest else np.array(cut(part, schedule.n_chunks // n_parts), np.float64) * call.dtype.itemsize
 
 
 def _graph(
-    system: SystemSpec, topology: Topology, uniform: Uniform, chunk_bytes: int, classes: LinkClasses, *, share: bool
+    system: SystemSpec,
+    topology: Topology,
+    uniform: Uniform,
+    piece_bytes: NDArray[np.float64],
+    classes: LinkClasses,
+    *,
+    share: bool,
 ) -> TaskGraph:
     """Return one chip's tasks: its entry, a node for every step, and a transfer for every offset of the step."""
     steps, step_of = np.unique(uniform.step, return_inverse=True)
@@ -99,7 +105,7 @@ def _graph(
     delay[0] = overhead.launch_ps
     return TaskGraph(
         np.concatenate([delay, routes.latency_ps[route]]),
-        np.concatenate([np.zeros(n_nodes), uniform.n_chunks * float(chunk_bytes)]),
+        np.concatenate([np.zeros(n_nodes), uniform.n_chunks * piece_bytes[uniform.piece]]),
         np.concatenate([np.full(n_nodes, -1, np.int32), route.astype(np.int32)]),
         edges[0], edges[1], routes.start, routes.links, routes.weights,
     )  # fmt: skip

@@ -24,7 +24,7 @@ def all_gather(group: GroupView, root: int = 0) -> Schedule:
     del root
     n = len(group)
     steps = range((n - 1).bit_length())
-    rows = cyclic(n, lambda: [(s, n - (1 << s), min(1 << s, n - (1 << s))) for s in steps])
+    rows = cyclic(n, lambda: [(s, n - (1 << s), min(1 << s, n - (1 << s)), 0) for s in steps])
     return from_gather("all_gather", "bruck", n, n, lambda: gather(n), rows)
 
 
@@ -33,7 +33,7 @@ def all_to_all(group: GroupView, root: int = 0) -> Schedule:
     del root
     n = len(group)
     steps = range((n - 1).bit_length())
-    rows = cyclic(n, lambda: [(s, 1 << s, sum(k >> s & 1 for k in range(n))) for s in steps])
+    rows = cyclic(n, lambda: [(s, 1 << s, sum(k >> s & 1 for k in range(n)), 0) for s in steps])
     return Schedule("all_to_all", "bruck", n, n * n, lambda: _exchange(n), rows)
 
 

@@ -39,7 +39,7 @@ def _uniform(places: NDArray[np.int64], dims: tuple[int, ...]) -> Uniform | None
         return None
     strides = [int(np.prod(dims[axis + 1 :], dtype=np.int64)) for axis in range(len(dims))]
     axes = enumerate(zip(dims, strides, strict=True))
-    return uniform(dims, [(k, hop * stride, places.size // d) for k, (d, stride) in axes for hop in range(1, d)])
+    return uniform(dims, [(k, hop * stride, places.size // d, 0) for k, (d, stride) in axes for hop in range(1, d)])
 
 
 def _transfers(places: NDArray[np.int64]) -> Transfers:

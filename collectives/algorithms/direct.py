@@ -77,7 +77,7 @@ def parts_to_all(n: int) -> Transfers:
 def to_all(dims: tuple[int, ...]) -> Uniform:
     """Say that every rank sends one chunk to every other one, in one step, on any grid."""
     offset = np.arange(1, math.prod(dims))
-    return Uniform(dims, np.zeros_like(offset), offset, np.ones_like(offset))
+    return Uniform(dims, np.zeros_like(offset), offset, np.ones_like(offset), piece=np.zeros_like(offset))
 
 
 def all_pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -23,7 +23,7 @@ def all_to_all(group: GroupView, root: int = 0) -> Schedule:
     """Return the all-to-all; chunk i·n+j goes from i to j."""
     del root
     n = len(group)
-    shifts = cyclic(n, lambda: [(s - 1, s, 1) for s in range(1, n)])
+    shifts = cyclic(n, lambda: [(s - 1, s, 1, 0) for s in range(1, n)])
     return Schedule("all_to_all", "pairwise", n, n * n, lambda: _exchange(n), shifts if n & (n - 1) else never)
 
 

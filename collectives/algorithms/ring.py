@@ -44,7 +44,8 @@ def ring(op: str, algorithm: str, order: tuple[int, ...]) -> Schedule:
         if dims != (n,) or order != tuple(range(n)):
             return None
         steps = np.arange(n_reduce + n_gather)
-        return Uniform(dims, steps, *np.ones((2, len(steps)), np.int64))
+        one = np.ones_like(steps)
+        return Uniform(dims, steps, one, one, piece=np.zeros_like(steps))
 
     return Schedule(op, algorithm, n, n, lambda: _transfers(order, n_reduce, n_gather), uniform)
 

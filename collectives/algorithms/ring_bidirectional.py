@@ -41,7 +41,7 @@ def all_reduce(group: GroupView, root: int = 0) -> Schedule:
 def _schedule(op: str, group: GroupView) -> Schedule:
     n, cycle = len(group), hamiltonian_cycle(group.topology, group.ranks)
     order = group.places(cycle or group.ranks)
-    both_ways = cyclic(n, lambda: [(s, way % n, 1) for s in range(n - 1) for way in (1, -1)])
+    both_ways = cyclic(n, lambda: [(s, way % n, 1, int(way < 0)) for s in range(n - 1) for way in (1, -1)])
     in_order = order == tuple(range(n)) == group.ranks
     return from_gather(op, "ring_bidirectional", n, 2 * n, lambda: _gather(order), both_ways if in_order else never)
 

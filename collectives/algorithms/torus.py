@@ -113,11 +113,11 @@ def _uniform(block: Block, lanes: list[tuple[int, int]], dims: tuple[int, ...]) 
     if dims != lengths or not closed or (block.places.reshape(-1) != np.arange(n)).any():
         return None
     rows = []
-    for first_axis, way in lanes:
+    for lane, (first_axis, way) in enumerate(lanes):
         for first_step, axis, done in _phases(lengths, first_axis):
             stride = int(np.prod(lengths[axis + 1 :], dtype=np.int64))
             size = int(np.prod([lengths[a] for a in done], dtype=np.int64))
-            rows += [(first_step + s, way % lengths[axis] * stride, size) for s in range(lengths[axis] - 1)]
+            rows += [(first_step + s, way % lengths[axis] * stride, size, lane) for s in range(lengths[axis] - 1)]
     return uniform(dims, rows)
 
 

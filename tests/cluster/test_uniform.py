@@ -44,6 +44,8 @@ UNIFORM = [
         ("all_gather", "direct"),
         ("all_reduce", "ring"),
         ("all_reduce", "torus"),
+        ("all_reduce", "ring_bidirectional"),
+        ("all_reduce", "one_shot"),
         ("all_reduce", "two_shot"),
         ("reduce_scatter", "ring"),
         ("all_to_all", "direct"),
@@ -54,14 +56,15 @@ UNIFORM = [
 
 @pytest.mark.parametrize(("name", "op", "algorithm"), UNIFORM)
 @pytest.mark.parametrize("contention", ["fluid", "none"])
-def test_one_chip_stands_for_all(name: str, op: str, algorithm: str, contention: str) -> None:
+@pytest.mark.parametrize("elements", [EVEN, EVEN + 5], ids=["even pieces", "uneven pieces"])
+def test_one_chip_stands_for_all(name: str, op: str, algorithm: str, contention: str, elements: int) -> None:
     """Where the short way applies it gives the time of the whole; where it does not, the prediction is the whole."""
     system = _system(TOPOLOGIES[name])
     topology = system.topology.build(system.routing)
     n = topology.n_chips
     if algorithm == "torus" and topology.kind not in {"torus", "ring"}:
         return
-    call = _call(op, algorithm, n, EVEN * n)
+    call = _call(op, algorithm, n, elements * n)
     schedule = ALGORITHMS[op][algorithm](GroupView(topology, call.ranks), 0)
     traces = [Trace(rank, np.zeros(1, np.int32)) for rank in range(n)]
     whole_ps = time_run(system, topology, contention, [call], traces).total_ps
@@ -77,17 +80,18 @@ def test_the_short_way_is_taken() -> None:
         ("switch 8", "all_gather", "direct"),
         ("ring 8", "all_reduce", "ring"),
         ("torus 4x4", "all_reduce", "torus"),
+        ("switch 8", "all_reduce", "one_shot"),
     ):
         system = _system(TOPOLOGIES[name])
         topology = system.topology.build(system.routing)
         n = topology.n_chips
         schedule = ALGORITHMS[op][algorithm](GroupView(topology, tuple(range(n))), 0)
-        call = _call(op, algorithm, n, EVEN * n)
+        call = _call(op, algorithm, n, (EVEN + 5) * n)
         assert time_uniform_ps(system, topology, "fluid", call, schedule) is not None, (name, op, algorithm)
 
 
 def test_it_is_refused_where_chips_differ() -> None:
-    """Not on a mesh, not with ties that depend on the place, not with uneven chunks, not for part of the chips."""
+    """Not on a mesh, not with ties that depend on the place, not with uneven parts, not for part of the chips."""
     mesh = Mesh((4, 4), LINK).build(RoutingSpec())
     alternate = Torus((4, 4), LINK).build(RoutingSpec(ties="alternate"))
     assert link_classes(mesh) is None
