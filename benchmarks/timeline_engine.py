@@ -29,6 +29,7 @@ from cluster.records import Collective, Trace
 from cluster.timeline import time_run
 from cluster.vocabulary import VOCABULARY
 from configs.loader import load_system
+from topology import build_topology
 
 CASES = {
     "8x8 all-to-all, engine": ([8, 8], "all_to_all", "direct", "engine"),
@@ -57,7 +58,7 @@ def _time(dims: list[int], op: str, algorithm: str, way: str) -> int:
     kind = "torus" if len(dims) > 1 else "ring"
     mapping = {"name": "bench", "chip": "wormhole-n150", "topology": {"kind": kind, "dims": dims, "link": link}}
     system = load_system(mapping, (), VOCABULARY)
-    topology = system.topology.build(system.routing)
+    topology = build_topology(system)
     n = topology.n_chips
     n_elements = BYTES_PER_CHIP // 4 // n * n + n
     if algorithm == "torus":  # 96 MiB divide evenly among 4,096 chips and 6 lanes, which the short way needs

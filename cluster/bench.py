@@ -21,7 +21,7 @@ from configs.problems import unknown
 from configs.rules import is_algorithm_file
 from configs.spec import Numerics, SystemSpec
 from configs.units import format_size
-from topology import Topology
+from topology import Topology, build_topology
 from workloads.array import Array, ShapeArray
 from workloads.chip import Chip
 
@@ -61,7 +61,7 @@ def bench(
     Sizes are rounded down to whole float32 elements that divide among the ranks where the operation needs it.
     Raises ConfigError for an unknown operation or algorithm, or one that does not fit the system.
     """
-    topology: Topology = system.topology.build(system.routing)
+    topology = build_topology(system)
     n = topology.n_chips if n_ranks is None else n_ranks
     names = _algorithms(op, algorithm, topology, n, numerics)
     _check_memory(sizes_bytes, n, numerics)
@@ -93,7 +93,7 @@ def export(system: SystemSpec, op: str, algorithm: str, n_ranks: int | None, pat
 
     Raises ConfigError for more than one algorithm, or one that does not fit, or a file that cannot be written.
     """
-    topology: Topology = system.topology.build(system.routing)
+    topology = build_topology(system)
     n = topology.n_chips if n_ranks is None else n_ranks
     if algorithm == "all":
         raise ConfigError(("--export: one algorithm can be written; accepted: --algorithm with its name",))

@@ -16,7 +16,7 @@ from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
 from configs.rules import check_experiment
 from configs.spec import ExperimentSpec, SystemSpec
-from topology import Topology
+from topology import build_topology, refuse_cut_off
 from workloads.decode import DecodeJob, check_job, decode, plan_memory
 from workloads.layout import Layout
 from workloads.tokenizer import TextStream, Tokenizer, gguf_tokenizer
@@ -143,8 +143,10 @@ def run_experiment(
     Raises ConfigError, before anything runs, for what cannot work; RunError if the run fails.
     """
     began = time.perf_counter()
-    topology: Topology = spec.system.topology.build(spec.system.routing)
+    topology = build_topology(spec.system)
     check_experiment(spec, topology.n_chips)
+    used = np.arange(spec.parallel.n_ranks)
+    refuse_cut_off(topology, np.zeros_like(used), used)
     job, tokenizer = prepare(spec, keep_logits=keep_logits)
     memory = fullest_chip(spec.system, job)
     on_status(f"starting {job.layout.n_ranks} chips ({backend})")

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import asdict
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from collectives import ALGORITHMS
 from configs.catalogue_files import catalogue_entry, catalogue_names
-from configs.spec import SystemSpec
+from configs.spec import LinkFault, SystemSpec
 from configs.units import format_bandwidth, format_time_ps
-from topology import Topology, bisection_bytes_per_s, diameter_hops
+from topology import Topology, bisection_bytes_per_s, build_topology, diameter_hops, islands, n_cut_off_pairs
 
 KINDS = ("chips", "systems", "models", "experiments")
 
 
 def topology_json(system: SystemSpec) -> dict[str, Any]:
     """Return the document of `chipmesh topo --json` (design section 7)."""
-    topology: Topology = system.topology.build(system.routing)
+    topology = build_topology(system)
     links = (
         {
             "src": topology.node_name(int(src)), "dst": topology.node_name(int(dst)), "count": int(count),
@@ -41,8 +42,20 @@ def topology_json(system: SystemSpec) -> dict[str, Any]:
         "n_links": topology.n_links,
         "diameter_hops": diameter_hops(topology),
         "bisection_bytes_per_s": bisection_bytes_per_s(topology),
+        "faults": {
+            "chips": [f"chip{chip}" for chip in system.faults.chips],
+            "links": [asdict(LinkFault.of(fault)) for fault in system.faults.links],
+            "n_cut_off_pairs": n_cut_off_pairs(topology),
+            "islands": _islands(topology),
+        },
         "links": list(links),
     }
+
+
+def _islands(topology: Topology) -> list[list[str]]:
+    """Return the names of the chips that can reach each other, set by set, where there is more than one set."""
+    found = islands(topology)
+    return [[topology.node_name(int(chip)) for chip in chips] for chips in found] if len(found) > 1 else []
 
 
 def print_topology(console: Console, system: SystemSpec) -> None:
@@ -50,11 +63,18 @@ def print_topology(console: Console, system: SystemSpec) -> None:
     found = topology_json(system)
     shape = " × ".join(f"{axis} {n}" for axis, n in zip(found["axes"], found["dims"], strict=True))
     console.print(f"[bold]{system.name}[/]: {found['kind']} of {found['n_chips']} chips ({shape}), {system.chip.name}")
-    bisection = found["bisection_bytes_per_s"]
+    bisection, faults, diameter = found["bisection_bytes_per_s"], found["faults"], found["diameter_hops"]
     console.print(
-        f"{found['n_switches']} switches, {found['n_links']} physical links, diameter {found['diameter_hops']} hops, "
+        f"{found['n_switches']} switches, {found['n_links']} physical links, "
+        f"diameter {'infinite' if diameter is None else f'{diameter} hops'}, "
         f"bisection {'unknown' if bisection is None else format_bandwidth(bisection)} per direction"
     )
+    if faults["chips"] or faults["links"]:
+        dead = [*faults["chips"], *(fault["link"] for fault in faults["links"])]
+        console.print(f"dead: {', '.join(dead)}")
+    if faults["islands"]:
+        sets = "; ".join(_some(names) for names in faults["islands"][:8])
+        console.print(f"{faults['n_cut_off_pairs']} pairs of chips are cut off from each other: {sets}")
     edges: dict[tuple[int, float, float], int] = {}
     for link in found["links"]:
         kind = (link["count"], link["bandwidth_bytes_per_s"], link["latency_s"])
@@ -64,6 +84,10 @@ def print_topology(console: Console, system: SystemSpec) -> None:
             f"{n} edges of {count} links: {format_bandwidth(bandwidth)} per direction, "
             f"{format_time_ps(latency_s * 1e12)} latency"
         )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f", … ({len(names)} chips)" if len(names) > 8 else "")
 
 
 def listing(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:

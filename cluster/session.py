@@ -21,7 +21,7 @@ from configs.loader import load_system
 from configs.problems import unknown
 from configs.rules import is_algorithm_file
 from configs.spec import Contention, Numerics, SystemSpec
-from topology import Topology
+from topology import Topology, build_topology
 
 if TYPE_CHECKING:
     from cluster.timeline import Timeline
@@ -116,7 +116,7 @@ def launch(
     if chips_per_actor < 1:
         raise ConfigError((f"--chips-per-actor: {chips_per_actor}; accepted: an integer ≥ 1",))
     spec = system if isinstance(system, SystemSpec) else load_system(system, overrides, VOCABULARY)
-    topology: Topology = spec.topology.build(spec.routing)
+    topology = build_topology(spec)
     count = topology.n_chips if n_chips is None else n_chips
     if not 1 <= count <= topology.n_chips:
         raise ConfigError((f"{spec.name}: {count} chips asked for; accepted: 1 to {topology.n_chips}",))

@@ -50,7 +50,7 @@ class GroupView:
     @cached_property
     def block(self) -> Block | None:
         """The block of the grid that the group fills, or None if it does not fill one."""
-        coords = np.stack(np.unravel_index(np.array(self.ranks), self.topology.dims))
+        coords = np.stack(np.unravel_index(self.topology.positions[list(self.ranks)], self.topology.dims))
         low, high = coords.min(axis=1), coords.max(axis=1)
         lengths = tuple((high - low + 1).tolist())
         if np.prod(lengths) != len(self.ranks):

@@ -88,6 +88,33 @@ class CommunicationSpec:
     link_efficiency: float = field(default=1.0, metadata=above(0, 1))
 
 
+@frozen
+class LinkFault:
+    """Dead links between two neighbours, as `chip3-chip4`: so many of the parallel ones, by default all."""
+
+    link: str
+    count: int | None = field(default=None, metadata=between(1, MOST_LINKS))
+
+    @classmethod
+    def of(cls, given: str | tuple[int, int] | LinkFault) -> LinkFault:
+        """Return a fault that is written as a name or a pair of chips.
+
+        >>> LinkFault.of((3, 4))
+        LinkFault(link='chip3-chip4', count=None)
+        """
+        if isinstance(given, LinkFault):
+            return given
+        return cls(given if isinstance(given, str) else "-".join(f"chip{chip}" for chip in given))
+
+
+@frozen
+class FaultsSpec:
+    """What is dead: links by the names of their ends (a pair of numbers for two chips), and chips by number."""
+
+    links: tuple[str | tuple[int, int] | LinkFault, ...] = ()
+    chips: tuple[int, ...] = field(default=(), metadata=at_least(0))
+
+
 class TopologySpec(Protocol):
     """The parameters of one kind of topology (a frozen class in topology/kinds); it can build itself."""
 
@@ -104,6 +131,7 @@ class SystemSpec:
     topology: TopologySpec
     routing: RoutingSpec = RoutingSpec()
     communication: CommunicationSpec = CommunicationSpec()
+    faults: FaultsSpec = FaultsSpec()
     description: str = ""
     provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
 

@@ -208,6 +208,11 @@ BAD = [
     (["topo", "./kind.yaml"], "'moebius' is not a topology kind"),
     (["topo", "./chip.yaml"], "did you mean 'wormhole-n150'?"),
     (["topo", "dgx-h100", "--set", "topology.chips=0"], "at least one chip is needed, got 0"),
+    (["topo", "./small.yaml", "--set", "faults.links=[chip0-chip3]"], "chip0 is linked to chip1, chip2"),
+    (["topo", "./small.yaml", "--set", "faults.chips=[4]"], "system s: faults.chips[0]: 4; accepted: 0 to 3"),
+    (["topo", "./small.yaml", "--set", "faults=3"], "faults: 3 is not a mapping; accepted: a mapping with"),
+    (sets("system.faults.links=[[0, 1], [0, 2]]", "parallel.tp=2"), "no path is left; cut off: chip0 from chip1"),
+    (sets("parallel.tp=4", "system.faults.chips=[2]"), "tp 4 = 4 chips; accepted: at most 3"),
     # bench
     (["bench", "./small.yaml"], "requires an argument"),
     (bench(op="allreduce"), "--op: 'allreduce' is not an operation"),

@@ -4,6 +4,7 @@
 """
 
 from configs.spec import TopologySpec
+from topology.faults import build_topology, refuse_cut_off, with_faults
 from topology.graph import Edges, Route, Router, Topology
 from topology.kinds.fully_connected import FullyConnected
 from topology.kinds.graph import Graph, GraphLink
@@ -12,7 +13,7 @@ from topology.kinds.mesh import Mesh
 from topology.kinds.ring import Ring
 from topology.kinds.switch import Switch
 from topology.kinds.torus import Torus
-from topology.metrics import bisection_bytes_per_s, degree, diameter_hops, ports
+from topology.metrics import bisection_bytes_per_s, degree, diameter_hops, islands, n_cut_off_pairs, ports
 from topology.rings import hamiltonian_cycle, hamiltonian_path
 
 __all__ = [
@@ -30,11 +31,16 @@ __all__ = [
     "Topology",
     "Torus",
     "bisection_bytes_per_s",
+    "build_topology",
     "degree",
     "diameter_hops",
     "hamiltonian_cycle",
     "hamiltonian_path",
+    "islands",
+    "n_cut_off_pairs",
     "ports",
+    "refuse_cut_off",
+    "with_faults",
 ]
 
 TOPOLOGY_KINDS: dict[str, type[TopologySpec]] = {

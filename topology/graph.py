@@ -81,6 +81,24 @@ class Routes:
             np.array([r.latency_ps for r in routes], np.int64),
         )
 
+    @classmethod
+    def join(cls, several: Sequence[Routes]) -> Routes:
+        """Return these routes one after the other."""
+        lengths = np.concatenate([np.diff(routes.start) for routes in several])
+        return cls(
+            np.concatenate([[0], np.cumsum(lengths)]),
+            np.concatenate([routes.links for routes in several]),
+            np.concatenate([routes.weights for routes in several]),
+            np.concatenate([routes.latency_ps for routes in several]),
+        )
+
+    def select(self, numbers: NDArray[np.integer]) -> Routes:
+        """Return the routes of these numbers, in this order."""
+        lengths = np.diff(self.start)[numbers]
+        start = np.concatenate([[0], np.cumsum(lengths)])
+        place = np.arange(start[-1]) + np.repeat(self.start[numbers] - start[:-1], lengths)
+        return Routes(start, self.links[place], self.weights[place], self.latency_ps[numbers])
+
 
 class Router(Protocol):
     """Find the routes between chips of a topology.
@@ -136,6 +154,8 @@ class Topology:
     Every two-way edge is two directed links, listed one after the other; parallel physical links of one
     edge are one directed link of the summed bandwidth with `link_count` lanes. `dims`/`axes` name the
     chips' coordinates, row-major (last axis fastest); a topology without a grid has one axis, `chips`.
+    `positions[rank]` is the chip's place in that order, by which it is also called: its rank, unless some
+    chips are dead, which have a place and no rank.
     `wraps[k]` says that axis k has an edge of its own from the last coordinate to the first (so never on an
     axis shorter than 3). The `known_…` figures come from the kind's closed formula; None leaves them to a
     search.
@@ -153,13 +173,16 @@ class Topology:
     axes: tuple[str, ...]
     wraps: tuple[bool, ...]
     router: Router = field(repr=False)
+    positions: NDArray[np.int64] = field(converter=_read_only, repr=False)
     known_diameter_hops: int | None = field(default=None, repr=False)
     known_bisection_bytes_per_s: float | None = field(default=None, repr=False)
     _routes: _Memo[tuple[int, int], Route] = field(default=Factory(_Memo), init=False, repr=False)
     _trees: _Memo[int, NDArray[np.int32]] = field(default=Factory(_Memo), init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        assert math.prod(self.dims) == self.n_chips
+        assert len(self.positions) == self.n_chips
+        assert (self.positions[:-1] < self.positions[1:]).all(), "ranks follow the order of the grid"
+        assert self.positions[-1] < math.prod(self.dims)
         assert len(self.dims) == len(self.axes) == len(self.wraps)
         assert np.array_equal(self.link_src[0::2], self.link_dst[1::2]), "links come in pairs, there and back"
         assert np.array_equal(self.link_dst[0::2], self.link_src[1::2]), "links come in pairs, there and back"
@@ -177,10 +200,11 @@ class Topology:
         dims: tuple[int, ...] = (),
         axes: tuple[str, ...] = (),
         wraps: tuple[bool, ...] = (),
+        positions: NDArray[np.int64] | None = None,
         known_diameter_hops: int | None = None,
         known_bisection_bytes_per_s: float | None = None,
     ) -> Topology:
-        """Return the topology of these edges; without `dims` it has the one axis `chips`."""
+        """Return the topology of these edges; without `dims` it has the one axis `chips`, and no dead ones."""
         return cls(
             kind=kind,
             n_chips=n_chips,
@@ -194,6 +218,7 @@ class Topology:
             axes=axes or ("chips",),
             wraps=wraps or (False,) * len(dims or (n_chips,)),
             router=router,
+            positions=np.arange(n_chips) if positions is None else positions,
             known_diameter_hops=known_diameter_hops,
             known_bisection_bytes_per_s=known_bisection_bytes_per_s,
         )
@@ -228,35 +253,44 @@ class Topology:
     def coords(self, rank: int) -> tuple[int, ...]:
         """Return the chip's coordinate on every axis."""
         self._check_ranks(rank)
-        coords = []
+        place, coords = int(self.positions[rank]), []
         for length in reversed(self.dims):
-            rank, coord = divmod(rank, length)
+            place, coord = divmod(place, length)
             coords.append(coord)
         return tuple(reversed(coords))
 
     def rank_of(self, coords: tuple[int, ...]) -> int:
-        """Return the chip at these coordinates: Σ coordinate * stride, the last axis fastest."""
+        """Return the chip at these coordinates: the one in place Σ coordinate * stride, the last axis fastest."""
         inside = len(coords) == len(self.dims) and all(0 <= c < d for c, d in zip(coords, self.dims, strict=True))
         if not inside:
             raise ConfigError((f"coordinates {coords} are outside of dims {self.dims}",))
-        rank = 0
+        place = 0
         for coord, length in zip(coords, self.dims, strict=True):
-            rank = rank * length + coord
-        return rank
+            place = place * length + coord
+        ranks = self._ranks_at([place])
+        if not ranks:
+            raise ConfigError((f"chip{place}, at {coords}, is dead",))
+        return ranks[0]
 
     def axis_ranks(self, rank: int, axis: str) -> tuple[int, ...]:
         """Return the chips on the line through `rank` along `axis`, in the order of the coordinate."""
         self._check_ranks(rank)
         if axis not in self.axes:
             raise ConfigError((f"no axis {axis!r}; the axes are {', '.join(self.axes)}",))
-        k = self.axes.index(axis)
+        k, place = self.axes.index(axis), int(self.positions[rank])
         stride = math.prod(self.dims[k + 1 :])
-        first = rank - rank // stride % self.dims[k] * stride
-        return tuple(range(first, first + self.dims[k] * stride, stride))
+        first = place - place // stride % self.dims[k] * stride
+        return self._ranks_at(range(first, first + self.dims[k] * stride, stride))
+
+    def _ranks_at(self, places: Sequence[int]) -> tuple[int, ...]:
+        """Return the ranks of the chips in these places, without the dead ones."""
+        ranks = np.searchsorted(self.positions, places)
+        alive = np.append(self.positions, -1)[ranks] == np.asarray(places)
+        return tuple(ranks[alive].tolist())
 
     def node_name(self, node: int) -> str:
-        """Return `chip3` or `switch1`."""
-        return f"chip{node}" if node < self.n_chips else f"switch{node - self.n_chips}"
+        """Return `chip3` or `switch1`; chips are called by their place in the grid, also where some are dead."""
+        return f"chip{self.positions[node]}" if node < self.n_chips else f"switch{node - self.n_chips}"
 
     def link_name(self, link: int) -> str:
         """Return `chip3→chip4` or `chip3→switch1`."""
@@ -301,6 +335,18 @@ class Topology:
                     entered_by[node] = link
                     queue.append(node)
         return np.array(entered_by, np.int32)
+
+    @cached_property
+    def island_of_node(self) -> NDArray[np.int64]:
+        """For every node the lowest node that it is connected with: the nodes of an island have the same."""
+        lowest = np.arange(self.n_nodes)
+        while True:
+            further = lowest.copy()
+            np.minimum.at(further, self.link_dst, lowest[self.link_src])
+            further = np.minimum(further, further[further])
+            if np.array_equal(further, lowest):
+                return lowest
+            lowest = further
 
     @cached_property
     def _links_by_src(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -33,6 +33,18 @@ def ports(topology: Topology) -> int:
     return int(lanes[: topology.n_chips].max())
 
 
+def islands(topology: Topology) -> list[NDArray[np.int64]]:
+    """Return the sets of chips that can reach each other; one, unless some are cut off."""
+    of_chip = topology.island_of_node[: topology.n_chips]
+    return [np.flatnonzero(of_chip == island) for island in np.unique(of_chip)]
+
+
+def n_cut_off_pairs(topology: Topology) -> int:
+    """Return how many pairs of chips (unordered) have no path between them."""
+    sizes = [len(island) for island in islands(topology)]
+    return (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
+
+
 def diameter_hops(topology: Topology) -> int | None:
     """Return the links on the longest shortest path between two chips; None if some cannot be reached."""
     if topology.known_diameter_hops is not None:

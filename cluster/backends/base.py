@@ -14,6 +14,7 @@ from cluster.records import Record, Trace
 from collectives import Schedule
 from configs.errors import ProgramError
 from configs.spec import Numerics, SystemSpec
+from topology import build_topology
 
 Program = Callable[..., Coroutine[Any, Any, Any]]
 """`async def program(chip, *args)`: the same one runs on every chip."""
@@ -58,7 +59,7 @@ def run_host(
     setting: Setting, ranks: Sequence[int], host: Host, program: Program, args: Sequence[Any], emit: Emit
 ) -> Outcome:
     """Run the program on the chips of one host; every backend's hosts go through here."""
-    machine = Machine(setting.system, setting.system.topology.build(setting.system.routing), setting.numerics,
+    machine = Machine(setting.system, build_topology(setting.system), setting.numerics,
                       setting.algorithms, setting.files)  # fmt: skip
     chips = [SimChip(rank, setting.n_chips, machine, host, emit) for rank in ranks]
     values = host.run({chip.rank: _begin(program, chip, args) for chip in chips})

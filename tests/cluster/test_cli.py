@@ -200,6 +200,27 @@ def test_topo(document):
         assert link["latency_s"] == pytest.approx(711e-9)
 
 
+def test_topo_with_faults(document, capsys):
+    """Dead links and chips are left out and named; so are the chips that are cut off."""
+    faults = ["--set", "faults={links: [[0, 1], chip0-chip2, {link: chip3-chip5, count: 1}], chips: [4]}"]
+    found = document("topo", "wormhole-t3000", *faults)
+    assert (found["n_chips"], found["n_links"], found["diameter_hops"]) == (7, 20 - 4 - 6 - 1, None)
+    assert "chip4" not in {end for link in found["links"] for end in (link["src"], link["dst"])}
+    assert found["faults"]["chips"] == ["chip4"]
+    assert found["faults"]["links"][2] == {"link": "chip3-chip5", "count": 1}
+    assert found["faults"]["n_cut_off_pairs"] == 6
+    assert found["faults"]["islands"] == [["chip0"], ["chip1", "chip2", "chip3", "chip5", "chip6", "chip7"]]
+    assert main(["topo", "wormhole-t3000", *faults]) == 0
+    assert "6 pairs of chips are cut off from each other: chip0; chip1, chip2" in capsys.readouterr().out
+
+
+def test_a_run_with_a_dead_chip(document, experiment):
+    """Another chip takes its place: the same tokens' worth of work, on 7 chips."""
+    found = document("run", experiment, "--set", "system.faults.chips=[1]")
+    assert (found["system"]["n_chips"], found["system"]["n_chips_used"]) == (7, 6)
+    assert found["memory"] == document("run", experiment)["memory"]
+
+
 @pytest.mark.parametrize("kind", ["chips", "systems", "models", "experiments", "algorithms"])
 def test_list(document, kind):
     """A kind lists its entries by name; all kinds together hold it too."""

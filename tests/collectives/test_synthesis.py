@@ -13,10 +13,10 @@ from collectives import ALGORITHMS, GroupView, Schedule, check
 from collectives.algorithms.ring import ring
 from collectives.synthesis import least_steps, network, synthesise
 from configs.errors import ConfigError
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec import FaultsSpec, LinkSpec, RoutingSpec
 from tests.cluster.machines import CHIP, SystemSpec
 from tests.collectives.rows import LINK, ring_of, switch_of
-from topology import Mesh, Switch, Topology, Torus, hamiltonian_cycle
+from topology import Mesh, Switch, Topology, Torus, hamiltonian_cycle, with_faults
 from topology.graph import Edges
 from topology.routing import ShortestPathRouter
 
@@ -36,9 +36,7 @@ def edges(*pairs: tuple[int, int], link=LINK) -> Edges:
 
 def mesh_without(*dead: tuple[int, int], side: int = 4) -> Topology:
     """Return a square mesh in which these links are dead."""
-    whole = Mesh(dims=(side, side), link=LINK).build(RoutingSpec())
-    pairs = zip(whole.link_src[::2].tolist(), whole.link_dst[::2].tolist(), strict=True)
-    return graph(edges(*(pair for pair in pairs if pair not in dead)), side * side)
+    return with_faults(Mesh(dims=(side, side), link=LINK).build(RoutingSpec()), FaultsSpec(links=dead))
 
 
 def all_of(topology: Topology) -> GroupView:
@@ -118,8 +116,7 @@ def test_the_figures_of_the_docs():
 def test_sixty_four_chips_in_seconds():
     """An 8 x 8 torus without two links, from scratch."""
     whole = Torus(dims=(8, 8), link=LINK).build(RoutingSpec())
-    pairs = list(zip(whole.link_src[::2].tolist(), whole.link_dst[::2].tolist(), strict=True))
-    group = all_of(graph(edges(*pairs[2:]), 64))
+    group = all_of(with_faults(whole, FaultsSpec(links=((0, 8), (1, 9)))))
     began = time.perf_counter()
     schedule = ALGORITHMS["all_reduce"]["synthesised"](group, 0)
     assert len(schedule.transfers) == 2 * 63 * 64
@@ -171,7 +168,7 @@ def test_the_same_each_time():
     ("group", "message"),
     [
         (lambda: GroupView(ring_of(8).topology, (0, 2, 4)), "synthesised: these 3 chips of a ring are not connected"),
-        (lambda: GroupView(mesh_without(), (0, 1, 14, 15)), "these 4 chips of a graph are not connected by links"),
+        (lambda: GroupView(mesh_without(), (0, 1, 14, 15)), "these 4 chips of a mesh are not connected by links"),
         (lambda: switch_of(600), "these 600 chips of a switch are too many"),
         (lambda: switch_of(300), "these 300 chips of a switch have 89700 neighbours"),
     ],

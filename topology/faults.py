@@ -1,0 +1,209 @@
+"""Dead links and dead chips, and how transfers go around them.
+
+Ranks number the live chips, in the order of their coordinates; chips keep their coordinates and names. So with chip 5
+of a mesh dead, rank 5 is `chip6`, and the line through the hole has one chip less.
+
+Routing stays what it was for all whose way is whole. A transfer that is split over several ways (switch planes) leaves
+the broken ones; each other way takes its share times what is left of its narrowest edge. Where no way is left, the
+transfer goes the shortest way there is now: of the fewest links, and of several the one whose nodes come first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+from attrs import field, frozen
+
+from configs.errors import ConfigError
+from configs.spec import LinkFault
+from topology.checks import reject
+from topology.graph import Edges, Route, Routes, Topology
+from topology.routing import ShortestPathRouter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from configs.spec import FaultsSpec, SystemSpec
+
+MOST_NAMED = 8  # pairs or neighbours in a message
+_NODE = re.compile(r"(chip|switch)(\d{1,9})")
+
+
+def build_topology(system: SystemSpec) -> Topology:
+    """Return what connects the live chips of a system; raise ConfigError for a fault of what it does not have.
+
+    >>> from configs.spec import ChipSpec, FaultsSpec, LinkSpec, RoutingSpec
+    >>> from topology import Mesh
+    >>> mesh = Mesh(dims=(2, 3), link=LinkSpec(1e9, latency_ps=0))
+    >>> broken = with_faults(mesh.build(RoutingSpec()), FaultsSpec(links=("chip0-chip1",)))
+    >>> [broken.link_name(link) for link in broken.route(0, 1).links]
+    ['chip0→chip3', 'chip3→chip4', 'chip4→chip1']
+    """
+    topology: Topology = system.topology.build(system.routing)
+    try:
+        return with_faults(topology, system.faults)
+    except ConfigError as error:
+        raise ConfigError(tuple(f"system {system.name}: {problem}" for problem in error.problems)) from None
+
+
+def with_faults(whole: Topology, faults: FaultsSpec) -> Topology:
+    """Return a topology without what is dead; raise ConfigError with every fault that does not fit it."""
+    if not faults.links and not faults.chips:
+        return whole
+    dead_chips, lost = _dead_chips(whole, faults), np.zeros(len(whole.link_src) // 2, np.int64)
+    problems = [] if isinstance(dead_chips, np.ndarray) else dead_chips
+    for i, fault in enumerate(faults.links):
+        problems += [f"faults.links[{i}]: {problem}" for problem in _note_lost(whole, LinkFault.of(fault), lost)]
+    reject(problems)
+    assert isinstance(dead_chips, np.ndarray)
+    left = 1 - np.repeat(lost, 2) / whole.link_count
+    left[dead_chips[whole.link_src] | dead_chips[whole.link_dst]] = 0
+    return _without(whole, dead_chips, left)
+
+
+def _dead_chips(whole: Topology, faults: FaultsSpec) -> NDArray[np.bool_] | list[str]:
+    """Return which nodes are dead chips, or what is wrong with the list."""
+    last = whole.n_chips - 1
+    problems = [
+        f"faults.chips[{i}]: {chip}; accepted: 0 to {last}" for i, chip in enumerate(faults.chips) if chip > last
+    ]
+    dead = np.zeros(whole.n_nodes, bool)
+    dead[[chip for chip in faults.chips if chip <= last]] = True
+    if not problems and dead.sum() == whole.n_chips:
+        problems.append(f"faults.chips: all {whole.n_chips} chips are dead; accepted: at least one left")
+    return problems or dead
+
+
+def _note_lost(whole: Topology, fault: LinkFault, lost: NDArray[np.int64]) -> list[str]:
+    """Add the dead links of one fault to those lost by each edge; return what is wrong with it."""
+    try:
+        ends = _ends(whole, fault.link)
+        edge = whole.link_between(*ends) // 2
+    except ConfigError as error:
+        return list(error.problems)
+    there = int(whole.link_count[2 * edge])
+    count = there if fault.count is None else fault.count
+    if lost[edge]:
+        return [f"{fault.link}: is there twice; accepted: once, with a count"]
+    if count > there:
+        return [f"{fault.link}: {count} links dead; accepted: 1 to {there}, which this edge has"]
+    lost[edge] = count
+    return []
+
+
+def _ends(whole: Topology, name: str) -> tuple[int, int]:
+    """Return the nodes at both ends of a link; raise ConfigError where there is no such link."""
+    words = [word.strip() for word in re.split("-|→", name)]
+    if len(words) != 2:
+        raise ConfigError((f"{name!r} is no link; accepted: two neighbours such as {_some_link(whole)}",))
+    nodes = [_node(whole, word) for word in words]
+    near = whole.neighbours(nodes[0])
+    if nodes[1] not in near:
+        names = [whole.node_name(int(node)) for node in near[:MOST_NAMED]]
+        more = ", …" if len(near) > MOST_NAMED else ""
+        raise ConfigError((f"no link {'-'.join(words)}; {words[0]} is linked to {', '.join(names) or 'none'}{more}",))
+    return nodes[0], nodes[1]
+
+
+def _node(whole: Topology, word: str) -> int:
+    found = _NODE.fullmatch(word)
+    if found is None:
+        raise ConfigError((f"{word!r} is no end of a link; accepted: two neighbours such as {_some_link(whole)}",))
+    kind, number = found[1], int(found[2])
+    first, count = (0, whole.n_chips) if kind == "chip" else (whole.n_chips, whole.n_switches)
+    if number >= count:
+        accepted = f"{kind}0 to {kind}{count - 1}" if count else "none, there are no switches here"
+        raise ConfigError((f"no {kind} {number}; accepted: {accepted}",))
+    return first + number
+
+
+def _some_link(whole: Topology) -> str:
+    return whole.link_name(0).replace("→", "-") if len(whole.link_src) else "none, there are no links here"
+
+
+def _without(whole: Topology, dead_chips: NDArray[np.bool_], left: NDArray[np.float64]) -> Topology:
+    """Return the topology of the live nodes; `left` is the fraction of every link that is alive."""
+    node_of = np.flatnonzero(~dead_chips)
+    rank_of = np.cumsum(~dead_chips) - 1
+    kept = np.flatnonzero(left[::2] > 0) * 2
+    alive = left[kept]
+    edges = Edges(
+        rank_of[whole.link_src[kept]].astype(np.int32),
+        rank_of[whole.link_dst[kept]].astype(np.int32),
+        whole.link_bandwidth_bytes_per_s[kept] * alive,
+        whole.link_latency_ps[kept],
+        np.rint(whole.link_count[kept] * alive).astype(np.int32),
+    )
+    link_of = np.full(len(left), -1, np.int32)
+    link_of[kept], link_of[kept + 1] = 2 * np.arange(len(kept)), 2 * np.arange(len(kept)) + 1
+    live_chips = node_of[node_of < whole.n_chips]
+    return Topology.from_edges(
+        whole.kind, edges, n_chips=len(live_chips), n_switches=whole.n_switches,
+        dims=whole.dims, axes=whole.axes, wraps=whole.wraps, positions=whole.positions[live_chips],
+        router=DetourRouter(whole, node_of, link_of, left),
+    )  # fmt: skip
+
+
+@frozen(eq=False)
+class DetourRouter:
+    """Go as in the whole topology where that way is alive, and around where it is not.
+
+    whole: the topology without faults.  node_of: the number there of every node here.
+    link_of, left: by the whole's links: the number here (-1 for a dead one), the fraction that is alive.
+    """
+
+    whole: Topology
+    node_of: NDArray[np.int64]
+    link_of: NDArray[np.int32]
+    left: NDArray[np.float64]
+    is_uniform: bool = field(default=False, init=False)
+
+    def route(self, topology: Topology, src: int, dst: int) -> Route:
+        """Return the route of one pair."""
+        found = self.routes(topology, np.array([src]), np.array([dst]))
+        return Route(found.links, found.weights, int(found.latency_ps[0]))
+
+    def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
+        """Return the routes of many pairs; raise ConfigError with the pairs that are cut off."""
+        refuse_cut_off(topology, src, dst)
+        usual, is_whole = self._usual(src, dst)
+        broken = np.flatnonzero(~is_whole)
+        if not broken.size:
+            return usual
+        router = ShortestPathRouter()
+        pairs = zip(src[broken].tolist(), dst[broken].tolist(), strict=True)
+        around = Routes.of([router.route(topology, a, b) for a, b in pairs])
+        number = np.arange(len(src))
+        number[broken] = len(src) + np.arange(len(broken))
+        return Routes.join([usual, around]).select(number)
+
+    def _usual(self, src: NDArray[np.int64], dst: NDArray[np.int64]) -> tuple[Routes, NDArray[np.bool_]]:
+        """Return what is left of the whole topology's routes, and which pairs have a way left."""
+        found = self.whole.routes(self.node_of[src], self.node_of[dst])
+        owner = np.repeat(np.arange(len(src)), np.diff(found.start))
+        ends = self.whole.link_dst[found.links] == self.node_of[dst][owner]
+        first = np.flatnonzero(np.concatenate([[True], ends[:-1]])[: len(ends)])
+        way, last = np.cumsum(ends) - ends, np.flatnonzero(ends)
+        left = np.minimum.reduceat(self.left[found.links], first) if first.size else np.zeros(0)
+        weights = found.weights * left[way]
+        total = np.bincount(owner[last], weights[last], minlength=len(src))
+        latency = np.add.reduceat(self.whole.link_latency_ps[found.links], first) if first.size else left.astype(int)
+        latency_ps = np.zeros(len(src), np.int64)
+        np.maximum.at(latency_ps, owner[last], np.where(left > 0, latency, 0))
+        alive = weights > 0
+        start = np.concatenate([[0], np.cumsum(np.bincount(owner[alive], minlength=len(src)))])
+        weights = weights[alive] / total[owner[alive]]
+        return Routes(start, self.link_of[found.links[alive]], weights, latency_ps), total > 0
+
+
+def refuse_cut_off(topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> None:
+    """Raise ConfigError with the pairs of chips that have no path between them, if there are any."""
+    island = topology.island_of_node
+    cut_off = np.flatnonzero(island[src] != island[dst])
+    if cut_off.size:
+        pairs = zip(src[cut_off[:MOST_NAMED]].tolist(), dst[cut_off[:MOST_NAMED]].tolist(), strict=True)
+        names = ", ".join(f"{topology.node_name(a)} from {topology.node_name(b)}" for a, b in pairs)
+        more = f", … ({cut_off.size} pairs in all)" if cut_off.size > MOST_NAMED else ""
+        raise ConfigError((f"faults: no path is left; cut off: {names}{more}",))
