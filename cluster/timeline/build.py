@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from cluster.records import KINDS, Collective, Compute, Receive, Record, Send, Trace
-from cluster.timeline.expand import Template, expand
+from cluster.timeline.expand import Template, distinct, expand
 from cluster.timeline.tasks import TaskGraph
 from collectives import NO_FILES, GroupView, Schedule
 from collectives import build as build_schedule
@@ -105,7 +105,7 @@ def build(
 def _routes(topology: Topology, owner: NDArray[np.int32], peer: NDArray[np.int32]) -> tuple[NDArray[np.int32], Routes]:
     """Return the number of every task's route (-1 where it is no transfer), and the routes, each pair's once."""
     sends = peer >= 0
-    pairs, numbers = np.unique(owner[sends].astype(np.int64) * topology.n_chips + peer[sends], return_inverse=True)
+    pairs, numbers = distinct(owner[sends].astype(np.int64) * topology.n_chips + peer[sends], topology.n_chips**2)
     route = np.full(len(owner), -1, np.int32)
     route[sends] = numbers
     return route, topology.routes(*np.divmod(pairs, topology.n_chips))

@@ -13,7 +13,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from cluster.timeline.kernel import Graph, new_state, play_all
+from cluster.timeline.kernel import Graph, new_state, play_all, successors
 from cluster.timeline.tasks import TaskGraph
 from configs.errors import ConfigError, ProgramError
 
@@ -37,14 +37,10 @@ def play(graph: TaskGraph, capacity_bytes_per_s: NDArray[np.float64], *, share: 
     """
     link_bytes = _link_bytes(graph, len(capacity_bytes_per_s))
     _check_clock(graph, link_bytes, capacity_bytes_per_s)
-    start, successors, n_before = graph.successors()
-    n_hops = np.where(graph.route >= 0, np.diff(graph.route_start, append=0)[graph.route], 0)
-    hop_start = np.cumsum(n_hops) - n_hops
-    hop_task = np.repeat(np.arange(graph.n_tasks), n_hops)
-    hop_route = graph.route_start[graph.route[hop_task]] + np.arange(len(hop_task)) - hop_start[hop_task]
+    start, after, n_before = successors(graph.n_tasks, graph.edge_from, graph.edge_to)
     compiled = Graph(
-        graph.delay_ps, graph.size_bytes, graph.route, start, successors, graph.route_start, graph.route_links,
-        graph.route_weights, capacity_bytes_per_s, hop_start, hop_task, graph.route_weights[hop_route],
+        graph.delay_ps, graph.size_bytes, graph.route, start, after, graph.route_start, graph.route_links,
+        graph.route_weights, capacity_bytes_per_s,
     )  # fmt: skip
     state = new_state(compiled, n_before)
     n_open = graph.n_tasks - play_all(compiled, state, share)

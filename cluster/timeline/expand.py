@@ -49,6 +49,20 @@ def expand(call: Collective, schedule: Schedule, communication: CommunicationSpe
     )
 
 
+def distinct(values: NDArray[np.int64], limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the distinct values in order, and every value's place among them; all are in 0…limit-1.
+
+    >>> distinct(np.array([5, 2, 5]), 6)
+    (array([2, 5]), array([1, 0, 1]))
+    """
+    if limit > 16 * len(values):
+        return np.unique(values, return_inverse=True)
+    seen = np.zeros(limit, np.bool_)
+    seen[values] = True
+    place = np.cumsum(seen) - 1
+    return np.flatnonzero(seen), place[values]
+
+
 def _steps(schedule: Schedule) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the nodes (their rank's place), inner edges, entries and exits; transfers are numbered after the nodes.
 
@@ -57,11 +71,9 @@ def _steps(schedule: Schedule) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
     """
     t, n_steps = schedule.transfers, max(schedule.n_steps, 1)
     sends, receives = (rank.astype(np.int64) * n_steps + t.step for rank in (t.src, t.dst))
-    keys = np.unique(np.concatenate([sends, receives]))
-    places, n = keys // n_steps, len(keys)
+    keys, part_of = distinct(np.concatenate([sends, receives]), schedule.n_ranks * n_steps)
+    places, n, begins = keys // n_steps, len(keys), part_of[: len(t)]
     nodes, transfers = np.arange(n), n + np.arange(len(t))
-    begins = np.searchsorted(keys, sends)
-    part_of = np.concatenate([begins, np.searchsorted(keys, receives)])
     ends_rank = np.append(places[1:] != places[:-1], True)[:n]
     done = np.concatenate([np.stack([nodes, nodes]), np.stack([np.tile(transfers, 2), part_of])], axis=1)
     last = ends_rank[done[1]]

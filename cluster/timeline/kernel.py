@@ -1,8 +1,8 @@
 """The engine's compiled core. All of it is in this file: numba's cache notices changes of a function's own file alone.
 
-Terms: a task waits (`n_before` > 0), is in its delay, sends, or has ended. What sends has one hop per link of its
-route; hop h of task t is number `hop_start[t] + h`, and the hops on a link are a doubly linked list that begins at
-`head[link]`.
+Terms: a task waits (`n_before` > 0), is in its delay, sends, or has ended. What sends has a slot and, for every link of
+its route, a hop; the hops on a link are a doubly linked list that begins at `head[link]`. Slots and hops are used
+again, so what is touched of their arrays is linear in the transfers that are active at once.
 """
 
 from __future__ import annotations
@@ -27,121 +27,189 @@ class Graph(NamedTuple):
     route_links: Any
     route_weights: Any
     capacity: Any
-    hop_start: Any
-    hop_task: Any
-    hop_weight: Any
 
 
 class State(NamedTuple):
-    """What changes: the state of tasks, the lists of active hops, the heap of events, and scratch."""
+    """What changes: the state of tasks, the events to come, the slots and hops of what sends, and scratch."""
 
-    # tasks
+    # tasks, and those that may start, in turn
     n_before: Any
     start_ps: Any
     end_ps: Any
+    queue: Any
+    # events: ends of delays (a heap), ends of transfers (a heap, with every slot's place in it)
+    delay_when: Any
+    delay_task: Any
+    end_when: Any
+    end_slot: Any
+    place: Any
+    # slots
+    slot_task: Any
+    first_hop: Any
+    first_link: Any
+    n_hops: Any
     left_bytes: Any  # at time since_ps
     rate: Any
     new_rate: Any
     since_ps: Any
-    sends: Any
-    # active hops
-    head: Any
+    free_slots: Any
+    # hops
+    hop_slot: Any
+    hop_weight: Any
     after: Any
     before: Any
-    # events
-    heap: Any
-    place: Any
-    when_ps: Any
-    # tasks that may start, in turn; links whose users have changed
-    queue: Any
+    free_hops: Any  # by the number of hops that lie together; -1 for none
+    # links, and those whose users have changed
+    head: Any
     changed: Any
     is_changed: Any
     # scratch: the component at hand
     links: Any
-    tasks: Any
+    slots: Any
     in_links: Any
-    in_tasks: Any
+    in_slots: Any
     room: Any
     load: Any
     n_open: Any
+    fair: Any
 
 
 def new_state(graph: Graph, n_before: Any) -> State:
-    """Return the state before anything has happened."""
-    n, n_links, n_hops = len(graph.delay_ps), len(graph.capacity), len(graph.hop_task)
+    """Return the state before anything has happened; of what is not filled here, the system gives what is touched."""
+    n, n_links = len(graph.delay_ps), len(graph.capacity)
+    sends = graph.route[(graph.route >= 0) & (graph.size_bytes > 0)]
+    lengths = np.diff(graph.route_start)
+    n_slots, n_hops, most = len(sends), int(lengths[sends].sum()), int(lengths.max(initial=0))
     return State(
-        n_before.copy(), np.zeros(n, np.int64), np.zeros(n, np.int64), graph.size_bytes.copy(), np.zeros(n),
-        np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.bool_),
-        np.full(n_links, -1, np.int64), np.full(n_hops, -1, np.int64), np.full(n_hops, -1, np.int64),
-        np.zeros(n, np.int64), np.full(n, -1, np.int64), np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-        np.zeros(n_links, np.int64), np.zeros(n_links, np.bool_),
-        np.zeros(n_links, np.int64), np.zeros(n, np.int64), np.zeros(n_links, np.bool_), np.zeros(n, np.bool_),
-        np.zeros(n_links), np.zeros(n_links), np.zeros(n_links, np.int64),
+        n_before, np.zeros(n, np.int64), np.zeros(n, np.int64), np.empty(n, np.int32),
+        np.empty(n, np.int64), np.empty(n, np.int32),
+        np.empty(n_slots, np.int64), np.empty(n_slots, np.int32), np.empty(n_slots, np.int32),
+        np.empty(n_slots, np.int32), np.empty(n_slots, np.int64), np.empty(n_slots, np.int64),
+        np.empty(n_slots, np.int32), np.empty(n_slots), np.empty(n_slots), np.empty(n_slots),
+        np.empty(n_slots, np.int64), np.empty(n_slots, np.int32),
+        np.empty(n_hops, np.int32), np.empty(n_hops), np.empty(n_hops, np.int32), np.empty(n_hops, np.int32),
+        np.full(most + 1, -1, np.int64),
+        np.full(n_links, -1, np.int32), np.empty(n_links, np.int32), np.zeros(n_links, np.bool_),
+        np.empty(n_links, np.int32), np.empty(n_slots, np.int32), np.zeros(n_links, np.bool_),
+        np.zeros(n_slots, np.bool_), np.empty(n_links), np.empty(n_links), np.empty(n_links, np.int64),
+        np.empty(n_links),
     )  # fmt: skip
 
 
 # The functions below take arrays, not the tuples: numba counts references at every access to a field of a tuple, which
 # made the whole four times slower.
 
-# --- events: a binary heap of tasks by (time, task), with every task's place in it ---------------------------------
+
+@njit(cache=True)
+def successors(n_tasks: int, edge_from: Any, edge_to: Any) -> Any:
+    """Return (start, list, number before): the tasks after task i are list[start[i]:start[i + 1]], in given order."""
+    start, n_before = np.zeros(n_tasks + 1, np.int64), np.zeros(n_tasks, np.int32)
+    after = np.empty(len(edge_to), np.int32)
+    for i in range(len(edge_from)):
+        start[edge_from[i] + 1] += 1
+        n_before[edge_to[i]] += 1
+    for i in range(n_tasks):
+        start[i + 1] += start[i]
+    at = start[:-1].copy()
+    for i in range(len(edge_from)):
+        after[at[edge_from[i]]] = edge_to[i]
+        at[edge_from[i]] += 1
+    return start, after, n_before
+
+
+# --- ends of delays: a binary heap of (time, task) -------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _earlier(when_ps: Any, a: int, b: int) -> Any:
-    return when_ps[a] < when_ps[b] or (when_ps[a] == when_ps[b] and a < b)
+def _push_delay(new_ps: int, task: int, when: Any, tasks: Any, n: int) -> Any:
+    """Add an event; return how many there are."""
+    at = n
+    while at > 0:
+        up = (at - 1) >> 1
+        if when[up] < new_ps or (when[up] == new_ps and tasks[up] < task):
+            break
+        when[at], tasks[at] = when[up], tasks[up]
+        at = up
+    when[at], tasks[at] = new_ps, task
+    return n + 1
 
 
 @njit(cache=True)
-def _sift_up(at: int, when_ps: Any, heap: Any, place: Any) -> None:
-    task = heap[at]
-    while at > 0 and _earlier(when_ps, task, heap[(at - 1) // 2]):
-        heap[at] = heap[(at - 1) // 2]
-        place[heap[at]] = at
-        at = (at - 1) // 2
-    heap[at], place[task] = task, at
-
-
-@njit(cache=True)
-def _sift_down(at: int, when_ps: Any, heap: Any, place: Any, n: int) -> None:
-    task = heap[at]
+def _pop_delay(when: Any, tasks: Any, n: int) -> Any:
+    """Remove the first event; return how many are left."""
+    n -= 1
+    last_ps, last = when[n], tasks[n]
+    at = 0
     while 2 * at + 1 < n:
         child = 2 * at + 1
-        if child + 1 < n and _earlier(when_ps, heap[child + 1], heap[child]):
+        if child + 1 < n and (
+            when[child + 1] < when[child] or (when[child + 1] == when[child] and tasks[child + 1] < tasks[child])
+        ):
             child += 1
-        if not _earlier(when_ps, heap[child], task):
+        if last_ps < when[child] or (last_ps == when[child] and last < tasks[child]):
             break
-        heap[at] = heap[child]
-        place[heap[at]] = at
+        when[at], tasks[at] = when[child], tasks[child]
         at = child
-    heap[at], place[task] = task, at
+    when[at], tasks[at] = last_ps, last
+    return n
+
+
+# --- ends of transfers: a binary heap of (time, slot), with every slot's place in it ---------------------------------
 
 
 @njit(cache=True)
-def _set_event(task: int, new_ps: int, when_ps: Any, heap: Any, place: Any, n: int) -> Any:
-    """Let the task's next event happen at this time, instead of when it was due before; return how many there are."""
-    when_ps[task] = new_ps
-    if place[task] < 0:
-        heap[n], place[task] = task, n
-        n += 1
-    else:
-        _sift_down(place[task], when_ps, heap, place, n)
-    _sift_up(place[task], when_ps, heap, place)
+def _sift_up(at: int, new_ps: int, slot: int, when: Any, slots: Any, place: Any) -> Any:
+    """Move a gap at a place of the heap up until the event fits, and put it there; return where that is."""
+    while at > 0:
+        up = (at - 1) >> 1
+        if when[up] < new_ps or (when[up] == new_ps and slots[up] < slot):
+            break
+        when[at], slots[at] = when[up], slots[up]
+        place[slots[at]] = at
+        at = up
+    when[at], slots[at], place[slot] = new_ps, slot, at
+    return at
+
+
+@njit(cache=True)
+def _sift_down(at: int, new_ps: int, slot: int, when: Any, slots: Any, place: Any, n: int) -> None:
+    """Move a gap down until the event fits, and put it there."""
+    while 2 * at + 1 < n:
+        child = 2 * at + 1
+        if child + 1 < n and (
+            when[child + 1] < when[child] or (when[child + 1] == when[child] and slots[child + 1] < slots[child])
+        ):
+            child += 1
+        if new_ps < when[child] or (new_ps == when[child] and slot < slots[child]):
+            break
+        when[at], slots[at] = when[child], slots[child]
+        place[slots[at]] = at
+        at = child
+    when[at], slots[at], place[slot] = new_ps, slot, at
+
+
+@njit(cache=True)
+def _set_end(slot: int, new_ps: int, when: Any, slots: Any, place: Any, n: int) -> Any:
+    """Let the slot's transfer end at this time, instead of when it was due before; return how many events there are."""
+    at = place[slot]
+    if at < 0:
+        at, n = n, n + 1
+    if _sift_up(at, new_ps, slot, when, slots, place) == at:
+        _sift_down(at, new_ps, slot, when, slots, place, n)
     return n
 
 
 @njit(cache=True)
-def _drop_first(when_ps: Any, heap: Any, place: Any, n: int) -> Any:
+def _drop_first_end(when: Any, slots: Any, place: Any, n: int) -> Any:
     """Remove the first event; return how many are left."""
-    place[heap[0]] = -1
+    place[slots[0]] = -1
     n -= 1
     if n > 0:
-        heap[0] = heap[n]
-        _sift_down(0, when_ps, heap, place, n)
+        _sift_down(0, when[n], slots[n], when, slots, place, n)
     return n
 
 
-# --- active hops ---------------------------------------------------------------------------------------------------
+# --- hops ------------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
@@ -172,132 +240,203 @@ def _note(link: int, changed: Any, is_changed: Any, n: int) -> Any:
     return n
 
 
-# --- rates ---------------------------------------------------------------------------------------------------------
+# --- rates -----------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
 def _component(
-    seed: int, head: Any, after: Any, hop_task: Any, route: Any, route_start: Any, route_links: Any,
-    links: Any, tasks: Any, in_links: Any, in_tasks: Any,
+    seed: int, head: Any, after: Any, hop_slot: Any, hop_weight: Any, first_link: Any, n_hops: Any, route_links: Any,
+    capacity: Any, links: Any, slots: Any, in_links: Any, in_slots: Any, room: Any, load: Any, n_open: Any,
 ) -> Any:  # fmt: skip
-    """Collect the links and tasks that share capacity with a link, directly or through others; return how many."""
+    """Collect the links and slots that share capacity with a link, directly or through others; return how many.
+
+    Says of every link how much room it has, and the weight and number of its transfers, which have no rate yet.
+    """
     links[0] = seed
     in_links[seed] = True
-    n_links, n_tasks, at = 1, 0, 0
+    n_links, n_slots, at = 1, 0, 0
     while at < n_links:
-        hop = head[links[at]]
+        link = links[at]
         at += 1
+        hop, weight, count = head[link], 0.0, 0
         while hop >= 0:
-            task = hop_task[hop]
-            if not in_tasks[task]:
-                in_tasks[task] = True
-                tasks[n_tasks] = task
-                n_tasks += 1
-                for i in range(route_start[route[task]], route_start[route[task] + 1]):
-                    link = route_links[i]
-                    if not in_links[link]:
-                        in_links[link] = True
-                        links[n_links] = link
+            weight += hop_weight[hop]
+            count += 1
+            slot = hop_slot[hop]
+            if not in_slots[slot]:
+                in_slots[slot] = True
+                slots[n_slots] = slot
+                n_slots += 1
+                for i in range(first_link[slot], first_link[slot] + n_hops[slot]):
+                    other = route_links[i]
+                    if not in_links[other]:
+                        in_links[other] = True
+                        links[n_links] = other
                         n_links += 1
             hop = after[hop]
-    return n_links, n_tasks
+        room[link], load[link], n_open[link] = capacity[link], weight, count
+    return n_links, n_slots
+
+
+@njit(cache=True)
+def _sift_link(at: int, links: Any, fair: Any, n: int) -> None:
+    """Move the link at a place of the heap of (fair share, link) down until it fits."""
+    link = links[at]
+    share = fair[link]
+    while 2 * at + 1 < n:
+        child = 2 * at + 1
+        a = links[child]
+        if child + 1 < n:
+            b = links[child + 1]
+            if fair[b] < fair[a] or (fair[b] == fair[a] and b < a):
+                child, a = child + 1, b
+        if share < fair[a] or (share == fair[a] and link < a):
+            break
+        links[at] = a
+        at = child
+    links[at] = link
 
 
 @njit(cache=True)
 def _fill(
-    links: Any, n_links: int, capacity: Any, head: Any, after: Any, hop_task: Any, hop_weight: Any,
-    route: Any, route_start: Any, route_links: Any, route_weights: Any,
-    in_tasks: Any, new_rate: Any, room: Any, load: Any, n_open: Any,
+    links: Any, n_links: int, head: Any, after: Any, hop_slot: Any, first_link: Any, n_hops: Any, route_links: Any,
+    route_weights: Any, in_slots: Any, new_rate: Any, room: Any, load: Any, n_open: Any, fair: Any,
 ) -> None:  # fmt: skip
     """Find the rates of a component: the link with the least fair share fixes its transfers', again and again.
 
-    `in_tasks` says which of its transfers have no rate yet; afterwards none.
+    `in_slots` says which of its transfers have no rate yet; afterwards none. A link's share grows while others are
+    fixed, so the heap of links holds shares that were right once, and a link that comes up too early is put back.
     """
+    n = 0
     for i in range(n_links):
         link = links[i]
-        room[link], load[link], n_open[link] = capacity[link], 0.0, 0
-        hop = head[link]
-        while hop >= 0:
-            load[link] += hop_weight[hop]
-            n_open[link] += 1
-            hop = after[hop]
-    n_left = n_links
-    while True:
-        tightest, share, kept = -1, np.inf, 0
-        for i in range(n_left):
-            link = links[i]
-            if n_open[link] > 0:
-                links[kept] = link
-                kept += 1
-                if room[link] / load[link] < share:
-                    tightest, share = link, room[link] / load[link]
-        n_left = kept
-        if tightest < 0:
-            return
-        hop = head[tightest]
-        while hop >= 0:
-            task = hop_task[hop]
-            if in_tasks[task]:
-                in_tasks[task] = False
-                new_rate[task] = share
-                for i in range(route_start[route[task]], route_start[route[task] + 1]):
-                    link = route_links[i]
-                    room[link] -= share * route_weights[i]
-                    load[link] -= route_weights[i]
-                    n_open[link] -= 1
-            hop = after[hop]
+        if n_open[link] > 0:
+            fair[link] = room[link] / load[link]
+            links[n] = link
+            n += 1
+    for at in range(n // 2 - 1, -1, -1):
+        _sift_link(at, links, fair, n)
+    while n > 0:
+        link = links[0]
+        if n_open[link] > 0:
+            share = room[link] / load[link]
+            if share > fair[link]:
+                fair[link] = share
+                _sift_link(0, links, fair, n)
+                continue
+            hop = head[link]
+            while hop >= 0:
+                slot = hop_slot[hop]
+                if in_slots[slot]:
+                    in_slots[slot] = False
+                    new_rate[slot] = share
+                    for i in range(first_link[slot], first_link[slot] + n_hops[slot]):
+                        other = route_links[i]
+                        room[other] -= share * route_weights[i]
+                        load[other] -= route_weights[i]
+                        n_open[other] -= 1
+                hop = after[hop]
+        n -= 1
+        links[0] = links[n]
+        if n > 0:
+            _sift_link(0, links, fair, n)
 
 
 @njit(cache=True)
 def play_all(g: Graph, s: State, share: bool) -> int:
     """Play all tasks; return how many have ended, and leave in the state when they started and ended.
 
-    Events of one instant are handled together, before rates are found anew.
+    Events of one instant are handled together, before rates are found anew; a transfer that has all its links to itself
+    needs no more than its own.
     """
     delay_ps, size_bytes, route, succ_start, succ = g.delay_ps, g.size_bytes, g.route, g.succ_start, g.succ
     route_start, route_links, route_weights, capacity = g.route_start, g.route_links, g.route_weights, g.capacity
-    hop_start, hop_task, hop_weight = g.hop_start, g.hop_task, g.hop_weight
-    n_before, start_ps, end_ps, queue, sends = s.n_before, s.start_ps, s.end_ps, s.queue, s.sends
+    n_before, start_ps, end_ps, queue = s.n_before, s.start_ps, s.end_ps, s.queue
+    delay_when, delay_task, end_when, end_slot, place = s.delay_when, s.delay_task, s.end_when, s.end_slot, s.place
+    slot_task, first_hop, first_link, n_hops, free_slots = (
+        s.slot_task,
+        s.first_hop,
+        s.first_link,
+        s.n_hops,
+        s.free_slots,
+    )
     left_bytes, since_ps, rate, new_rate = s.left_bytes, s.since_ps, s.rate, s.new_rate
-    head, after, before, heap, place, when_ps = s.head, s.after, s.before, s.heap, s.place, s.when_ps
-    changed, is_changed, links, tasks = s.changed, s.is_changed, s.links, s.tasks
-    in_links, in_tasks, room, load, n_open = s.in_links, s.in_tasks, s.room, s.load, s.n_open
-    now, n_events, n_changed, n_ended, next_in_queue, end_of_queue = 0, 0, 0, 0, 0, 0
+    hop_slot, hop_weight, after, before, free_hops = s.hop_slot, s.hop_weight, s.after, s.before, s.free_hops
+    head, changed, is_changed, links, slots = s.head, s.changed, s.is_changed, s.links, s.slots
+    in_links, in_slots, room, load, n_open, fair = s.in_links, s.in_slots, s.room, s.load, s.n_open, s.fair
+    now, n_delays, n_ends, n_changed, n_ended, next_in_queue, end_of_queue = 0, 0, 0, 0, 0, 0, 0
+    n_free, slots_used, hops_used = 0, 0, 0
     for task in range(len(n_before)):
         if n_before[task] == 0:
             queue[end_of_queue] = task
             end_of_queue += 1
     while True:
-        while next_in_queue < end_of_queue or (n_events > 0 and when_ps[heap[0]] == now):
+        while True:
             if next_in_queue < end_of_queue:
                 task = queue[next_in_queue]
                 next_in_queue += 1
                 start_ps[task] = now
                 if delay_ps[task] > 0:
-                    n_events = _set_event(task, now + delay_ps[task], when_ps, heap, place, n_events)
+                    n_delays = _push_delay(now + delay_ps[task], task, delay_when, delay_task, n_delays)
                     continue
-            else:
-                task = heap[0]
-                n_events = _drop_first(when_ps, heap, place, n_events)
-            if route[task] >= 0 and size_bytes[task] > 0:
-                begin, n_hops = route_start[route[task]], route_start[route[task] + 1] - route_start[route[task]]
-                if not sends[task]:
-                    sends[task], since_ps[task] = True, now
-                    alone = np.inf
-                    for i in range(n_hops):
-                        link = route_links[begin + i]
-                        alone = min(alone, capacity[link] / route_weights[begin + i])
-                        if share:
-                            _join_link(hop_start[task] + i, link, head, after, before)
-                            n_changed = _note(link, changed, is_changed, n_changed)
-                    if not share:
-                        ends_ps = now + round(size_bytes[task] / alone * 1e12)
-                        n_events = _set_event(task, ends_ps, when_ps, heap, place, n_events)
-                    continue
+                sends = route[task] >= 0 and size_bytes[task] > 0
+            elif n_ends > 0 and end_when[0] == now:
+                slot = end_slot[0]
+                n_ends = _drop_first_end(end_when, end_slot, place, n_ends)
+                task, sends = slot_task[slot], False
                 if share:
-                    for i in range(n_hops):
-                        _leave_link(hop_start[task] + i, route_links[begin + i], head, after, before)
-                        n_changed = _note(route_links[begin + i], changed, is_changed, n_changed)
+                    begin, first = first_hop[slot], first_link[slot]
+                    for i in range(n_hops[slot]):
+                        link = route_links[first + i]
+                        _leave_link(begin + i, link, head, after, before)
+                        if head[link] >= 0:
+                            n_changed = _note(link, changed, is_changed, n_changed)
+                    after[begin] = free_hops[n_hops[slot]]
+                    free_hops[n_hops[slot]] = begin
+                free_slots[n_free] = slot
+                n_free += 1
+            elif n_delays > 0 and delay_when[0] == now:
+                task = delay_task[0]
+                n_delays = _pop_delay(delay_when, delay_task, n_delays)
+                sends = route[task] >= 0 and size_bytes[task] > 0
+            else:
+                break
+            if sends:
+                if n_free > 0:
+                    n_free -= 1
+                    slot = free_slots[n_free]
+                else:
+                    slot = slots_used
+                    slots_used += 1
+                first = route_start[route[task]]
+                n = route_start[route[task] + 1] - first
+                slot_task[slot], first_link[slot], n_hops[slot] = task, first, n
+                left_bytes[slot], since_ps[slot], place[slot] = size_bytes[task], now, -1
+                alone, empty = np.inf, True
+                for i in range(first, first + n):
+                    alone = min(alone, capacity[route_links[i]] / route_weights[i])
+                if share:
+                    begin = free_hops[n]
+                    if begin >= 0:
+                        free_hops[n] = after[begin]
+                    else:
+                        begin = hops_used
+                        hops_used += n
+                    first_hop[slot] = begin
+                    for i in range(n):
+                        link, hop = route_links[first + i], begin + i
+                        empty &= head[link] < 0
+                        hop_slot[hop], hop_weight[hop] = slot, route_weights[first + i]
+                        _join_link(hop, link, head, after, before)
+                if empty:
+                    rate[slot] = alone
+                    ends_ps = now + round(size_bytes[task] / alone * 1e12)
+                    n_ends = _set_end(slot, ends_ps, end_when, end_slot, place, n_ends)
+                else:
+                    rate[slot] = 0.0
+                    for i in range(first, first + n):
+                        n_changed = _note(route_links[i], changed, is_changed, n_changed)
+                continue
             end_ps[task] = now
             n_ended += 1
             for i in range(succ_start[task], succ_start[task + 1]):
@@ -308,25 +447,27 @@ def play_all(g: Graph, s: State, share: bool) -> int:
         for k in range(n_changed):
             if not is_changed[changed[k]]:
                 continue  # was in the component of an earlier one
-            n_links, n_tasks = _component(
-                changed[k], head, after, hop_task, route, route_start, route_links, links, tasks, in_links, in_tasks
-            )
+            n_links, n_slots = _component(
+                changed[k], head, after, hop_slot, hop_weight, first_link, n_hops, route_links, capacity, links, slots,
+                in_links, in_slots, room, load, n_open,
+            )  # fmt: skip
             for i in range(n_links):
                 in_links[links[i]] = False
                 is_changed[links[i]] = False
             _fill(
-                links, n_links, capacity, head, after, hop_task, hop_weight, route, route_start, route_links,
-                route_weights, in_tasks, new_rate, room, load, n_open,
+                links, n_links, head, after, hop_slot, first_link, n_hops, route_links, route_weights, in_slots,
+                new_rate, room, load, n_open, fair,
             )  # fmt: skip
-            for i in range(n_tasks):
-                task = tasks[i]
-                if abs(new_rate[task] - rate[task]) <= SAME_RATE * rate[task]:
+            for i in range(n_slots):
+                slot = slots[i]
+                if abs(new_rate[slot] - rate[slot]) <= SAME_RATE * rate[slot]:
                     continue
-                left_bytes[task] -= rate[task] * (now - since_ps[task]) * 1e-12
-                rate[task], since_ps[task] = new_rate[task], now
-                ends_ps = now + max(round(left_bytes[task] / rate[task] * 1e12), 0)
-                n_events = _set_event(task, ends_ps, when_ps, heap, place, n_events)
+                left_bytes[slot] -= rate[slot] * (now - since_ps[slot]) * 1e-12
+                rate[slot], since_ps[slot] = new_rate[slot], now
+                ends_ps = now + max(round(left_bytes[slot] / rate[slot] * 1e12), 0)
+                n_ends = _set_end(slot, ends_ps, end_when, end_slot, place, n_ends)
         n_changed = 0
-        if n_events == 0:
+        if n_delays == 0 and n_ends == 0:
             return n_ended
-        now = when_ps[heap[0]]
+        delay_is_next = n_ends == 0 or (n_delays > 0 and delay_when[0] < end_when[0])
+        now = delay_when[0] if delay_is_next else end_when[0]

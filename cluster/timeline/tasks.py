@@ -29,11 +29,3 @@ class TaskGraph:
     def n_tasks(self) -> int:
         """Number of tasks."""
         return len(self.delay_ps)
-
-    def successors(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-        """Return (start, list, number of predecessors): the tasks after task i are list[start[i]:start[i + 1]]."""
-        order = np.argsort(self.edge_from, kind="stable")
-        start = np.zeros(self.n_tasks + 1, np.int64)
-        np.cumsum(np.bincount(self.edge_from, minlength=self.n_tasks), out=start[1:])
-        n_before = np.bincount(self.edge_to, minlength=self.n_tasks).astype(np.int32)
-        return start, self.edge_to[order], n_before
