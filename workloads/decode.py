@@ -136,7 +136,7 @@ class _Rank:
         """Pass the new tokens through the stages; return this stage's hidden states."""
         layout, rank = self.job.layout, self.chip.rank
         if self.place.pp == 0:
-            x = await self.stage.embed(ids)
+            x = await self.stage.embed(ids, starts)
         else:
             x = await self.chip.recv(rank - layout.tp)
         x = await self.stage.layers(x, starts)

@@ -20,10 +20,6 @@ from workloads.rounding import FP32, INT32, NUMPY_DTYPES, Floats, dtype_name, wi
 
 Inferred = tuple[tuple[int, ...], Any]
 
-RMS_NORM_FLOPS = 4
-"""Per element: square, add, times the root, times the weight."""
-SILU_MUL_FLOPS = 5
-"""Per result: negate, exp, add, divide, times up."""
 _FEW_ROWS = 4
 """Measured: 2 to 4 rows take half the time of a matrix product, 8 rows take longer."""
 
@@ -54,117 +50,48 @@ def _product(x: Floats, w: Floats) -> Floats:
 
 @frozen
 class Matmul:
-    """Multiply by a stored matrix: y = x Wᵀ, x [n, in], W [out, in], y [n, out].
+    """Multiply by a stored matrix: y = x Wᵀ + b, x [n, in], W [out, in], b [out] or absent, y [n, out].
 
     The result is rounded to x's dtype, or leaves the float32 accumulator as it is: param `keep_fp32`.
     """
 
     name: str = "matmul"
 
-    def infer(self, x: Array, w: Tensor, *, keep_fp32: bool = False) -> Inferred:
+    def infer(self, x: Array, w: Tensor, b: Tensor | None = None, *, keep_fp32: bool = False) -> Inferred:
         """Return [n, out]."""
+        del b
         return (x.shape[0], w.shape[0]), FP32 if keep_fp32 else x.dtype
 
-    def evaluate(self, x: Any, w: Tensor, *, keep_fp32: bool = False) -> Floats:
-        """Return x Wᵀ."""
+    def evaluate(self, x: Any, w: Tensor, b: Tensor | None = None, *, keep_fp32: bool = False) -> Floats:
+        """Return x Wᵀ + b."""
         del keep_fp32
-        return _product(as_fp32(x), w.values)
+        y = _product(as_fp32(x), w.values)
+        if b is not None:
+            y += b.values
+        return y
 
-    def work(self, x: Array, w: Tensor, *, keep_fp32: bool = False) -> Work:
-        """Return one multiplication [n, in] by [in, out]; the whole matrix is read."""
+    def work(self, x: Array, w: Tensor, b: Tensor | None = None, *, keep_fp32: bool = False) -> Work:
+        """Return one multiplication [n, in] by [in, out]; the whole matrix is read; the bias is one flop per result."""
         m, (n, k) = x.shape[0], w.shape
         itemsize = 4 if keep_fp32 else x.dtype.itemsize
         return Work(
             wider(dtype_name(x.dtype), w.dtype),
             matmuls=((1, m, k, n),),
-            tensor_bytes=((w.tier, w.size_bytes),),
+            vector_flops=0 if b is None else m * n,
+            tensor_bytes=tuple((t.tier, t.size_bytes) for t in (w, b) if t is not None),
             activation_bytes=x.nbytes + m * n * itemsize,
         )
 
 
 @frozen
-class RmsNorm:
-    """Normalise each token: y = x / √(mean(x²) + eps) · w, x [n, features], w [features]."""
-
-    eps: float
-    name: str = "rms_norm"
-
-    def infer(self, x: Array, w: Tensor) -> Inferred:
-        """Return the shape of x."""
-        del w
-        return x.shape, x.dtype
-
-    def evaluate(self, x: Any, w: Tensor) -> Floats:
-        """Return the normalised tokens."""
-        x = as_fp32(x)
-        scale = np.sqrt(np.vecdot(x, x) / np.float32(x.shape[1]) + np.float32(self.eps))
-        y: Floats = x / scale[:, None]
-        y *= w.values
-        return y
-
-    def work(self, x: Array, w: Tensor) -> Work:
-        """Return RMS_NORM_FLOPS per element; x is read, y written, w read once."""
-        return vector_work(x, RMS_NORM_FLOPS * x.size, 2 * x.nbytes, (w.tier, w.size_bytes))
-
-
-@frozen
-class Add:
-    """Add two activations of one shape."""
-
-    name: str = "add"
-
-    def infer(self, x: Array, y: Array) -> Inferred:
-        """Return the shape of x."""
-        del y
-        return x.shape, x.dtype
-
-    def evaluate(self, x: Any, y: Any) -> Floats:
-        """Return x + y."""
-        total: Floats = as_fp32(x) + as_fp32(y)
-        return total
-
-    def work(self, x: Array, y: Array) -> Work:
-        """Return one flop per element; both are read, the sum written."""
-        return vector_work(x, x.size, 2 * x.nbytes + y.nbytes)
-
-
-@frozen
-class SiluMul:
-    """Gate: y = silu(gate) · up, silu(g) = g / (1 + e^-g), x = [gate | up] [n, 2·ffn], y [n, ffn]."""
-
-    name: str = "silu_mul"
-
-    def infer(self, x: Array) -> Inferred:
-        """Return [n, ffn]."""
-        return (x.shape[0], x.shape[1] // 2), x.dtype
-
-    def evaluate(self, x: Any) -> Floats:
-        """Return silu(gate) · up."""
-        x = as_fp32(x)
-        ffn = x.shape[1] // 2
-        gate, up = x[:, :ffn], x[:, ffn:]
-        # e^-g would overflow below -88, where silu is zero in any format
-        y: Floats = np.maximum(gate, np.float32(-80))
-        np.negative(y, out=y)
-        np.exp(y, out=y)
-        y += 1
-        np.divide(gate, y, out=y)
-        y *= up
-        return y
-
-    def work(self, x: Array) -> Work:
-        """Return SILU_MUL_FLOPS per result; x is read, half its size written."""
-        return vector_work(x, SILU_MUL_FLOPS * (x.size // 2), x.nbytes + x.nbytes // 2)
-
-
-@frozen
 class Embedding:
-    """Look up the rows of own token ids, those from `first_id` on; other ids give zeros.
+    """Look up the rows of own token ids, those from `first_id` on, times `scale`; other ids give zeros.
 
     ids [n], table [own ids, hidden], y [n, hidden]; param `dtype`: y's number format.
     """
 
     first_id: int
+    scale: float = 1.0
     name: str = "embedding"
 
     def infer(self, ids: Array, table: Tensor, *, dtype: str) -> Inferred:
@@ -178,6 +105,8 @@ class Embedding:
         own = (row >= 0) & (row < table.shape[0])
         y: Floats = table.values[np.where(own, row, 0)]
         y[~own] = 0
+        if self.scale != 1:
+            y *= np.float32(self.scale)
         return y
 
     def work(self, ids: Array, table: Tensor, *, dtype: str) -> Work:

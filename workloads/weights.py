@@ -1,4 +1,4 @@
-"""Where weights come from: a model's file, opened once per process, read one shard at a time."""
+"""Where weights come from: a model's file or folder, opened once per process, read one shard at a time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from attrs import frozen
 
 from configs.errors import ConfigError
 from configs.spec import ModelSpec, WeightsSpec
-from workloads.gguf_weights import GgufWeights
+from workloads.gguf_weights import GgufTensors
+from workloads.huggingface import FolderTensors
+from workloads.naming import NamedWeights, TensorFile
 from workloads.rounding import Floats
 
 _MOST_PROBLEMS = 20
@@ -20,27 +24,33 @@ class WeightSource(Protocol):
     """A model's matrices by neutral name."""
 
     def read(self, name: str, rows: range | None = None, cols: range | None = None) -> Floats:
-        """Return a block of a matrix, reading no more than it needs; None takes all."""
-
-    def check(self, tensors: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
-        """Return what is wrong with the file if it should hold these tensors."""
+        """Return a block of a matrix [rows, cols], or of a vector [rows], reading no more than it needs; None: all."""
 
 
-WEIGHT_READERS: dict[str, Callable[[Path], WeightSource]] = {
-    ".gguf": GgufWeights,
+@frozen
+class Format:
+    """A kind of weights: its tensors, and the method of a shape that says where they are."""
+
+    tensors: Callable[[Path], TensorFile]
+    names: str
+
+
+WEIGHT_FORMATS: dict[str, Format] = {
+    ".gguf": Format(GgufTensors, "gguf_names"),
+    "/": Format(FolderTensors, "huggingface_names"),
 }
-"""The reader of every kind of weights file, by suffix."""
+"""Every kind of weights, by suffix; "/" is a folder of safetensors."""
 
 
 def locate_weights(weights: WeightsSpec) -> Path:
-    """Return the weights file; ConfigError says how to get it. A package is located, never imported."""
+    """Return the weights' file or folder; ConfigError says how to get it. A package is located, never imported."""
     if weights.path is not None:
         path = Path(weights.path).expanduser()
     elif weights.package is not None and weights.file is not None:
         path = _package_folder(weights.package, weights.requirement) / weights.file
     else:
         raise ConfigError(("weights: give either a path, or a package and a file in it",))
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError((f"{path}: there is no such weights file{_how_to_get(weights.requirement)}",))
     return path
 
@@ -64,19 +74,28 @@ def open_weights(model: ModelSpec) -> WeightSource:
     if model.weights is None:
         raise ConfigError((f"model {model.name}: has no weights; run it with numerics: shapes",))
     path = locate_weights(model.weights)
-    status = path.stat()
-    return _open(model.family, model.shape, path, status.st_mtime_ns, status.st_size)
+    return _open(model.family, model.shape, path, _version(path))
+
+
+def _version(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return what tells replaced files from the old ones: names, times and sizes."""
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors*"))
+    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
 @lru_cache(maxsize=8)
-def _open(family: str, shape: object, path: Path, mtime_ns: int, size: int) -> WeightSource:
-    """Open and check a file once per process; time and size only tell a replaced file from the old one."""
-    del family, mtime_ns, size
-    reader = WEIGHT_READERS.get(path.suffix)
-    if reader is None:
-        raise ConfigError((f"{path}: weights of this kind are not readable; accepted: {', '.join(WEIGHT_READERS)}",))
-    source = reader(path)
-    problems = source.check(shape.tensors())  # type: ignore[attr-defined]
+def _open(family: str, shape: Any, path: Path, version: object) -> WeightSource:
+    """Open and check weights once per process; `version` only tells replaced files from the old ones."""
+    del version
+    kind = WEIGHT_FORMATS.get("/" if path.is_dir() else path.suffix)
+    if kind is None:
+        accepted = ", ".join(WEIGHT_FORMATS)
+        raise ConfigError((f"{path}: weights of this kind are not readable; accepted: {accepted} (a folder)",))
+    names = getattr(shape, kind.names, None)
+    if names is None:
+        raise ConfigError((f"{path}: weights of the family {family} cannot be read from files of this kind",))
+    source = NamedWeights(kind.tensors(path), names(), shape.tensors())
+    problems = source.problems()
     if problems:
         more = [f"and {len(problems) - _MOST_PROBLEMS} more problems"] if len(problems) > _MOST_PROBLEMS else []
         raise ConfigError(tuple(f"{path}: {problem}" for problem in [*problems[:_MOST_PROBLEMS], *more]))

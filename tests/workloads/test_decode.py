@@ -149,8 +149,8 @@ def test_jobs_travel_between_processes(tiny):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layout": Layout(tp=7)}, "parallel.tp: 7 is above the model's 6 attention heads"),
-        ({"layout": Layout(pp=5)}, "parallel.pp: 5 is above the model's 4 layers"),
+        ({"layout": Layout(tp=97)}, "parallel.tp: 97 is above the model's 96 ffn rows; at most 96"),
+        ({"layout": Layout(pp=6)}, "parallel.pp: 6 is above the model's 4 layers and its head; at most 5"),
         ({"layout": Layout(dp=4)}, "parallel.dp: 4 is above the batch of 3"),
         ({"new_tokens": 60}, "exceed the context of tiny, 64 tokens"),
         ({"new_tokens": 0}, "new_tokens: 0 must be at least 1"),

@@ -15,7 +15,7 @@ from configs.errors import ConfigError
 from configs.spec import ModelSpec, WeightsSpec
 from tests.workloads.tiny import write_tiny
 from workloads.gguf_file import read_gguf
-from workloads.gguf_weights import GgufWeights, gguf_model
+from workloads.gguf_weights import gguf_model
 from workloads.weights import locate_weights, open_weights
 
 
@@ -42,7 +42,7 @@ def test_a_block_is_that_block_of_the_whole(quantized, row, n_rows, col, n_cols)
     tensor = next(t for t in gguf.GGUFReader(quantized).tensors if t.name == "blk.2.ffn_up.weight")
     whole = gguf.dequantize(tensor.data, tensor.tensor_type)
     rows, cols = range(row, min(row + n_rows, 96)), range(col, min(col + n_cols, 64))
-    block = GgufWeights(quantized).read("layers.2.up", rows, cols)
+    block = open_weights(gguf_model(quantized)).read("layers.2.up", rows, cols)
     np.testing.assert_array_equal(block, whole[rows.start : rows.stop, cols.start : cols.stop])
     assert block.dtype == np.float32
     assert block.flags.c_contiguous
@@ -132,12 +132,12 @@ def test_damaged_headers_never_end_in_a_traceback(tiny_path, tmp_path_factory, s
 @pytest.mark.parametrize(
     ("variant", "words"),
     [
-        ({"architecture": "mamba"}, "architecture 'mamba' is not known; accepted: llama"),
+        ({"architecture": "mamba"}, "architecture 'mamba' is not known; accepted: llama, qwen2, qwen3"),
         ({"without": ("blk.3.ffn_up",)}, "tensor blk.3.ffn_up.weight is missing"),
         ({"without": ("token_embd",)}, "llama.vocab_size is missing"),
         ({"metadata": (("llama.rope.scaling.type", "yarn"),)}, "'yarn' is not supported; accepted: none"),
         ({"block_count": 2**31, "n_written": 1}, "n_layers: 2147483648 is above 10000"),
-        ({"metadata": (("llama.vocab_size", "many"),)}, "llama.vocab_size: 'many' is not a number"),
+        ({"metadata": (("llama.vocab_size", "many"),)}, "llama.vocab_size: 'many' is not a whole number"),
         ({"head_count_kv": 4}, "n_heads: 6 is not a multiple of n_kv_heads 4"),
         ({"key_length": 15}, "head_dim: 15 is odd"),
     ],

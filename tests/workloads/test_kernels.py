@@ -12,16 +12,9 @@ from configs.dtypes import DTYPES
 from workloads.array import ShapeArray
 from workloads.attention import Attention, RopeAppend
 from workloads.chip import Tensor, Work
-from workloads.kernels import (
-    Add,
-    Embedding,
-    LocalArgmax,
-    Matmul,
-    MergeArgmax,
-    RmsNorm,
-    SiluMul,
-    TakeRows,
-)
+from workloads.elementwise import Add, GatedActivation, RmsNorm
+from workloads.kernels import Embedding, LocalArgmax, Matmul, MergeArgmax, TakeRows
+from workloads.rope import Rope
 from workloads.rounding import FP32, NUMPY_DTYPES, dtype_name, round_to
 
 RNG = np.random.default_rng(0)
@@ -104,9 +97,9 @@ def test_silu_mul_and_add():
     x[0, :2] = -500, 500
     gate, up = x[:, :4].astype(np.float64), x[:, 4:]
     expected = gate / (1 + np.exp(-gate)) * up
-    np.testing.assert_allclose(SiluMul().evaluate(x), expected, rtol=1e-5, atol=1e-25)
-    assert SiluMul().infer(x) == ((3, 4), FP32)
-    assert SiluMul().work(x) == Work("fp32", (), 5 * 12, (), 4 * (24 + 12))
+    np.testing.assert_allclose(GatedActivation("silu").evaluate(x), expected, rtol=1e-5, atol=1e-25)
+    assert GatedActivation("silu").infer(x) == ((3, 4), FP32)
+    assert GatedActivation("silu").work(x) == Work("fp32", (), 5 * 12, (), 4 * (24 + 12))
     np.testing.assert_array_equal(Add().evaluate(x, x), 2 * x)
     assert Add().work(x, x) == Work("fp32", (), 24, (), 3 * 96)
 
@@ -153,7 +146,7 @@ def test_rope_turns_pairs_and_appends_at_each_rows_position(starts):
     heads, n_kv, dim, n_tokens = 3, 2, 4, 2
     qkv = normal(2 * n_tokens, (heads + 2 * n_kv) * dim)
     k, v = caches(2, n_kv, 8, dim, "bf16")
-    q = RopeAppend(100.0).evaluate(qkv, k, v, starts=starts).reshape(2, n_tokens, heads, dim)
+    q = RopeAppend(Rope(100.0, 4)).evaluate(qkv, k, v, starts=starts).reshape(2, n_tokens, heads, dim)
     given = qkv.reshape(2, n_tokens, -1, dim)
     for row, start in enumerate(starts):
         for t in range(n_tokens):
@@ -172,7 +165,7 @@ def test_rope_work():
     """Three flops per turned element; the new keys and values are written, nothing else of the cache."""
     k, v = caches(2, 2, 8, 4, "bf16")
     qkv = shape_only(2 * 3, (3 + 2 + 2) * 4)
-    kernel = RopeAppend(100.0)
+    kernel = RopeAppend(Rope(100.0, 4))
     assert kernel.infer(qkv, k, v, starts=(0, 0)) == ((6, 12), BF16)
     expected = Work("bf16", (), 3 * 6 * 5 * 4, ((1, 2 * 6 * 2 * 4 * 2),), 2 * 6 * (28 + 12))
     assert kernel.work(qkv, k, v, starts=(0, 0)) == expected

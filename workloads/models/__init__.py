@@ -1,11 +1,26 @@
-"""Model families: one file each, one row here."""
+"""Model families: one file each, one row here, under the name that config.json (model_type) and GGUF give it."""
 
+from typing import Any
+
+from workloads.models.decoder import DecoderShape
+from workloads.models.falcon import FalconShape
 from workloads.models.family import Stage
 from workloads.models.llama import LlamaShape
+from workloads.models.mistral import MistralShape
+from workloads.models.qwen2 import Qwen2Shape
+from workloads.models.qwen3 import Qwen3Shape
 
-MODEL_FAMILIES: dict[str, type] = {
+MODEL_FAMILIES: dict[str, Any] = {
+    "falcon": FalconShape,
     "llama": LlamaShape,
+    "mistral": MistralShape,
+    "qwen2": Qwen2Shape,
+    "qwen3": Qwen3Shape,
 }
-"""The shape class of every family; it follows `workloads.models.family.ModelShape`."""
+"""The shape class of every family.
 
-__all__ = ["MODEL_FAMILIES", "LlamaShape", "Stage"]
+With a `from_huggingface` of its own and `huggingface_names` it reads Hugging Face folders, with a `from_gguf` and
+`gguf_names` GGUF files; without either it has shapes only.
+"""
+
+__all__ = ["MODEL_FAMILIES", "DecoderShape", "LlamaShape", "Stage"]

@@ -18,7 +18,7 @@ class Stage(Protocol):
     `starts` holds, per row of the batch, how many tokens its cache holds already.
     """
 
-    async def embed(self, ids: Array) -> Array:
+    async def embed(self, ids: Array, starts: tuple[int, ...]) -> Array:
         """Return the hidden states [n, hidden] of token ids [n]; first stage only."""
 
     async def layers(self, x: Array, starts: tuple[int, ...]) -> Array:

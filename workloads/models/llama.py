@@ -1,183 +1,159 @@
-"""The Llama family: RMSNorm, rotary positions, grouped-query attention, SwiGLU; its shape and its shards.
+"""The Llama family: RMSNorm, rotary positions, grouped-query attention, a gated SiLU feed-forward.
 
-Neutral names of the stored matrices, all [out, in]: embedding, layers.N.{attention_norm, q, k, v, o,
-ffn_norm, gate, up, down}, norm, head. Rows 2j and 2j+1 of a head in q and k are one rotated pair.
+Touvron et al., arXiv 2302.13971 and 2307.09288; Llama 3: arXiv 2407.21783. Others differ by a switch and build on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from typing import Any, Self
 
-from attrs import fields, frozen
+from attrs import field, frozen
 
-from configs.errors import ConfigError
-from configs.spec import DtypeSpec
-from workloads.chip import Chip, Tensor
-from workloads.layout import Layout, Place, split_evenly
-from workloads.models.llama_stage import LlamaStage
-from workloads.shards import Part, ShardSpec
-
-_EXACT_IDS = 2**24
-"""Token ids travel beside their logits as float32, which holds integers exactly up to here."""
-_MAX_LAYERS = 10_000
-"""Far above any model: a damaged file's count is refused before anything is made for each layer."""
+from configs.fields import at_least
+from workloads.keys import Keys
+from workloads.models.blocks.attention import GroupedQueryAttention
+from workloads.models.blocks.feed_forward import FeedForward
+from workloads.models.blocks.layer import Layer
+from workloads.models.blocks.norm import Norm
+from workloads.models.blocks.site import Block
+from workloads.models.decoder import DecoderShape
+from workloads.naming import Names, gguf_names, llama_names
+from workloads.rope import Rope, RopeScaling
 
 
-@frozen
-class LlamaShape:
-    """The sizes of a Llama model; `max_context` is in tokens."""
+@frozen(kw_only=True)
+class LlamaShape(DecoderShape):
+    """The sizes of a Llama model; attention_bias: of q, k, v and o."""
 
-    n_layers: int
-    hidden: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    ffn: int
-    vocab: int
     rope_theta: float
     rms_eps: float
-    tied_embeddings: bool
-    max_context: int
+    rope_scaling: RopeScaling | None = None
+    attention_bias: bool = False
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse sizes that make no model."""
-        problems = [
-            f"{f.name}: {value!r} must be positive"
-            for f in fields(LlamaShape)
-            if not (value := getattr(self, f.name)) > 0 and f.name != "tied_embeddings"
-        ]
-        if not problems and self.n_heads % self.n_kv_heads:
-            problems.append(f"n_heads: {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
-        if self.head_dim % 2:
-            problems.append(f"head_dim: {self.head_dim} is odd; rotary positions turn pairs")
-        for name, limit in (("vocab", _EXACT_IDS), ("n_layers", _MAX_LAYERS)):
-            if getattr(self, name) > limit:
-                problems.append(f"{name}: {getattr(self, name)} is above {limit}")
-        if problems:
-            raise ConfigError(tuple(problems))
+    def attention(self, index: int) -> Block:
+        """Return the attention of layer `index`."""
+        return self.grouped_query_attention(index)
 
-    def problems(self, layout: Layout) -> tuple[str, ...]:
-        """Return what forbids this layout: more ranks than there is something to share."""
-        limits = (
-            ("tp", layout.tp, self.n_heads, "attention heads"),
-            ("tp", layout.tp, self.ffn, "ffn rows"),
-            ("tp", layout.tp, self.vocab, "vocabulary entries"),
-            ("pp", layout.pp, self.n_layers, "layers"),
-        )
-        return tuple(
-            f"parallel.{axis}: {degree} is above the model's {limit} {what}; at most {limit}"
-            for axis, degree, limit, what in limits
-            if degree > limit
+    def grouped_query_attention(self, index: int, **switches: Any) -> GroupedQueryAttention:
+        """Return the attention of layer `index`; `switches` are what a family differs in."""
+        del index
+        plain: dict[str, Any] = {"qkv_bias": self.attention_bias, "o_bias": self.attention_bias}
+        return GroupedQueryAttention(
+            self.hidden,
+            self.n_heads,
+            self.n_kv_heads,
+            self.head_dim,
+            Rope(self.rope_theta, self.head_dim, self.rope_scaling),
+            **(plain | switches),
         )
 
-    def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every stored matrix, by neutral name."""
-        q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
-        layer = {
-            "attention_norm": (self.hidden,),
-            "q": (q, self.hidden),
-            "k": (kv, self.hidden),
-            "v": (kv, self.hidden),
-            "o": (self.hidden, q),
-            "ffn_norm": (self.hidden,),
-            "gate": (self.ffn, self.hidden),
-            "up": (self.ffn, self.hidden),
-            "down": (self.hidden, self.ffn),
-        }
-        layers = {f"layers.{i}.{name}": shape for i in range(self.n_layers) for name, shape in layer.items()}
-        head = {} if self.tied_embeddings else {"head": (self.vocab, self.hidden)}
-        return {"embedding": (self.vocab, self.hidden), **layers, "norm": (self.hidden,), **head}
+    def feed_forward(self, index: int) -> Block:
+        """Return the feed-forward block of layer `index`."""
+        del index
+        return FeedForward(self.hidden, self.ffn)
 
-    def shards(
-        self, place: Place, layout: Layout, dtype: DtypeSpec, n_rows: int, max_length: int
-    ) -> tuple[ShardSpec, ...]:
-        """Return what the rank at `place` keeps: its share of the layers, embedding, head and KV cache."""
-        first, last = place.pp == 0, place.pp == layout.pp - 1
-        share = _share(self, place.tp, layout.tp)
-        table = (len(share.vocab), self.hidden)
-        shards = [
-            shard
-            for i in split_evenly(self.n_layers, layout.pp)[place.pp]
-            for shard in _layer_shards(self, share, f"layers.{i}.", dtype, (n_rows, max_length))
-        ]
-        if first:
-            shards.insert(0, ShardSpec("embedding", table, dtype.weights, (Part("embedding", share.vocab),)))
-        if last:
-            shards.append(ShardSpec("norm", (self.hidden,), dtype.weights, (Part("norm"),)))
-        if last and not (first and self.tied_embeddings):
-            head = "embedding" if self.tied_embeddings else "head"
-            shards.append(ShardSpec("head", table, dtype.weights, (Part(head, share.vocab),)))
-        return tuple(shards)
+    def layer(self, index: int) -> Layer:
+        """Return the blocks of layer `index`."""
+        return Layer(self.attention(index), self.feed_forward(index), self.norm())
 
-    def stage(self, chip: Chip, layout: Layout, dtype: DtypeSpec, memory: Mapping[str, Tensor]) -> LlamaStage:
-        """Return this rank's stage, on the tensors that `shards` listed."""
-        place = layout.place(chip.rank)
-        share = _share(self, place.tp, layout.tp)
-        return LlamaStage(
-            chip,
-            self,
-            queries=share.queries,
-            first_id=share.vocab.start,
-            layers=split_evenly(self.n_layers, layout.pp)[place.pp],
-            tp_group=layout.tp_group(chip.rank),
-            activations=dtype.activations,
-            memory=memory,
-        )
+    def norm(self) -> Norm:
+        """Return the norm of every block."""
+        return Norm(self.hidden, self.rms_eps)
+
+    @classmethod
+    def from_huggingface(cls, keys: Keys) -> Self:
+        """Return the shape that a config.json describes."""
+        bias = keys.flag("attention_bias", default=False)
+        keys.accept("mlp_bias", keys.flag("mlp_bias", default=False), False)
+        return keys.build(cls, **llama_sizes(keys), attention_bias=bias)
+
+    def huggingface_names(self) -> Names:
+        """Return where a Hugging Face folder keeps the matrices."""
+        return llama_names(self.head_dim)
+
+    @classmethod
+    def from_gguf(cls, keys: Keys) -> Self:
+        """Return the shape that a GGUF file's metadata describe."""
+        return keys.build(cls, **gguf_sizes(keys))
+
+    def gguf_names(self) -> Names:
+        """Return where a GGUF file keeps the matrices: conversion made rotated pairs neighbours."""
+        return gguf_names()
 
 
-@frozen
-class _Share:
-    """What one tensor-parallel rank holds: query heads, KV heads that these need, ffn rows, token ids.
+@frozen(kw_only=True)
+class WindowedShape(LlamaShape):
+    """A Llama whose layers from `first_window_layer` on see the last `sliding_window` tokens only."""
 
-    `queries` counts the own query heads of each own KV head.
-    """
+    sliding_window: int | None = field(default=None, metadata=at_least(1))
+    first_window_layer: int | None = field(default=None, metadata=at_least(0))
 
-    heads: range
-    kv_heads: range
-    queries: tuple[int, ...]
-    ffn: range
-    vocab: range
+    def window(self, index: int) -> int | None:
+        """Return how many tokens layer `index` sees, None for all."""
+        return self.sliding_window if index >= (self.first_window_layer or 0) else None
 
 
-@lru_cache(maxsize=1024)
-def _share(shape: LlamaShape, index: int, tp: int) -> _Share:
-    """Return the share of rank `index` of `tp`; every rank with a query head holds its KV head."""
-    heads = split_evenly(shape.n_heads, tp)[index]
-    group = shape.n_heads // shape.n_kv_heads
-    kv_heads = range(heads.start // group, (heads.stop - 1) // group + 1)
-    return _Share(
-        heads,
-        kv_heads,
-        tuple(len([head for head in heads if head // group == kv]) for kv in kv_heads),
-        split_evenly(shape.ffn, tp)[index],
-        split_evenly(shape.vocab, tp)[index],
+def llama_sizes(keys: Keys) -> dict[str, Any]:
+    """Return the sizes that the config.json of Llama and of those who follow it have."""
+    hidden, n_heads = keys.integer("hidden_size"), keys.integer("num_attention_heads")
+    theta, scaling = rope_of(keys)
+    keys.accept("hidden_act", keys.text("hidden_act", default="silu"), "silu")
+    return {
+        "n_layers": keys.integer("num_hidden_layers"),
+        "hidden": hidden,
+        "n_heads": n_heads,
+        "n_kv_heads": keys.integer("num_key_value_heads", default=n_heads),
+        "head_dim": keys.integer("head_dim", default=hidden // max(n_heads, 1)),
+        "ffn": keys.integer("intermediate_size"),
+        "vocab": keys.integer("vocab_size"),
+        "rope_theta": theta,
+        "rope_scaling": scaling,
+        "rms_eps": keys.number("rms_norm_eps", default=1e-6),
+        "tied_embeddings": keys.flag("tie_word_embeddings", default=False),
+        "max_context": keys.integer("max_position_embeddings"),
+    }
+
+
+def rope_of(keys: Keys, default_theta: float = 10000.0) -> tuple[float, RopeScaling | None]:
+    """Return rotary base and scaling from a config.json, in the newer form (rope_parameters) or the older."""
+    newer = keys.section("rope_parameters")
+    section = newer if newer.has("rope_type") or newer.has("rope_theta") else keys.section("rope_scaling")
+    theta = section.number("rope_theta", default=keys.number("rope_theta", default=default_theta))
+    kind = section.text("rope_type", "type", default="default")
+    if kind == "default":
+        return theta, None
+    section.accept("rope_type", kind, "default", "linear", "llama3")
+    if kind == "linear":
+        return theta, section.try_build(RopeScaling, kind=kind, factor=section.number("factor"))
+    return theta, section.try_build(
+        RopeScaling,
+        kind="llama3",
+        factor=section.number("factor"),
+        low_freq_factor=section.number("low_freq_factor"),
+        high_freq_factor=section.number("high_freq_factor"),
+        original_context=section.integer("original_max_position_embeddings"),
     )
 
 
-def _layer_shards(
-    shape: LlamaShape, share: _Share, layer: str, dtype: DtypeSpec, cache: tuple[int, int]
-) -> tuple[ShardSpec, ...]:
-    """Return one layer's shards, in the order they are used; `cache` is (rows, max length)."""
-    dim, hidden, weights = shape.head_dim, shape.hidden, dtype.weights
-    q, kv = (range(r.start * dim, r.stop * dim) for r in (share.heads, share.kv_heads))
-    ffn = share.ffn
-    n_rows, max_length = cache
-    kv_shape = (n_rows, len(share.kv_heads), max_length, dim)
-
-    def stored(name: str, shape: tuple[int, ...], *parts: Part) -> ShardSpec:
-        return ShardSpec(layer + name, shape, weights, parts)
-
-    def part(name: str, rows: range | None = None, cols: range | None = None) -> Part:
-        return Part(layer + name, rows, cols)
-
-    return (
-        stored("attention_norm", (hidden,), part("attention_norm")),
-        stored("qkv", (len(q) + 2 * len(kv), hidden), part("q", q), part("k", kv), part("v", kv)),
-        ShardSpec(layer + "k_cache", kv_shape, dtype.kv),
-        ShardSpec(layer + "v_cache", kv_shape, dtype.kv),
-        stored("o", (hidden, len(q)), part("o", None, q)),
-        stored("ffn_norm", (hidden,), part("ffn_norm")),
-        stored("gate_up", (2 * len(ffn), hidden), part("gate", ffn), part("up", ffn)),
-        stored("down", (hidden, len(ffn)), part("down", None, ffn)),
-    )
+def gguf_sizes(keys: Keys) -> dict[str, Any]:
+    """Return the sizes that a GGUF file's metadata give; `gguf_weights` adds what its tensors tell."""
+    hidden, n_heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
+    head_dim = keys.integer("attention.key_length", default=hidden // max(n_heads, 1))
+    for key in ("attention.value_length", "rope.dimension_count"):
+        keys.accept(key, keys.integer(key, default=head_dim), head_dim)
+    keys.accept("rope.scaling.type", keys.text("rope.scaling.type", default="none"), "none")
+    factors = keys.list_of("rope.factors", float)
+    return {
+        "n_layers": keys.integer("block_count"),
+        "hidden": hidden,
+        "n_heads": n_heads,
+        "n_kv_heads": keys.integer("attention.head_count_kv", default=n_heads),
+        "head_dim": head_dim,
+        "ffn": keys.integer("feed_forward_length"),
+        "vocab": keys.integer("vocab_size"),
+        "rope_theta": keys.number("rope.freq_base", default=10000.0),
+        "rope_scaling": RopeScaling(kind="factors", factors=tuple(factors)) if factors else None,
+        "rms_eps": keys.number("attention.layer_norm_rms_epsilon"),
+        "tied_embeddings": keys.flag("tied_embeddings"),
+        "max_context": keys.integer("context_length"),
+    }

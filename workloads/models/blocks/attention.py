@@ -1,0 +1,153 @@
+"""Grouped-query attention: query heads are split over the tensor-parallel group, KV heads go where they are needed.
+
+Neutral names, all [out, in]: q, k, v, o, with _bias where there is one; q_norm, k_norm [head_dim].  Rows 2j and 2j+1
+of a head in q and k are one rotated pair.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from attrs import frozen
+
+from workloads.array import Array
+from workloads.attention import Attention, RopeAppend
+from workloads.chip import Chip, Tensor
+from workloads.elementwise import QueryKeyNorm
+from workloads.kernels import Matmul
+from workloads.layout import split_evenly
+from workloads.models.blocks.site import Plan, Site
+from workloads.rope import Rope
+from workloads.shards import Part, ShardSpec
+
+QKV = Matmul("qkv_matmul")
+O_PROJ = Matmul("o_matmul")
+
+
+@frozen
+class GroupedQueryAttention:
+    """The sizes and switches of an attention block.
+
+    rope: None if positions are not rotated.  qk_norm_eps: None without query and key norms.
+    window: how many tokens a token sees, None for all.  scale, softcap: see `workloads.attention.Attention`.
+    """
+
+    hidden: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    rope: Rope | None
+    qkv_bias: bool = False
+    o_bias: bool = False
+    qk_norm_eps: float | None = None
+    window: int | None = None
+    scale: float | None = None
+    softcap: float | None = None
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every stored matrix."""
+        q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        found: dict[str, tuple[int, ...]] = {
+            "q": (q, self.hidden), "k": (kv, self.hidden), "v": (kv, self.hidden), "o": (self.hidden, q),
+        }  # fmt: skip
+        if self.qkv_bias:
+            found |= {"q_bias": (q,), "k_bias": (kv,), "v_bias": (kv,)}
+        if self.o_bias:
+            found["o_bias"] = (self.hidden,)
+        if self.qk_norm_eps is not None:
+            found |= {"q_norm": (self.head_dim,), "k_norm": (self.head_dim,)}
+        return found
+
+    def shards(self, plan: Plan) -> tuple[ShardSpec, ...]:
+        """Return the rows of q, k and v and the columns of o of the own heads, and their cache.
+
+        The first rank alone holds the bias of o: the ranks' results are summed.
+        """
+        dim, hidden = self.head_dim, self.hidden
+        share = heads_of(self.n_heads, self.n_kv_heads, plan.layout.tp, plan.place.tp)
+        q, kv = (range(r.start * dim, r.stop * dim) for r in (share.heads, share.kv_heads))
+        n = len(q) + 2 * len(kv)
+        found = [plan.weights("qkv", (n, hidden), Part("q", q), Part("k", kv), Part("v", kv))]
+        if self.qkv_bias:
+            found.append(plan.weights("qkv_bias", (n,), Part("q_bias", q), Part("k_bias", kv), Part("v_bias", kv)))
+        if self.qk_norm_eps is not None:
+            found += [plan.weights(name, (dim,)) for name in ("q_norm", "k_norm")]
+        cache = (plan.n_rows, len(share.kv_heads), plan.max_length, dim)
+        found += [plan.cache(name, cache) for name in ("k_cache", "v_cache")]
+        found.append(plan.weights("o", (hidden, len(q)), Part("o", None, q)))
+        if self.o_bias and plan.place.tp == 0:
+            found.append(plan.weights("o_bias", (hidden,)))
+        return tuple(found)
+
+    def start(self, site: Site) -> RunningAttention:
+        """Return the block on one rank."""
+        share = heads_of(self.n_heads, self.n_kv_heads, site.layout.tp, site.place.tp)
+        k_cache, v_cache = site.tensors("k_cache", "v_cache")
+        params: dict[str, Any] = {"queries": share.queries}
+        if self.window is not None:
+            params["window"] = self.window
+        return RunningAttention(
+            site.chip,
+            site.tensors("qkv", "qkv_bias"),
+            None if self.qk_norm_eps is None else QueryKeyNorm(self.qk_norm_eps),
+            site.tensors("q_norm", "k_norm"),
+            RopeAppend(self.rope),
+            Attention(self.scale, self.softcap),
+            params,
+            k_cache,
+            v_cache,
+            site.tensors("o", "o_bias"),
+        )
+
+
+@frozen
+class HeadShare:
+    """What one tensor-parallel rank holds: query heads, and the KV heads that these need.
+
+    `queries` counts the own query heads of each own KV head; a rank beyond the heads has none of either.
+    """
+
+    heads: range
+    kv_heads: range
+    queries: tuple[int, ...]
+
+
+@lru_cache(maxsize=4096)
+def heads_of(n_heads: int, n_kv_heads: int, tp: int, index: int) -> HeadShare:
+    """Return the share of rank `index` of `tp`; every rank with a query head holds its KV head.
+
+    >>> heads_of(6, 2, 4, 1)
+    HeadShare(heads=range(2, 4), kv_heads=range(0, 2), queries=(1, 1))
+    """
+    heads = split_evenly(n_heads, tp)[index]
+    group = n_heads // n_kv_heads
+    kv_heads = range(heads.start // group, (heads.stop - 1) // group + 1) if heads else range(0)
+    queries = tuple(len([head for head in heads if head // group == kv]) for kv in kv_heads)
+    return HeadShare(heads, kv_heads, queries)
+
+
+@frozen(eq=False)
+class RunningAttention:
+    """The block on one rank."""
+
+    chip: Chip
+    qkv: tuple[Tensor, ...]
+    qk_norm: QueryKeyNorm | None
+    norms: tuple[Tensor, ...]
+    rope: RopeAppend
+    attention: Attention
+    params: dict[str, Any]
+    k_cache: Tensor
+    v_cache: Tensor
+    o: tuple[Tensor, ...]
+
+    async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
+        """Return this rank's part of the attention block, to be summed over the group."""
+        apply, k_cache, v_cache = self.chip.apply, self.k_cache, self.v_cache
+        qkv = apply(QKV, x, *self.qkv)
+        if self.qk_norm is not None:
+            qkv = apply(self.qk_norm, qkv, *self.norms, n_kv=k_cache.shape[1])
+        q = apply(self.rope, qkv, k_cache, v_cache, starts=starts)
+        attended = apply(self.attention, q, k_cache, v_cache, starts=starts, **self.params)
+        return apply(O_PROJ, attended, *self.o)

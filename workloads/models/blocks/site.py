@@ -1,0 +1,90 @@
+"""What blocks are told: where a rank stands when its shards are planned, and what it has when it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
+
+from attrs import evolve, frozen
+
+from configs.spec import DtypeSpec
+from workloads.array import Array
+from workloads.chip import Chip, Tensor
+from workloads.layout import Layout, Place, split_evenly
+from workloads.shards import Part, ShardSpec
+
+
+@frozen
+class Plan:
+    """A rank's place in the layout, the number formats, and the room of its KV cache."""
+
+    place: Place
+    layout: Layout
+    dtype: DtypeSpec
+    n_rows: int
+    max_length: int
+    prefix: str = ""
+
+    def under(self, prefix: str) -> Plan:
+        """Return the plan for tensors whose names begin with `prefix`."""
+        return evolve(self, prefix=prefix)
+
+    def share(self, n: int) -> range:
+        """Return this rank's even share of n things that its tensor-parallel group splits."""
+        return split_evenly(n, self.layout.tp)[self.place.tp]
+
+    def weights(self, name: str, shape: tuple[int, ...], *parts: Part) -> ShardSpec:
+        """Return a shard of weights; without parts, all of the matrix of the same name."""
+        parts = tuple(evolve(part, name=self.prefix + part.name) for part in parts)
+        return ShardSpec(self.prefix + name, shape, self.dtype.weights, parts or (Part(self.prefix + name),))
+
+    def cache(self, name: str, shape: tuple[int, ...]) -> ShardSpec:
+        """Return a KV cache [rows, ..., max length, ...] as `shape` says."""
+        return ShardSpec(self.prefix + name, shape, self.dtype.kv)
+
+
+@frozen(eq=False)
+class Site:
+    """A rank at work: its chip, its place, and the tensors that its plan listed."""
+
+    chip: Chip
+    place: Place
+    layout: Layout
+    activations: str
+    memory: Mapping[str, Tensor]
+    prefix: str = ""
+
+    def under(self, prefix: str) -> Site:
+        """Return the site for tensors whose names begin with `prefix`."""
+        return evolve(self, prefix=prefix)
+
+    def share(self, n: int) -> range:
+        """Return this rank's even share of n things that its tensor-parallel group splits."""
+        return split_evenly(n, self.layout.tp)[self.place.tp]
+
+    def tensors(self, *names: str) -> tuple[Tensor, ...]:
+        """Return those of the named tensors that the model has, in order."""
+        return tuple(self.memory[self.prefix + name] for name in names if self.prefix + name in self.memory)
+
+
+class RunningBlock(Protocol):
+    """A block of one layer on one rank."""
+
+    def __call__(self, x: Array, starts: tuple[int, ...]) -> Awaitable[Array]:
+        """Return this rank's part [n, hidden] of the block's output, to be summed over the tensor-parallel group.
+
+        x: the normalised hidden states [n, hidden]; starts: per row, how many tokens its cache holds.
+        """
+
+
+class Block(Protocol):
+    """A block of one layer as a family describes it."""
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every stored matrix, by neutral name within the layer."""
+
+    def shards(self, plan: Plan) -> tuple[ShardSpec, ...]:
+        """Return what one rank keeps, in the order of use."""
+
+    def start(self, site: Site) -> RunningBlock:
+        """Return the block on one rank."""

@@ -1,0 +1,152 @@
+"""What decoder-only models have in common: a family's shape says its layers, the rest follows from them.
+
+A family is a frozen class over `DecoderShape`: its sizes as files give them, `layer` (blocks put together), and how
+other formats call its keys and its tensors. Neutral names of stored matrices, all [out, in]: embedding, positions,
+layers.N.* (the blocks say what), norm, head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from attrs import fields, frozen
+
+from configs.errors import ConfigError
+from configs.spec import DtypeSpec
+from workloads.chip import Chip, Tensor
+from workloads.layout import Layout, Place, split_evenly
+from workloads.models.blocks.layer import Layer
+from workloads.models.blocks.norm import Norm
+from workloads.models.blocks.site import Plan, Site
+from workloads.models.decoder_stage import DecoderStage
+from workloads.shards import Part, ShardSpec
+
+_EXACT_IDS = 2**24
+"""Token ids travel beside their logits as float32, which holds integers exactly up to here."""
+_MAX_LAYERS = 10_000
+"""Far above any model: a damaged file's count is refused before anything is made for each layer."""
+
+
+@frozen(kw_only=True)
+class DecoderShape:
+    """The sizes that every decoder has; `max_context` is in tokens."""
+
+    n_layers: int
+    hidden: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    max_context: int
+    tied_embeddings: bool
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse sizes that make no model."""
+        sizes = {f.name: getattr(self, f.name) for f in fields(type(self))}
+        problems = [
+            f"{name}: {value!r} must be positive"
+            for name, value in sizes.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0
+        ]
+        if not problems and self.n_heads % self.n_kv_heads:
+            problems.append(f"n_heads: {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        if self.head_dim % 2:
+            problems.append(f"head_dim: {self.head_dim} is odd; rotary positions turn pairs")
+        for name, limit in (("vocab", _EXACT_IDS), ("n_layers", _MAX_LAYERS)):
+            if sizes[name] > limit:
+                problems.append(f"{name}: {sizes[name]} is above {limit}")
+        if problems:
+            raise ConfigError(tuple(problems))
+
+    # --- what a family says --------------------------------------------------------------------------------------
+
+    def layer(self, index: int) -> Layer:
+        """Return the blocks of layer `index`."""
+        raise NotImplementedError
+
+    def norm(self) -> Norm:
+        """Return the norm before the head."""
+        raise NotImplementedError
+
+    @property
+    def embedding_scale(self) -> float:
+        """What embeddings are multiplied by."""
+        return 1.0
+
+    @property
+    def n_positions(self) -> int:
+        """Learned positions that are added to the embeddings; 0 for none."""
+        return 0
+
+    @property
+    def logit_softcap(self) -> float | None:
+        """The bound of the logits; None for none."""
+        return None
+
+    # --- what follows --------------------------------------------------------------------------------------------
+
+    def problems(self, layout: Layout) -> tuple[str, ...]:
+        """Return what forbids this layout: more ranks than there is something to share.
+
+        Ranks beyond the attention heads share the rest; a stage beyond the layers holds only the head.
+        """
+        limits = (
+            ("tp", layout.tp, self.ffn, f"{self.ffn} ffn rows"),
+            ("tp", layout.tp, self.vocab, f"{self.vocab} vocabulary entries"),
+            ("pp", layout.pp, self.n_layers + 1, f"{self.n_layers} layers and its head"),
+        )
+        return tuple(
+            f"parallel.{axis}: {degree} is above the model's {what}; at most {limit}"
+            for axis, degree, limit, what in limits
+            if degree > limit
+        )
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every stored matrix, by neutral name."""
+        found: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, self.hidden)}
+        if self.n_positions:
+            found["positions"] = (self.n_positions, self.hidden)
+        for i in range(self.n_layers):
+            found |= {f"layers.{i}.{name}": shape for name, shape in self.layer(i).tensors().items()}
+        head = {} if self.tied_embeddings else {"head": (self.vocab, self.hidden)}
+        return found | self.norm().tensors("norm") | head
+
+    def shards(
+        self, place: Place, layout: Layout, dtype: DtypeSpec, n_rows: int, max_length: int
+    ) -> tuple[ShardSpec, ...]:
+        """Return what the rank at `place` keeps: its share of the layers, embedding, head and KV cache."""
+        plan = Plan(place, layout, dtype, n_rows, max_length)
+        first, last = place.pp == 0, place.pp == layout.pp - 1
+        own = plan.share(self.vocab)
+        table = (len(own), self.hidden)
+        shards: list[ShardSpec] = []
+        if first:
+            shards.append(plan.weights("embedding", table, Part("embedding", own)))
+        if first and self.n_positions:
+            shards.append(plan.weights("positions", (self.n_positions, self.hidden)))
+        for i in split_evenly(self.n_layers, layout.pp)[place.pp]:
+            shards += self.layer(i).shards(plan.under(f"layers.{i}."))
+        if last:
+            shards += self.norm().shards("norm", plan)
+        if last and not (first and self.tied_embeddings):
+            shards.append(plan.weights("head", table, Part("embedding" if self.tied_embeddings else "head", own)))
+        return tuple(shards)
+
+    def stage(self, chip: Chip, layout: Layout, dtype: DtypeSpec, memory: Mapping[str, Tensor]) -> DecoderStage:
+        """Return this rank's stage, on the tensors that `shards` listed."""
+        site = Site(chip, layout.place(chip.rank), layout, dtype.activations, memory)
+        return DecoderStage(self, site)
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers the model's matrices hold."""
+        return sum(prod(shape) for shape in self.tensors().values())
+
+    def kv_bytes_per_token(self, dtype: str = "bf16") -> float:
+        """Return the bytes of KV cache that one more token of one sequence takes, over all layers."""
+        block = 1024  # tokens, so that number formats with shared scales have whole blocks
+        formats = DtypeSpec(kv=dtype)
+        shards = self.shards(Place(0, 0, 0), Layout(), formats, 1, block)
+        return sum(shard.size_bytes for shard in shards if shard.role == "kv") / block

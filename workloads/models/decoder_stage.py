@@ -1,0 +1,72 @@
+"""The forward pass of one rank of a decoder, as SPMD code over a chip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workloads.array import Array
+from workloads.elementwise import AddPositions, SoftCap
+from workloads.kernels import Embedding, LocalArgmax, Matmul, MergeArgmax, TakeRows
+from workloads.layout import split_evenly
+from workloads.models.blocks.site import Site
+
+if TYPE_CHECKING:
+    from workloads.models.decoder import DecoderShape
+
+HEAD = Matmul("head_matmul")
+TAKE_ROWS = TakeRows()
+MERGE_ARGMAX = MergeArgmax()
+ADD_POSITIONS = AddPositions()
+
+
+class DecoderStage:
+    """A rank's layers, embedding and head; implements `workloads.models.family.Stage`."""
+
+    def __init__(self, shape: DecoderShape, site: Site) -> None:
+        self._chip, self._activations = site.chip, site.activations
+        group = site.layout.tp_group(site.chip.rank)
+        self._tp = len(group)
+        self._group = site.chip.group(group.name, group.ranks) if self._tp > 1 else None
+        first_id = site.share(shape.vocab).start
+        self._embedding = Embedding(first_id, shape.embedding_scale)
+        self._local_argmax = LocalArgmax(first_id)
+        self._softcap = None if shape.logit_softcap is None else SoftCap(shape.logit_softcap)
+        self._layers = tuple(
+            shape.layer(i).start(site.under(f"layers.{i}."), self._sum)
+            for i in split_evenly(shape.n_layers, site.layout.pp)[site.place.pp]
+        )
+        self._norm = shape.norm().start("norm", site)
+        self._table = site.memory.get("embedding")
+        self._head = site.memory.get("head", self._table)
+        self._positions = site.memory.get("positions")
+
+    async def embed(self, ids: Array, starts: tuple[int, ...]) -> Array:
+        """Return the hidden states [n, hidden] of token ids [n]: every rank looks up its own ids."""
+        x = await self._sum(self._chip.apply(self._embedding, ids, self._table, dtype=self._activations))
+        if self._positions is not None:
+            x = self._chip.apply(ADD_POSITIONS, x, self._positions, starts=starts)
+        return x
+
+    async def layers(self, x: Array, starts: tuple[int, ...]) -> Array:
+        """Return the hidden states [n, hidden] after this stage's layers."""
+        for layer in self._layers:
+            x = await layer(x, starts)
+        return x
+
+    def logits(self, x: Array, rows: tuple[int, ...]) -> Array:
+        """Return own logits [k, own vocabulary] of k rows of `x`, float32 from the accumulator."""
+        if len(rows) < x.shape[0]:
+            x = self._chip.apply(TAKE_ROWS, x, rows=rows)
+        logits = self._chip.apply(HEAD, self._norm(x), self._head, keep_fp32=True)
+        return logits if self._softcap is None else self._chip.apply(self._softcap, logits)
+
+    async def pick(self, logits: Array) -> Array:
+        """Return the greedy ids [k]: each rank's best, gathered and merged on every rank alike."""
+        best = self._chip.apply(self._local_argmax, logits)
+        if self._group:
+            best = await self._chip.all_gather(best, self._group)
+        return self._chip.apply(MERGE_ARGMAX, best, n_ranks=self._tp)
+
+    async def _sum(self, x: Array) -> Array:
+        """Return the sum over the tensor-parallel group."""
+        return await self._chip.all_reduce(x, self._group) if self._group else x
