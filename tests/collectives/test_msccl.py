@@ -286,7 +286,7 @@ def test_messages_of_another_length_are_refused(tmp_path):
 @pytest.mark.parametrize("path", ["", ".", "no-such-file.xml", "a\0b"])
 def test_files_that_cannot_be_read(path):
     """What is no file is an error, not a traceback."""
-    with pytest.raises(ConfigError, match="is a directory|no such file|cannot be read"):
+    with pytest.raises(ConfigError, match=r"is a directory|no such file|cannot be read"):
         msccl.read(path)
 
 
