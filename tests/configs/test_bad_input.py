@@ -154,7 +154,7 @@ BAD_VALUES = [
     (("system", "faults"), {"chip": [1]}, "faults.chip: unknown key; accepted: links, chips; did you mean 'chips'?"),
     (("system", "faults"), {"chips": [-1]}, "system.faults.chips[0]: -1 is out of range; accepted: an integer ≥ 0"),
     (("system", "faults"), {"links": "x"}, "system.faults.links: 'x' is not a list; accepted: a list of text"),
-    (("system", "faults"), {"links": [[1, 2, 3]]}, "system.faults.links[0]: [1, 2, 3] is not one of these; accepted"),
+    (("system", "faults"), {"links": [[1, 2, 3]]}, "system.faults.links[0]: [1, 2, 3] is not a list of 2; accepted"),
     (("workload", "batch"), 0, "workload.batch: 0 is out of range"),
     (("workload", "new_tokens"), 0, "workload.new_tokens: 0 is out of range"),
     (("workload", "kind"), "train", "workload.kind: 'train' is not a choice; accepted: decode"),
