@@ -16,6 +16,7 @@ from configs.spec import (
     DtypeSpec,
     ExperimentSpec,
     ParallelSpec,
+    SystemSpec,
     WeightsSpec,
     WorkloadSpec,
 )
@@ -36,6 +37,14 @@ def chip_rule(chip: ChipSpec) -> Broken:
     for i, name in enumerate(names):
         if name in names[:i]:
             yield ("memory", i, "name"), f"{name!r} is the name of another tier; accepted: a name of its own"
+
+
+def system_rule(system: SystemSpec) -> Broken:
+    """The routing fits the topology."""
+    fitting = system.topology.routings
+    if system.routing.kind not in fitting:
+        why = "does not fit this kind of topology"
+        yield ("routing", "kind"), f"{system.routing.kind!r} {why}; accepted: {', '.join(fitting)}"
 
 
 def workload_rule(workload: WorkloadSpec) -> Broken:
@@ -101,6 +110,7 @@ def experiment_rule(experiment: ExperimentSpec) -> Broken:
 
 RULES: Mapping[type, Rule] = {
     ChipSpec: chip_rule,
+    SystemSpec: system_rule,
     WorkloadSpec: workload_rule,
     ParallelSpec: parallel_rule,
     WeightsSpec: weights_rule,

@@ -9,7 +9,7 @@ Files write an attribute without its unit: `kernel_launch_ps` is the key ``kerne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from attrs import field, frozen
 
@@ -68,10 +68,17 @@ class LinkSpec:
 
 @frozen
 class RoutingSpec:
-    """How a transfer finds its way: `ties` decides between two equally short ways round a ring."""
+    """How a transfer finds its way (docs/topologies.md has the table of kinds and routings).
 
-    kind: Literal["dimension_order", "shortest"] = "dimension_order"
+    ties: which of two equally short ways round a ring.
+    spread: which of several equal paths: by destination modulo their number, or by a hash of (source, destination).
+    planes: behind switch planes, a transfer is split over all of them, or goes over one that its pair chooses.
+    """
+
+    kind: Literal["dimension_order", "shortest", "ecmp", "up_down", "minimal", "valiant"] = "dimension_order"
     ties: Literal["positive", "alternate"] = "positive"
+    spread: Literal["modulo", "hash"] = "modulo"
+    planes: Literal["split", "hash"] = "split"
 
 
 @frozen
@@ -116,7 +123,12 @@ class FaultsSpec:
 
 
 class TopologySpec(Protocol):
-    """The parameters of one kind of topology (a frozen class in topology/kinds); it can build itself."""
+    """The parameters of one kind of topology (a frozen class in topology/kinds); it can build itself.
+
+    routings: the kinds of routing that fit it.
+    """
+
+    routings: ClassVar[tuple[str, ...]]
 
     def build(self, routing: RoutingSpec) -> Any:
         """Return the `topology.Topology` that these parameters describe."""

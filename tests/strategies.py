@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from configs.spec import LinkSpec, RoutingSpec
-from topology import FullyConnected, Line, Mesh, Ring, Switch, Torus
+from topology import Dragonfly, FatTree, FullyConnected, Line, Mesh, Ring, Switch, Torus
 
 BANDWIDTHS = (1e9, 3e9, 12.5e9, 25e9, 450e9)
 
@@ -22,7 +22,7 @@ def links():
 
 @st.composite
 def topologies(draw):
-    """Small topologies of every kind, with both kinds of routing and ties."""
+    """Small topologies of every kind, with the routings that fit them all."""
     link = draw(links())
     n = draw(st.integers(2, 9))
     dims = draw(st.sampled_from([(2, 2), (3, 2), (3, 3), (2, 2, 2), (4, 2)]))
@@ -36,11 +36,15 @@ def topologies(draw):
                 Torus(dims=dims, link=link),
                 FullyConnected(chips=n, link=link),
                 Switch(chips=n, planes=planes, link=link),
+                FatTree(chips=n, radix=6, link=link),
+                Dragonfly(groups=3, routers=2, global_links=2, link=link),
             ]
         )
     )
     routing = RoutingSpec(
-        kind=draw(st.sampled_from(["dimension_order", "shortest"])),
+        kind=draw(st.sampled_from(["dimension_order", "shortest", "ecmp"])),
         ties=draw(st.sampled_from(["positive", "alternate"])),
+        spread=draw(st.sampled_from(["modulo", "hash"])),
+        planes=draw(st.sampled_from(["split", "hash"])),
     )
     return spec.build(routing)

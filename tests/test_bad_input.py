@@ -66,6 +66,9 @@ FILES = {
     "odd.yaml": mesh("[3]"),
     "one.yaml": mesh("[1]"),
     "kind.yaml": system("{kind: moebius, dims: [2]}"),
+    "fat-tree.yaml": system("{kind: fat_tree, chips: 64, radix: 4, " + LINK + "}"),
+    "taper.yaml": system("{kind: fat_tree, chips: 8, radix: 4, taper: 2, " + LINK + "}"),
+    "dragonfly.yaml": system("{kind: dragonfly, groups: 9, routers: 4, global_links: 1, " + LINK + "}"),
     "chip.yaml": system("{kind: line, dims: [2], " + LINK + "}", "wormhole-n151"),
     "no-package.yaml": shaped(weights=", weights: {package: llm_none, file: a.gguf, requirement: llm-none==1}"),
     "odd-package.yaml": shaped(weights=", weights: {package: ../etc, file: passwd}"),
@@ -213,6 +216,20 @@ BAD = [
     (["topo", "./small.yaml", "--set", "faults=3"], "faults: 3 is not a mapping; accepted: a mapping with"),
     (sets("system.faults.links=[[0, 1], [0, 2]]", "parallel.tp=2"), "no path is left; cut off: chip0 from chip1"),
     (sets("parallel.tp=4", "system.faults.chips=[2]"), "tp 4 = 4 chips; accepted: at most 3"),
+    (
+        ["topo", "dgx-h100", "--set", "routing={kind: valiant}"],
+        "'valiant' does not fit this kind of topology; accepted:",
+    ),
+    (
+        ["topo", "dgx-h100", "--set", "routing={kind: ecmp, spread: some}"],
+        "'some' is not a choice; accepted: modulo, hash",
+    ),
+    (
+        ["topo", "./fat-tree.yaml"],
+        "chips: 32 leaves of 2 chips; 2 tiers reach at most 4; accepted: tiers: 3, or switches",
+    ),
+    (["topo", "./taper.yaml"], "taper: 4 ports cannot be shared out 2:1; accepted: down and up in its place"),
+    (["topo", "./dragonfly.yaml"], "global_links: 4 routers of 1 links reach 4 other groups; accepted: enough"),
     # bench
     (["bench", "./small.yaml"], "requires an argument"),
     (bench(op="allreduce"), "--op: 'allreduce' is not an operation"),

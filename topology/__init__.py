@@ -6,6 +6,8 @@
 from configs.spec import TopologySpec
 from topology.faults import build_topology, refuse_cut_off, with_faults
 from topology.graph import Edges, Route, Router, Topology
+from topology.kinds.dragonfly import Dragonfly
+from topology.kinds.fat_tree import FatTree
 from topology.kinds.fully_connected import FullyConnected
 from topology.kinds.graph import Graph, GraphLink
 from topology.kinds.line import Line
@@ -18,7 +20,9 @@ from topology.rings import hamiltonian_cycle, hamiltonian_path
 
 __all__ = [
     "TOPOLOGY_KINDS",
+    "Dragonfly",
     "Edges",
+    "FatTree",
     "FullyConnected",
     "Graph",
     "GraphLink",
@@ -44,6 +48,8 @@ __all__ = [
 ]
 
 TOPOLOGY_KINDS: dict[str, type[TopologySpec]] = {
+    "dragonfly": Dragonfly,
+    "fat_tree": FatTree,
     "fully_connected": FullyConnected,
     "graph": Graph,
     "line": Line,

@@ -7,7 +7,6 @@ to its second, and link 2e + 1 back; each kind numbers its edges in a fixed orde
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -26,7 +25,7 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 ROUTE_MEMO_SIZE = 2**17  # routes: all pairs of 362 chips, about 60 MB
-TREE_MEMO_NODES = 2**24  # nodes in all search trees together: 64 MB
+TREE_MEMO_NODES = 2**23  # nodes in all searches together: 64 MB
 
 
 class _Memo(dict[_Key, _Value]):
@@ -138,6 +137,12 @@ class Edges:
         latency = np.full(src.shape, link.latency_ps, np.int64)
         return cls(src.astype(np.int32), dst.astype(np.int32), bandwidth, latency, count)
 
+    @classmethod
+    def joined(cls, *parts: Edges) -> Edges:
+        """Return the edges of all parts, one part after the other."""
+        columns = ("src", "dst", "bandwidth_bytes_per_s", "latency_ps", "count")
+        return cls(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
+
 
 @runtime_checkable
 class ManyRouter(Protocol):
@@ -177,7 +182,9 @@ class Topology:
     known_diameter_hops: int | None = field(default=None, repr=False)
     known_bisection_bytes_per_s: float | None = field(default=None, repr=False)
     _routes: _Memo[tuple[int, int], Route] = field(default=Factory(_Memo), init=False, repr=False)
-    _trees: _Memo[int, NDArray[np.int32]] = field(default=Factory(_Memo), init=False, repr=False)
+    _trees: _Memo[int, tuple[NDArray[np.int32], NDArray[np.int32]]] = field(
+        default=Factory(_Memo), init=False, repr=False
+    )
 
     def __attrs_post_init__(self) -> None:
         assert len(self.positions) == self.n_chips
@@ -298,7 +305,7 @@ class Topology:
 
     def out_links(self, node: int) -> NDArray[np.int32]:
         """Return the links that leave a node, in the order of the nodes they lead to."""
-        order, start = self._links_by_src
+        order, start = self.links_by_src
         return order[start[node] : start[node + 1]]
 
     def neighbours(self, node: int) -> NDArray[np.int32]:
@@ -319,22 +326,34 @@ class Topology:
         Neighbours are visited in ascending order, so of all shortest paths the tree holds the one whose nodes
         come first in lexicographic order.
         """
-        tree = self._trees.get(src)
-        if tree is None:
-            tree = _read_only(self._search(src))
-            self._trees.remember(src, tree, max(1, TREE_MEMO_NODES // self.n_nodes))
-        return tree
+        return self._searched(src)[0]
 
-    def _search(self, src: int) -> NDArray[np.int32]:
-        entered_by = [-1] * self.n_nodes
-        queue = deque([src])
-        while queue:
-            links = self.out_links(queue.popleft())
-            for link, node in zip(links.tolist(), self.link_dst[links].tolist(), strict=True):
-                if entered_by[node] < 0 and node != src:
-                    entered_by[node] = link
-                    queue.append(node)
-        return np.array(entered_by, np.int32)
+    def hops_from(self, src: int) -> NDArray[np.int32]:
+        """Return the fewest links from node `src` to each node, or -1."""
+        return self._searched(src)[1]
+
+    def _searched(self, src: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        found = self._trees.get(src)
+        if found is None:
+            found = self._search(src)
+            self._trees.remember(src, found, max(1, TREE_MEMO_NODES // self.n_nodes))
+        return found
+
+    def _search(self, src: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Search breadth first, level by level: nodes are entered in the order of their first link."""
+        order, start = self.links_by_src
+        entered_by, hops = np.full(self.n_nodes, -1, np.int32), np.full(self.n_nodes, -1, np.int32)
+        hops[src] = 0
+        level = np.array([src])
+        while len(level):
+            count = start[level + 1] - start[level]
+            links = order[np.arange(count.sum()) + np.repeat(start[level] - np.cumsum(count) + count, count)]
+            links = links[hops[self.link_dst[links]] < 0]
+            nodes, first = np.unique(self.link_dst[links], return_index=True)
+            entered_by[nodes] = links[first]
+            hops[nodes] = hops[level[0]] + 1
+            level = nodes[np.argsort(first)]
+        return _read_only(entered_by), _read_only(hops)
 
     @cached_property
     def island_of_node(self) -> NDArray[np.int64]:
@@ -349,7 +368,7 @@ class Topology:
             lowest = further
 
     @cached_property
-    def _links_by_src(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def links_by_src(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The links sorted by (src, dst), and where each node's begin."""
         order = np.lexsort((self.link_dst, self.link_src)).astype(np.int32)
         return order, np.searchsorted(self.link_src[order], np.arange(self.n_nodes + 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from attrs import field, frozen
 
@@ -13,6 +15,8 @@ from configs.spec import LinkSpec
 @frozen
 class Grid:
     """Stands for line, ring, mesh and torus."""
+
+    routings: ClassVar[tuple[str, ...]] = ("dimension_order", "shortest")
 
     dims: tuple[int, ...] = field(metadata=at_least(1))
     link: LinkSpec
@@ -28,6 +32,8 @@ class Grid:
 @frozen
 class Switch:
     """Stands for switch planes."""
+
+    routings: ClassVar[tuple[str, ...]] = ("dimension_order", "shortest")
 
     chips: int = field(metadata=at_least(1))
     planes: tuple[int, ...] = field(metadata=at_least(1))

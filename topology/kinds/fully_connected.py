@@ -1,12 +1,14 @@
 """Fully connected: an edge between any two chips."""
 
+from typing import ClassVar
+
 import numpy as np
 from attrs import frozen
 
 from configs.spec import LinkSpec, RoutingSpec
 from topology.checks import link_problems, reject, size_problems
 from topology.graph import Edges, Topology
-from topology.routing import DirectRouter
+from topology.routing import ON_ANY_GRAPH, DirectRouter, choose_router
 
 
 @frozen
@@ -17,6 +19,8 @@ class FullyConnected:
     >>> mi300x.n_links, mi300x.link_name(mi300x.route(5, 2).links[0])
     (28, 'chip5→chip2')
     """
+
+    routings: ClassVar[tuple[str, ...]] = ON_ANY_GRAPH
 
     chips: int
     link: LinkSpec
@@ -30,14 +34,14 @@ class FullyConnected:
 
         A cut into halves crosses ⌊n / 2⌋ * ⌈n / 2⌉ edges. The direct link is the shortest path as well.
         """
-        del routing  # both kinds of routing mean the direct link
+        direct = DirectRouter()
         src, dst = np.triu_indices(self.chips, k=1)
         cut_edges = self.chips // 2 * ((self.chips + 1) // 2)
         return Topology.from_edges(
             "fully_connected",
             Edges.uniform(self.link, src, dst),
             n_chips=self.chips,
-            router=DirectRouter(),
+            router=choose_router(routing, direct, {"shortest": direct, "ecmp": direct}),
             known_diameter_hops=min(1, self.chips - 1),
             known_bisection_bytes_per_s=float(cut_edges * self.link.count * self.link.bandwidth_bytes_per_s),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 from attrs import field, frozen
@@ -17,7 +17,7 @@ from configs.spec import MOST_LINKS, LinkSpec, RoutingSpec
 from topology.checks import MAX_CHIPS, link_problems, reject, size_problems
 from topology.graph import Edges, Topology
 from topology.grid import default_axes, shape_problems
-from topology.routing import ShortestPathRouter, choose_router
+from topology.routing import ON_ANY_GRAPH, ShortestPathRouter, choose_router
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,6 +71,8 @@ class Graph:
     >>> star.build(RoutingSpec()).route(0, 1).latency_ps
     1400000
     """
+
+    routings: ClassVar[tuple[str, ...]] = ON_ANY_GRAPH
 
     chips: int
     links: tuple[GraphLink | tuple[Node, ...], ...] = field(converter=_graph_links)

@@ -1,11 +1,14 @@
 """Line: a mesh of one axis."""
 
+from typing import ClassVar
+
 from attrs import frozen
 
 from configs.spec import LinkSpec, RoutingSpec
 from topology.checks import reject
 from topology.graph import Topology
 from topology.grid import build_grid, grid_problems, one_axis_problems
+from topology.routing import ON_ANY_GRAPH
 
 
 @frozen
@@ -16,6 +19,8 @@ class Line:
     >>> line.n_links, line.route(0, 3).latency_ps
     (3, 2133000)
     """
+
+    routings: ClassVar[tuple[str, ...]] = ON_ANY_GRAPH
 
     dims: tuple[int, ...]
     link: LinkSpec

@@ -1,11 +1,14 @@
 """Mesh: a grid of chips, each joined to the next along every axis."""
 
+from typing import ClassVar
+
 from attrs import frozen
 
 from configs.spec import LinkSpec, RoutingSpec
 from topology.checks import reject
 from topology.graph import Topology
 from topology.grid import build_grid, grid_problems
+from topology.routing import ON_ANY_GRAPH
 
 
 @frozen
@@ -18,6 +21,8 @@ class Mesh:
     >>> [galaxy.link_name(link) for link in galaxy.route(0, 5).links]
     ['chip0→chip4', 'chip4→chip5']
     """
+
+    routings: ClassVar[tuple[str, ...]] = ON_ANY_GRAPH
 
     dims: tuple[int, ...]
     link: LinkSpec

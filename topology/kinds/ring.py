@@ -1,11 +1,14 @@
 """Ring: a torus of one axis."""
 
+from typing import ClassVar
+
 from attrs import frozen
 
 from configs.spec import LinkSpec, RoutingSpec
 from topology.checks import reject
 from topology.graph import Topology
 from topology.grid import build_grid, grid_problems, one_axis_problems
+from topology.routing import ON_ANY_GRAPH
 
 
 @frozen
@@ -16,6 +19,8 @@ class Ring:
     >>> ring.n_links, [ring.link_name(link) for link in ring.route(1, 7).links]
     (8, ['chip1→chip0', 'chip0→chip7'])
     """
+
+    routings: ClassVar[tuple[str, ...]] = ON_ANY_GRAPH
 
     dims: tuple[int, ...]
     link: LinkSpec

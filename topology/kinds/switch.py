@@ -1,17 +1,21 @@
 """Switch: chips behind one or several planes of one switch each."""
 
+from typing import ClassVar
+
 import numpy as np
 from attrs import frozen
 
 from configs.spec import LinkSpec, RoutingSpec
 from topology.checks import MAX_LANES, link_problems, reject, size_problems
 from topology.graph import Edges, Topology
-from topology.routing import PlaneRouter, choose_router
+from topology.routing import ON_ANY_GRAPH, OnePlaneRouter, PlaneRouter, choose_router
 
 
 @frozen
 class Switch:
     """Every chip has `planes[p]` links to the switch of plane p; a transfer is split over all planes.
+
+    With `planes: hash` in the routing a transfer takes one plane, chosen by its pair.
 
     `link` is one physical link between a chip and a switch; its latency counts twice, up and down.
 
@@ -23,6 +27,8 @@ class Switch:
     >>> [dgx_h100.link_name(link) for link in route.links[:2]], route.latency_ps
     (['chip0→switch0', 'switch0→chip7'], 1000000)
     """
+
+    routings: ClassVar[tuple[str, ...]] = (*ON_ANY_GRAPH, "up_down")
 
     chips: int
     link: LinkSpec
@@ -42,6 +48,8 @@ class Switch:
         Half of the chips can send all their links can carry: ⌊n / 2⌋ * Σ planes * bandwidth.
         """
         n_planes = len(self.planes)
+        one = routing.planes == "hash"
+        router = OnePlaneRouter(self.planes) if one else PlaneRouter(self.planes)
         chip, plane = np.divmod(np.arange(self.chips * n_planes), n_planes)
         half_up = self.chips // 2 * sum(self.planes) * self.link.count * self.link.bandwidth_bytes_per_s
         return Topology.from_edges(
@@ -49,7 +57,7 @@ class Switch:
             Edges.uniform(self.link, chip, self.chips + plane, lanes=np.tile(self.planes, self.chips)),
             n_chips=self.chips,
             n_switches=n_planes,
-            router=choose_router(routing, PlaneRouter(self.planes)),
+            router=choose_router(routing, router, {"up_down": router}),
             known_diameter_hops=2 if self.chips > 1 else 0,
             known_bisection_bytes_per_s=float(half_up),
         )

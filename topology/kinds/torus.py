@@ -1,11 +1,14 @@
 """Torus: a mesh whose axes close to rings, all or some."""
 
+from typing import ClassVar
+
 from attrs import frozen
 
 from configs.spec import LinkSpec, RoutingSpec
 from topology.checks import reject
 from topology.graph import Topology
 from topology.grid import build_grid, grid_problems
+from topology.routing import ON_ANY_GRAPH
 
 
 @frozen
@@ -18,6 +21,8 @@ class Torus:
     >>> [cube.link_name(link) for link in cube.route(0, 3).links]
     ['chip0→chip3']
     """
+
+    routings: ClassVar[tuple[str, ...]] = ON_ANY_GRAPH
 
     dims: tuple[int, ...]
     link: LinkSpec

@@ -1,100 +1,17 @@
-"""Routers: how a transfer finds its way.
-
-`dimension_order` (the default) is each kind's natural routing: dimension order on grids, the direct link
-where all chips are joined, all planes at once behind switches, and the shortest path on any other graph.
-`shortest` is one path of the fewest links on every kind; behind switches that is plane 0 alone, since a
-path is never split.
-"""
+"""Dimension order: along one axis of a grid after another."""
 
 from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from configs.errors import ConfigError
-from topology.graph import Route, Router, Routes, Topology
-
-if TYPE_CHECKING:
-    from configs.spec import RoutingSpec
-
-
-def path_route(topology: Topology, links: list[int]) -> Route:
-    """Return the route that puts the whole transfer on each of these links, one after the other."""
-    path = np.array(links, np.int32)
-    return Route(path, np.ones(len(links)), int(topology.link_latency_ps[path].sum()))
-
-
-def choose_router(routing: RoutingSpec, natural: Router) -> Router:
-    """Return the kind's natural router, unless `shortest` is asked for."""
-    return natural if routing.kind == "dimension_order" else ShortestPathRouter()
-
-
-@frozen
-class ShortestPathRouter:
-    """Take the fewest links; of equally short paths the one whose nodes come first, compared one by one."""
-
-    is_uniform = False
-
-    def route(self, topology: Topology, src: int, dst: int) -> Route:
-        """Follow the search tree of `src` back from `dst`."""
-        tree = topology.search_tree(src)
-        links: list[int] = []
-        node = dst
-        while node != src:
-            link = int(tree[node])
-            if link < 0:
-                raise ConfigError((f"no path from chip{src} to chip{dst}",))
-            links.append(link)
-            node = int(topology.link_src[link])
-        return path_route(topology, links[::-1])
-
-
-@frozen
-class DirectRouter:
-    """Take the one link between two chips."""
-
-    is_uniform = True
-
-    def route(self, topology: Topology, src: int, dst: int) -> Route:
-        """Return that link."""
-        return path_route(topology, [topology.link_between(src, dst)])
-
-
-@frozen
-class PlaneRouter:
-    """Split a transfer over switch planes in proportion to their links: plane p takes links_p / Σ links.
-
-    Needs the link numbering of the kind `switch`: chip c and plane p are edge c * n_planes + p, upwards
-    first.
-    """
-
-    planes: tuple[int, ...]
-    is_uniform = True
-
-    def route(self, topology: Topology, src: int, dst: int) -> Route:
-        """Return up-link and down-link of every plane in turn; the latency is that of the slowest plane."""
-        n_planes = len(self.planes)
-        up = 2 * (src * n_planes + np.arange(n_planes))
-        down = 2 * (dst * n_planes + np.arange(n_planes)) + 1
-        links = np.stack([up, down], axis=1).reshape(-1).astype(np.int32)
-        weights = np.repeat(np.array(self.planes) / sum(self.planes), 2)
-        latency_ps = topology.link_latency_ps[up] + topology.link_latency_ps[down]
-        return Route(links, weights, int(latency_ps.max()))
-
-    def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
-        """Return the routes of many pairs at once."""
-        n_planes, n_pairs = len(self.planes), len(src)
-        up = 2 * (src[:, None] * n_planes + np.arange(n_planes))
-        down = 2 * (dst[:, None] * n_planes + np.arange(n_planes)) + 1
-        links = np.stack([up, down], axis=2).reshape(-1).astype(np.int32)
-        weights = np.tile(np.repeat(np.array(self.planes) / sum(self.planes), 2), n_pairs)
-        latency_ps = (topology.link_latency_ps[up] + topology.link_latency_ps[down]).max(axis=1)
-        return Routes(2 * n_planes * np.arange(n_pairs + 1), links, weights, latency_ps)
+from topology.graph import Route, Routes, Topology
+from topology.routing.paths import path_route
 
 
 @frozen
