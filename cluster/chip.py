@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from attrs import define, field, frozen
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from cluster.calls import refuse_misuse, result_shape, table_of
 from cluster.cost import duration
+from cluster.handles import CommunicationEngine, Handle, Operation
 from cluster.host import Host, Mailbox
 from cluster.memory import Memory
-from cluster.records import Collective, Compute, Mark, Receive, RecordTable, Send, Trace
+from cluster.records import Collective, Compute, Mark, Receive, Record, RecordTable, Send, Trace
 from collectives import (
     NO_FILES,
     OPERATIONS,
@@ -40,6 +42,7 @@ from workloads.array import Array, ShapeArray
 from workloads.chip import Group, Tensor
 from workloads.rounding import round_to
 
+T = TypeVar("T")
 Emit = Callable[[int, str, Any, int], None]
 """(rank, name, value, index): hands a value to the driver."""
 
@@ -93,6 +96,7 @@ class SimChip:
     mailbox: Mailbox = field(init=False)
     memory: Memory = field(init=False)
     real: bool = field(init=False)
+    engine: CommunicationEngine = field(init=False)
     _numbers: list[int] = field(init=False, factory=list)
     _groups: dict[str, Group] = field(init=False, factory=dict)
     _calls: dict[str, int] = field(init=False, factory=dict)
@@ -101,7 +105,11 @@ class SimChip:
         self.mailbox = self.host.mailbox(self.rank)
         self.memory = Memory(self.machine.system.chip, f"chip {self.rank}")
         self.real = self.machine.numerics == "real"
+        self.engine = CommunicationEngine(self.rank, self.host, self.mailbox, self._note)
         self._groups["all"] = Group("all", tuple(range(self.n_chips)))
+
+    def _note(self, record: Record) -> None:
+        self._numbers.append(self.machine.table.number(record))
 
     @property
     def trace(self) -> Trace:
@@ -159,79 +167,93 @@ class SimChip:
             raise ProgramError(f"chip {self.rank}: group {name!r} was {known.ranks} and is now {tuple(ranks)}")
         return known
 
-    async def all_reduce(
+    def all_reduce(
         self, x: Array, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
-    ) -> Array:
+    ) -> Operation[Array]:
         """Return the sum (or max, min) of all members' `x`."""
-        return await self._collective("all_reduce", x, group, axis, reduction=reduction)
+        return self._collective("all_reduce", x, group, axis, reduction=reduction)
 
-    async def all_gather(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
+    def all_gather(self, x: Array, group: Group | None = None, axis: str | None = None) -> Operation[Array]:
         """Return all members' `x` concatenated along axis 0."""
-        return await self._collective("all_gather", x, group, axis)
+        return self._collective("all_gather", x, group, axis)
 
-    async def reduce_scatter(
+    def reduce_scatter(
         self, x: Array, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
-    ) -> Array:
+    ) -> Operation[Array]:
         """Return this member's part of the sum (or max, min) of all members' `x`."""
-        return await self._collective("reduce_scatter", x, group, axis, reduction=reduction)
+        return self._collective("reduce_scatter", x, group, axis, reduction=reduction)
 
-    async def all_to_all(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
+    def all_to_all(self, x: Array, group: Group | None = None, axis: str | None = None) -> Operation[Array]:
         """Send part j of `x` to member j; return the received parts in group order."""
-        return await self._collective("all_to_all", x, group, axis)
+        return self._collective("all_to_all", x, group, axis)
 
-    async def all_to_all_v(
+    def all_to_all_v(
         self, x: Array, rows: Sequence[Sequence[int]], group: Group | None = None, axis: str | None = None
-    ) -> Array:
+    ) -> Operation[Array]:
         """Send `rows[i][j]` rows of `x` from member i to member j; return the received rows in group order."""
-        return await self._collective("all_to_all_v", x, group, axis, table=rows)
+        return self._collective("all_to_all_v", x, group, axis, table=rows)
 
-    async def broadcast(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Array:
-        """Return the `x` of the member with index `root`."""
-        return await self._collective("broadcast", x, group, axis, root)
-
-    async def reduce(
-        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
-    ) -> Array | None:
-        """Return the sum (or max, min) of all members' `x` at the root, None elsewhere."""
-        return await self._collective("reduce", x, group, axis, root, reduction)
-
-    async def gather(
+    def broadcast(
         self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
-    ) -> Array | None:
+    ) -> Operation[Array]:
+        """Return the `x` of the member with index `root`."""
+        return self._collective("broadcast", x, group, axis, root)
+
+    def reduce(
+        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
+    ) -> Operation[Array | None]:
+        """Return the sum (or max, min) of all members' `x` at the root, None elsewhere."""
+        return self._collective("reduce", x, group, axis, root, reduction)
+
+    def gather(
+        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
+    ) -> Operation[Array | None]:
         """Return all members' `x` concatenated along axis 0 at the root, None elsewhere."""
-        return await self._collective("gather", x, group, axis, root)
+        return self._collective("gather", x, group, axis, root)
 
-    async def scatter(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Array:
+    def scatter(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Operation[Array]:
         """Return this member's part of the root's `x`."""
-        return await self._collective("scatter", x, group, axis, root)
+        return self._collective("scatter", x, group, axis, root)
 
-    async def permute(
+    def permute(
         self, x: Array, pairs: Sequence[tuple[int, int]], group: Group | None = None, axis: str | None = None
-    ) -> Array:
+    ) -> Operation[Array]:
         """Return the `x` of the member that is this one's source, or zeros."""
-        return await self._collective("permute", x, group, axis, table=pairs)
+        return self._collective("permute", x, group, axis, table=pairs)
 
-    async def barrier(self, group: Group | None = None, axis: str | None = None) -> None:
+    def barrier(self, group: Group | None = None, axis: str | None = None) -> Operation[None]:
         """Wait until all members are here."""
         nothing = np.empty(0, np.uint8) if self.real else ShapeArray((0,), np.dtype(np.uint8))
-        await self._collective("barrier", nothing, group, axis)
+        return self._collective("barrier", nothing, group, axis)
 
-    async def send(self, x: Array, dst: int, tag: str = "") -> None:
+    def send(self, x: Array, dst: int, tag: str = "") -> Operation[None]:
         """Send an array to a chip."""
         if dst == self.rank:
             raise ProgramError(f"chip {self.rank} sends {tag!r} to itself")
-        self._numbers.append(self.machine.table.number(Send(dst, tag, x.nbytes)))
-        self.host.post(dst, self.rank, tag, [x.copy()] if self.real else x)
 
-    async def recv(self, src: int, tag: str = "") -> Array:
+        async def post() -> None:
+            self.host.post(dst, self.rank, tag, [x.copy()] if self.real else x)
+
+        return self.engine.ask(Send(dst, tag, x.nbytes), post)
+
+    def recv(self, src: int, tag: str = "") -> Operation[Array]:
         """Return the next array that the chip `src` sent under this tag."""
-        self._numbers.append(self.machine.table.number(Receive(src, tag)))
-        message = await self.mailbox.take((src, tag))
-        return message[0] if self.real else message
+        if src == self.rank:
+            raise ProgramError(f"chip {self.rank} receives {tag!r} from itself")
+
+        async def take() -> Array:
+            message = await self.mailbox.take((src, tag))
+            return message[0] if self.real else message
+
+        return self.engine.ask(Receive(src, tag), take)
+
+    def start(self, operation: Operation[T]) -> Handle[T]:
+        """Let an operation go on beside the program."""
+        return self.engine.start(operation)
 
     def emit(self, name: str, value: Any = None, index: int = 0) -> None:
         """Hand a value to the driver."""
-        self._numbers.append(self.machine.table.number(Mark(name, index)))
+        self._note(Mark(name, index))
         kept = value.copy() if isinstance(value, np.ndarray) else value
         self.host.hand_over(self.rank, lambda: self.emit_value(self.rank, name, kept, index))
 
@@ -247,7 +269,7 @@ class SimChip:
             return self._groups["all"]
         return self.group(f"axis {axis}", self.machine.topology.axis_ranks(self.rank, axis))
 
-    async def _collective(
+    def _collective(
         self,
         op: str,
         x: Array,
@@ -256,7 +278,7 @@ class SimChip:
         root: int = 0,
         reduction: str = "sum",
         table: Iterable[Sequence[int]] = (),
-    ) -> Any:
+    ) -> Operation[Any]:
         members = self._members(group, axis)
         n, place, shape = len(members), members.ranks.index(self.rank), tuple(x.shape)
         try:
@@ -268,13 +290,12 @@ class SimChip:
         algorithm = select(op, self.machine.algorithms.get(op, "auto"))
         same = (1, *shape[1:]) if op == "all_to_all_v" else shape
         call = Collective(op, algorithm, members.name, members.ranks, root, same, x.dtype, reduction, numbers)
-        self._numbers.append(self.machine.table.number(call))
+        return self.engine.ask(call, partial(self._carry_out, call, x, result))
+
+    async def _carry_out(self, call: Collective, x: Array, result: tuple[int, ...] | None) -> Any:
+        """Run the schedule of a call on this chip's data, if there are any."""
         if not self.real:
             return None if result is None else ShapeArray(result, x.dtype)
-        return await self._carry_out(call, x, result)
-
-    async def _carry_out(self, call: Collective, x: NDArray[Any], result: tuple[int, ...] | None) -> Any:
-        """Run the schedule of a call on this chip's data."""
         schedule = self.machine.schedule(call.op, call.algorithm, call.ranks, call.detail)
         count = self._calls[call.group] = self._calls.get(call.group, 0) + 1
         place = call.ranks.index(self.rank)

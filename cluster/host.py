@@ -3,9 +3,13 @@
 A chip is a coroutine that asks for messages. Messages between chips of one host are handed over by reference; those
 for chips elsewhere go to the transport. Receives name their source, so values never depend on the order of arrival.
 
+An operation that a chip has started goes on beside its program as a coroutine of its own; its end is a message of the
+chip to itself, which the program waits for like any other.
+
 A host may have threads: then chips that are about to compute run at the same time (numpy lets go of the interpreter
 while it multiplies), and what they send meanwhile is handed over afterwards, chip after chip. Chips in the middle of a
-collective, which only pass messages on, are resumed one by one: starting a thread would cost more than they do.
+collective and started operations, which only pass messages on, are resumed one by one: starting a thread would cost
+more than they do.
 """
 
 from __future__ import annotations
@@ -83,14 +87,13 @@ class Transport(Protocol):
 
 @define(eq=False)
 class _Running:
-    """A chip's program on its way."""
+    """A chip's program on its way, or an operation that it has started."""
 
     rank: int
     program: Coroutine[Wait, Any, Any]
     mailbox: Mailbox
-    waits_for: Key | None = None
+    started: bool = False
     computes: bool = True
-    done: bool = False
     value: Any = None
 
 
@@ -102,7 +105,9 @@ class Host:
     threads: Executor | None = None
     n_threads: int = 1
     mailboxes: dict[int, Mailbox] = field(factory=dict)
-    _running: dict[int, _Running] = field(factory=dict)
+    _running: dict[_Running, None] = field(factory=dict)
+    _waiting: dict[tuple[int, Key], deque[_Running]] = field(factory=dict)
+    """Who waits for a message to a rank, in the order of asking."""
     _ready: deque[tuple[_Running, Any]] = field(factory=deque)
     _about_to_compute: list[tuple[_Running, Any]] = field(factory=list)
     _held_back: dict[int, list[Callable[[], None]]] | None = None
@@ -135,8 +140,9 @@ class Host:
 
         Raises ProgramError if a program fails or all of them wait for messages that nobody will send.
         """
-        self._running = {r: _Running(r, begin(), self.mailbox(r)) for r, begin in sorted(start.items())}
-        self._about_to_compute = [(chip, None) for chip in self._running.values()]
+        programs = [_Running(rank, begin(), self.mailbox(rank)) for rank, begin in sorted(start.items())]
+        self._running = dict.fromkeys(programs)
+        self._about_to_compute = [(chip, None) for chip in programs]
         try:
             while True:
                 while self._ready or self._about_to_compute:
@@ -144,26 +150,40 @@ class Host:
                         self._resume(*self._ready.popleft())
                     else:
                         self._resume_together()
-                waiting = [(c.rank, c.waits_for) for c in self._running.values() if c.waits_for is not None]
-                if not waiting:
-                    return {rank: chip.value for rank, chip in self._running.items()}
+                if not self._waiting:
+                    return {chip.rank: chip.value for chip in programs}
+                waiting = self._who_waits()
                 if self.transport is None:
                     raise ProgramError(describe_deadlock(waiting))
                 for dst, src, tag, payload in self.transport.poll(waiting):
                     self._deliver(dst, src, tag, payload)
         finally:
-            for chip in self._running.values():
+            for chip in list(self._running):
                 chip.program.close()
 
+    def start(self, rank: int, operation: Coroutine[Wait, Any, Any]) -> None:
+        """Let an operation of a chip go on beside its program; it begins now."""
+        running = _Running(rank, operation, self.mailbox(rank), started=True)
+        self._running[running] = None
+        self._resume(running, None)
+
+    def _who_waits(self) -> list[tuple[int, Key]]:
+        """Return (rank, key) of all that wait for another chip: who waits for an own operation waits with that one."""
+        waiting = [(rank, key) for (rank, key), queue in self._waiting.items() for _ in queue if key[0] != rank]
+        return sorted(waiting)
+
     def _deliver(self, dst: int, src: int, tag: str, payload: Any) -> None:
-        chip = self._running.get(dst)
-        if chip is not None and chip.waits_for == (src, tag):
-            self._schedule(chip, payload)
-        else:
+        place = dst, (src, tag)
+        queue = self._waiting.get(place)
+        if queue is None:
             self.mailboxes[dst].put((src, tag), payload)
+            return
+        chip = queue.popleft()
+        if not queue:
+            del self._waiting[place]
+        self._schedule(chip, payload)
 
     def _schedule(self, chip: _Running, payload: Any) -> None:
-        chip.waits_for = None
         if self.threads is not None and chip.computes:
             self._about_to_compute.append((chip, payload))
         else:
@@ -200,7 +220,8 @@ class Host:
         try:
             wait = chip.program.send(payload)
         except StopIteration as end:
-            chip.done, chip.value = True, end.value
+            chip.value = end.value
+            del self._running[chip]
             return
         except ChipmeshError:
             raise
@@ -208,9 +229,11 @@ class Host:
             raise ProgramError(f"chip {chip.rank}: the program raised {type(error).__name__}: {error}") from error
         if not isinstance(wait, Wait):
             raise ProgramError(f"chip {chip.rank}: the program awaits {wait!r}, which is no operation of its chip")
-        chip.waits_for, chip.computes = wait.key, wait.computes
+        chip.computes = wait.computes and not chip.started
         if wait.key in chip.mailbox:
             self._schedule(chip, chip.mailbox.pop(wait.key))
+        else:
+            self._waiting.setdefault((chip.rank, wait.key), deque()).append(chip)
 
 
 def describe_deadlock(waiting: Sequence[tuple[int, Key]]) -> str:

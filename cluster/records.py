@@ -75,8 +75,24 @@ class Mark(NamedTuple):
     step: int
 
 
-Record = Compute | Collective | Send | Receive | Mark
-KINDS: tuple[type[Record], ...] = (Compute, Collective, Send, Receive, Mark)
+Communication = Collective | Send | Receive
+
+
+class Start(NamedTuple):
+    """The chip started an operation and went on."""
+
+    operation: Communication
+
+
+class Await(NamedTuple):
+    """The chip waited for the end of an operation that it had started, `back` starts before its last one."""
+
+    operation: Communication
+    back: int
+
+
+Record = Compute | Collective | Send | Receive | Mark | Start | Await
+KINDS: tuple[type[Record], ...] = (Compute, Collective, Send, Receive, Mark, Start, Await)
 
 
 @define

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
 from workloads.array import Array
+
+T = TypeVar("T")
 
 
 @frozen(eq=False)
@@ -76,7 +78,10 @@ class Group:
 
 
 class Chip(Protocol):
-    """A chip as its program sees it. There is no clock here."""
+    """A chip as its program sees it. There is no clock here.
+
+    Collectives, sends and receives block when they are awaited; `start` lets them go on beside the program.
+    """
 
     rank: int
     n_chips: int
@@ -104,62 +109,71 @@ class Chip(Protocol):
     def group(self, name: str, ranks: tuple[int, ...]) -> Group:
         """Return the group of these ranks; every member must name it alike."""
 
-    async def all_reduce(
+    def all_reduce(
         self, x: Array, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
-    ) -> Array:
+    ) -> Awaitable[Array]:
         """Return the sum (`reduction`: sum, max or min) of all members' `x` (same shape everywhere)."""
 
-    async def all_gather(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
+    def all_gather(self, x: Array, group: Group | None = None, axis: str | None = None) -> Awaitable[Array]:
         """Return all members' `x` concatenated along axis 0, in group order (same shape everywhere)."""
 
-    async def reduce_scatter(
+    def reduce_scatter(
         self, x: Array, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
-    ) -> Array:
+    ) -> Awaitable[Array]:
         """Return this member's part (along axis 0, as even as possible) of the sum (max, min) of all members' `x`."""
 
-    async def all_to_all(self, x: Array, group: Group | None = None, axis: str | None = None) -> Array:
+    def all_to_all(self, x: Array, group: Group | None = None, axis: str | None = None) -> Awaitable[Array]:
         """Send part j of `x` (axis 0, equal parts) to member j; return the received parts in group order."""
 
-    async def all_to_all_v(
+    def all_to_all_v(
         self, x: Array, rows: Sequence[Sequence[int]], group: Group | None = None, axis: str | None = None
-    ) -> Array:
+    ) -> Awaitable[Array]:
         """Send `rows[i][j]` rows of member i's `x`, in the order of j, to member j; return the rows in group order.
 
         All members give the same table `rows`.
         """
 
-    async def broadcast(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Array:
+    def broadcast(
+        self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
+    ) -> Awaitable[Array]:
         """Return the `x` of the member with index `root` (same shape everywhere)."""
 
-    async def reduce(
+    def reduce(
         self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None, reduction: str = "sum"
-    ) -> Array | None:
+    ) -> Awaitable[Array | None]:
         """Return the sum (max, min) of all members' `x` at the member with index `root`, None elsewhere."""
 
-    async def gather(
+    def gather(
         self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None
-    ) -> Array | None:
+    ) -> Awaitable[Array | None]:
         """Return all members' `x` concatenated along axis 0 at the member with index `root`, None elsewhere."""
 
-    async def scatter(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Array:
+    def scatter(self, x: Array, root: int = 0, group: Group | None = None, axis: str | None = None) -> Awaitable[Array]:
         """Return this member's part (along axis 0, as even as possible) of the root's `x` (same shape everywhere)."""
 
-    async def permute(
+    def permute(
         self, x: Array, pairs: Sequence[tuple[int, int]], group: Group | None = None, axis: str | None = None
-    ) -> Array:
+    ) -> Awaitable[Array]:
         """Return the `x` of this member's source among the (source, destination) `pairs`; zeros if it has none.
 
         Pairs are of indices in the group; each is at most once a source and once a destination.
         """
 
-    async def barrier(self, group: Group | None = None, axis: str | None = None) -> None:
+    def barrier(self, group: Group | None = None, axis: str | None = None) -> Awaitable[None]:
         """Wait until all members are here."""
 
-    async def send(self, x: Array, dst: int, tag: str = "") -> None:
+    def send(self, x: Array, dst: int, tag: str = "") -> Awaitable[None]:
         """Send an array to the chip of rank `dst`."""
 
-    async def recv(self, src: int, tag: str = "") -> Array:
+    def recv(self, src: int, tag: str = "") -> Awaitable[Array]:
         """Return the next array that the chip of rank `src` sent under this tag."""
+
+    def start(self, operation: Awaitable[T]) -> Awaitable[T]:
+        """Let a collective, send or receive of this chip go on beside the program; return its handle.
+
+        `handle = chip.start(chip.all_reduce(x))`, later `y = await handle`, once. What is sent is `x` as it is at the
+        start. All members must start the operations of a group in the same order.
+        """
 
     def emit(self, name: str, value: Any = None, index: int = 0) -> None:
         """Hand a value to the driver; costs no simulated time, but marks the moment."""

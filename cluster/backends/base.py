@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import field, frozen
@@ -62,16 +63,16 @@ def run_host(
     machine = Machine(setting.system, build_topology(setting.system), setting.numerics,
                       setting.algorithms, setting.files)  # fmt: skip
     chips = [SimChip(rank, setting.n_chips, machine, host, emit) for rank in ranks]
-    values = host.run({chip.rank: _begin(program, chip, args) for chip in chips})
+    values = host.run({chip.rank: partial(_whole, program, chip, args) for chip in chips})
     memory = {chip.rank: dict(chip.memory.by_role()) for chip in chips}
     return Outcome(values, machine.table.records, [chip.trace for chip in chips], memory)
 
 
-def _begin(program: Program, chip: SimChip, args: Sequence[Any]) -> Callable[[], Coroutine[Any, Any, Any]]:
-    def begin() -> Coroutine[Any, Any, Any]:
-        started = program(chip, *args)
-        if not inspect.iscoroutine(started):
-            raise ProgramError(f"the program {program!r} is no `async def`: it returned {started!r}")
-        return started
-
-    return begin
+async def _whole(program: Program, chip: SimChip, args: Sequence[Any]) -> Any:
+    """Run a chip's program to its end and see that it has taken all that it asked for."""
+    started = program(chip, *args)
+    if not inspect.iscoroutine(started):
+        raise ProgramError(f"the program {program!r} is no `async def`: it returned {started!r}")
+    value = await started
+    chip.engine.close()
+    return value

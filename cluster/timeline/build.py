@@ -2,6 +2,8 @@
 
 A chip's operations follow one another. A kernel is one task; a send is a transfer that the chip waits for; a receive
 waits for its message; a collective is an entry and an exit of every member, with its schedule's tasks between them.
+A started operation hangs beside the chip's own sequence: behind the moment of its start and the operations of its lane
+(its group, or the ordered pair of chips of a message) that the chip has started before.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 from attrs import define, field, frozen
 from numpy.typing import NDArray
 
-from cluster.records import KINDS, Collective, Compute, Receive, Record, Send, Trace
+from cluster.records import KINDS, Await, Collective, Compute, Receive, Record, Send, Start, Trace
 from cluster.timeline.expand import Template, distinct, expand
 from cluster.timeline.tasks import TaskGraph
 from collectives import NO_FILES, GroupView, Schedule
@@ -23,18 +25,30 @@ from configs.spec import SystemSpec
 from topology import Topology
 from topology.graph import Routes
 
-COMPUTE, COLLECTIVE, SEND, RECEIVE, MARK = range(len(KINDS))
+COMPUTE, COLLECTIVE, SEND, RECEIVE, MARK, START, AWAIT = range(len(KINDS))
 
 
 @frozen(eq=False)
 class Operations:
-    """All operations of all chips, chip after chip, each in program order."""
+    """All operations of all chips, chip after chip, each in program order; `number` is a place in `records`.
 
+    A started operation has the record of the same operation without its start. What follows it in the program comes
+    after its `first_task`, the moment of the start; the operation itself begins with its `entry_task`.
+    """
+
+    records: Sequence[Record]
     chip: NDArray[np.int32]
     number: NDArray[np.int32]
     kind: NDArray[np.int8]
+    started: NDArray[np.bool_]
     first_task: NDArray[np.int64]
+    entry_task: NDArray[np.int64]
     last_task: NDArray[np.int64]
+
+    @property
+    def leave_task(self) -> NDArray[np.int64]:
+        """The task after which the chip goes on with its next operation."""
+        return np.where(self.started, self.first_task, self.last_task)
 
     @property
     def follows(self) -> NDArray[np.bool_]:
@@ -87,9 +101,10 @@ def build(
     """Return the task graph of a run; raise ProgramError where the chips' programs do not fit together."""
     operations = _operations(records, traces)
     tasks = _Tasks()
-    _add_operations(tasks, operations, records, system)
-    _join_messages(tasks, operations, records)
-    _add_collectives(tasks, operations, records, topology, system, files)
+    _add_operations(tasks, operations, system)
+    _join_handles(tasks, operations)
+    _join_messages(tasks, operations)
+    _add_collectives(tasks, operations, topology, system, files)
     edges = np.concatenate(tasks.edges)
     owner, peer = np.concatenate(tasks.owner), np.concatenate(tasks.peer)
     route, routes = _routes(topology, owner, peer)
@@ -112,50 +127,75 @@ def _routes(topology: Topology, owner: NDArray[np.int32], peer: NDArray[np.int32
 
 
 def _operations(records: Sequence[Record], traces: Sequence[Trace]) -> Operations:
-    kind_of = np.array([KINDS.index(type(r)) for r in records], np.int8)
-    number = np.concatenate([np.zeros(0, np.int32), *(t.numbers for t in traces)])
+    plain = {record.operation if isinstance(record, Start) else record: 0 for record in records}
+    plain = {record: i for i, record in enumerate(plain)}
+    number_of = np.array([plain[r.operation if isinstance(r, Start) else r] for r in records], np.int32)
+    kind_of = np.array([KINDS.index(type(r)) for r in plain], np.int8)
+    noted = np.concatenate([np.zeros(0, np.int32), *(t.numbers for t in traces)])
     chip = np.repeat(np.array([t.rank for t in traces], np.int32), [len(t.numbers) for t in traces])
+    number = number_of[noted] if len(noted) else noted
     kind = kind_of[number] if len(number) else np.zeros(0, np.int8)
-    n_tasks = np.where(kind == COLLECTIVE, 2, 1)
+    started = np.array([isinstance(r, Start) for r in records], np.bool_)[noted] if len(noted) else kind == START
+    n_tasks = np.where(kind == COLLECTIVE, 2, 1) + started
     last = np.cumsum(n_tasks) - 1
-    return Operations(chip, number, kind, last - n_tasks + 1, last)
+    first = last - n_tasks + 1
+    return Operations(tuple(plain), chip, number, kind, started, first, first + started, last)
 
 
-def _add_operations(tasks: _Tasks, ops: Operations, records: Sequence[Record], system: SystemSpec) -> None:
-    """Add one task for every operation (two for a collective), chained chip by chip."""
+def _add_operations(tasks: _Tasks, ops: Operations, system: SystemSpec) -> None:
+    """Add one task for every operation (two for a collective, one more where it is started), chained chip by chip."""
     n = int(ops.last_task[-1]) + 1 if len(ops.last_task) else 0
-    durations = np.array([r.duration_ps if isinstance(r, Compute) else 0 for r in records], np.int64)
+    durations = np.array([r.duration_ps if isinstance(r, Compute) else 0 for r in ops.records], np.int64)
     delay_ps, size_bytes = np.zeros(n, np.int64), np.zeros(n)
     delay_ps[ops.first_task] = durations[ops.number] if n else 0
-    delay_ps[ops.first_task[ops.kind == COLLECTIVE]] = system.communication.launch_ps
+    delay_ps[ops.entry_task[ops.kind == COLLECTIVE]] = system.communication.launch_ps
     owner, peer = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
     communicates = np.isin(ops.kind, (COLLECTIVE, SEND, RECEIVE))
-    owner[ops.first_task[communicates]] = ops.chip[communicates]
+    owner[ops.entry_task[communicates]] = ops.chip[communicates]
     for i in np.flatnonzero(ops.kind == SEND):
-        record, task = records[ops.number[i]], ops.first_task[i]
+        record, task = ops.records[ops.number[i]], ops.entry_task[i]
         assert isinstance(record, Send)
         delay_ps[task] = system.communication.launch_ps
         size_bytes[task], peer[task] = record.size_bytes, record.dst
     follows = np.flatnonzero(ops.follows)
-    chain = np.stack([ops.last_task[follows - 1], ops.first_task[follows]], axis=1)
-    inside = np.flatnonzero(ops.first_task != ops.last_task)
-    alone = np.stack([ops.first_task[inside], ops.last_task[inside]], axis=1)
+    chain = np.stack([ops.leave_task[follows - 1], ops.first_task[follows]], axis=1)
+    inside = np.flatnonzero(ops.entry_task != ops.last_task)
+    alone = np.stack([ops.entry_task[inside], ops.last_task[inside]], axis=1)
+    begins = np.stack([ops.first_task[ops.started], ops.entry_task[ops.started]], axis=1)
     tasks.n = n
     tasks.delay_ps, tasks.size_bytes = [delay_ps], [size_bytes]
-    tasks.owner, tasks.peer, tasks.edges = [owner], [peer], [chain, alone]
+    tasks.owner, tasks.peer, tasks.edges = [owner], [peer], [chain, alone, begins]
 
 
-def _join_messages(tasks: _Tasks, ops: Operations, records: Sequence[Record]) -> None:
-    """Let every receive wait for its message: the k-th receive of (source, tag) for the k-th send."""
+def _join_handles(tasks: _Tasks, ops: Operations) -> None:
+    """Let a chip that awaits an operation wait for its end."""
+    awaits = np.flatnonzero(ops.kind == AWAIT)
+    back = np.array([r.back if isinstance(r, Await) else 0 for r in ops.records], np.int64)
+    place = np.cumsum(ops.started)[awaits] - 1 - back[ops.number[awaits]]
+    started = np.flatnonzero(ops.started)[place]
+    tasks.edges.append(_pairs(ops.last_task[started], ops.first_task[awaits]))
+
+
+def _join_messages(tasks: _Tasks, ops: Operations) -> None:
+    """Let every receive wait for its message: the k-th receive of (source, tag) for the k-th send.
+
+    A send also waits for the sends to the same chip that were started before.
+    """
     sent: dict[tuple[int, int, str], list[int]] = defaultdict(list)
     received: dict[tuple[int, int, str], list[int]] = defaultdict(list)
+    under_way: dict[tuple[int, int], int] = {}
+    pairs: list[tuple[int, int]] = []
     for i in np.flatnonzero(np.isin(ops.kind, (SEND, RECEIVE))):
-        record, chip, task = records[ops.number[i]], int(ops.chip[i]), int(ops.first_task[i])
+        record, chip, task = ops.records[ops.number[i]], int(ops.chip[i]), int(ops.entry_task[i])
         if isinstance(record, Send):
             sent[chip, record.dst, record.tag].append(task)
+            before = under_way.pop((chip, record.dst), None)
+            if before is not None:
+                pairs.append((before, task))
+            if ops.started[i]:
+                under_way[chip, record.dst] = task
         elif isinstance(record, Receive):
             received[record.src, chip, record.tag].append(task)
-    pairs: list[tuple[int, int]] = []
     for key in sorted(sent.keys() | received.keys()):
         src, dst, tag = key
         if len(sent[key]) != len(received[key]):
@@ -169,21 +209,23 @@ def _join_messages(tasks: _Tasks, ops: Operations, records: Sequence[Record]) ->
 def _add_collectives(
     tasks: _Tasks,
     ops: Operations,
-    records: Sequence[Record],
     topology: Topology,
     system: SystemSpec,
     files: Mapping[str, Schedule],
 ) -> None:
     """Add the tasks of every collective; the k-th call of a group is the same call on all its members."""
-    for ranks, members in _calls(ops, records):
+    for ranks, members in _calls(ops):
+        before, after = members[:-1], members[1:]
+        beside = ops.started[before]
+        tasks.edges.append(_pairs(ops.last_task[before[beside]], ops.entry_task[after[beside]]))
         for number in np.unique(ops.number[members]):
-            record = records[number]
+            record = ops.records[number]
             assert isinstance(record, Collective)
             schedule = build_schedule(record.op, record.algorithm, GroupView(topology, ranks), record.detail, files)
             template = expand(record, schedule, system.communication)
             chosen = members[ops.number[members[:, 0]] == number]
             base = tasks.add(template, len(chosen))
-            entry, leave = ops.first_task[chosen], ops.last_task[chosen]
+            entry, leave = ops.entry_task[chosen], ops.last_task[chosen]
             (place, first), (last, from_place) = template.entries.T, template.exits.T
             tasks.edges.append(_pairs(entry[:, place], base[:, None] + first))
             tasks.edges.append(_pairs(base[:, None] + last, leave[:, from_place]))
@@ -194,8 +236,9 @@ def _pairs(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.in
     return np.stack([before.reshape(-1), after.reshape(-1)], axis=1)
 
 
-def _calls(ops: Operations, records: Sequence[Record]) -> Iterable[tuple[tuple[int, ...], NDArray[np.int64]]]:
+def _calls(ops: Operations) -> Iterable[tuple[tuple[int, ...], NDArray[np.int64]]]:
     """Yield every group with its calls: an operation's index for every (call, member)."""
+    records = ops.records
     groups = {r.ranks: i for i, r in reversed(list(enumerate(records))) if isinstance(r, Collective)}
     group_of = np.array([groups[r.ranks] if isinstance(r, Collective) else -1 for r in records], np.int32)
     group = group_of[ops.number] if len(ops.number) else np.zeros(0, np.int32)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from cluster.records import Collective, Compute, Mark, Receive, Record, Send, Trace
-from cluster.timeline.build import MARK, Built, build
-from cluster.timeline.engine import play
+from cluster.records import Await, Collective, Compute, Mark, Receive, Record, Send, Start, Trace
+from cluster.timeline.build import MARK, RECEIVE, Built, Operations, build
+from cluster.timeline.engine import Played, play
 from cluster.timeline.intervals import union_length
 from collectives import NO_FILES, Schedule
 from configs.spec import Contention, SystemSpec
@@ -21,12 +21,13 @@ from topology import Topology
 
 
 class Event(NamedTuple):
-    """An operation of a chip, and when it ran."""
+    """An operation of a chip, and when it ran: in the program's sequence, or started by it and beside it."""
 
     chip: int
     operation: str
     start_ps: int
     end_ps: int
+    engine: Literal["program", "communication"] = "program"
 
 
 class LinkUse(NamedTuple):
@@ -54,10 +55,14 @@ class Breakdown(NamedTuple):
 
 @frozen(eq=False)
 class Timeline:
-    """All operations of all chips with start and end, chip after chip, each in program order (marks left out)."""
+    """All operations of all chips with start and end, chip after chip, each in program order (marks left out).
+
+    What is not `started` follows one another on its chip without a gap; started operations go on beside.
+    """
 
     chip: NDArray[np.int32]
     name: NDArray[np.int32]
+    started: NDArray[np.bool_]
     start_ps: NDArray[np.int64]
     end_ps: NDArray[np.int64]
     names: tuple[str, ...]
@@ -70,8 +75,11 @@ class Timeline:
     def events(self) -> list[Event]:
         """Return every operation in the order (start, chip, sequence)."""
         order = np.lexsort((np.arange(len(self.chip)), self.chip, self.start_ps))
-        columns = (a[order].tolist() for a in (self.chip, self.name, self.start_ps, self.end_ps))
-        return [Event(c, self.names[n], s, e) for c, n, s, e in zip(*columns, strict=True)]
+        columns = (a[order].tolist() for a in (self.chip, self.name, self.start_ps, self.end_ps, self.started))
+        return [
+            Event(c, self.names[n], s, e, "communication" if started else "program")
+            for c, n, s, e, started in zip(*columns, strict=True)
+        ]
 
     def sha256(self) -> str:
         """Return a digest of every event (chip, operation, start, end) in the order of `events`."""
@@ -103,18 +111,27 @@ def time_run(
     played = play(built.graph, capacity, share=contention == "fluid")
     ops = built.operations
     end_ps = played.end_ps[ops.last_task] if len(ops.last_task) else np.zeros(0, np.int64)
-    before = np.concatenate([[0], end_ps[:-1]]).astype(np.int64)[: len(end_ps)]
-    start_ps = np.where(ops.follows, before, 0)
+    start_ps = _starts(ops, played)
+    records = ops.records
     total_ps = int(played.end_ps.max(initial=0))
     names, name_of = _names(records)
     timed = ops.kind != MARK
     marks = [_mark(records, ops.number[i], ops.chip[i], end_ps[i]) for i in np.flatnonzero(~timed)]
     return Timeline(
-        ops.chip[timed], name_of[ops.number[timed]], start_ps[timed], end_ps[timed], names,
+        ops.chip[timed], name_of[ops.number[timed]], ops.started[timed], start_ps[timed], end_ps[timed], names,
         tuple(event for event, _ in marks), tuple(index for _, index in marks), total_ps,
         _breakdown(built, records, start_ps, end_ps, played.start_ps, played.end_ps, [t.rank for t in traces]),
         _link_use(topology, played.link_bytes, capacity, total_ps),
     )  # fmt: skip
+
+
+def _starts(ops: Operations, played: Played) -> NDArray[np.int64]:
+    """Return when the operations begin: where the one before leaves the chip; a started one when its lane is free."""
+    if not len(ops.chip):
+        return np.zeros(0, np.int64)
+    before = np.concatenate([[0], played.end_ps[ops.leave_task[:-1]]])
+    in_lane = ops.started & (ops.kind != RECEIVE)
+    return np.where(in_lane, played.start_ps[ops.entry_task], np.where(ops.follows, before, 0)).astype(np.int64)
 
 
 def _names(records: Sequence[Record]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
@@ -135,6 +152,10 @@ def _name(record: Record) -> str:
             return f"send {tag}".strip()
         case Receive(tag=tag):
             return f"recv {tag}".strip()
+        case Start(operation=operation):
+            return _name(operation)
+        case Await(operation=operation):
+            return f"wait {_name(operation)}"
 
 
 def _mark(records: Sequence[Record], number: int, chip: int, end_ps: int) -> tuple[Event, int]:

@@ -118,3 +118,21 @@ async def layers(chip, n_layers=2, seed=0):
         chip.emit("layer")
     x = chip.apply(BURN, x, flops=1000 * (chip.rank + 1))
     return await chip.all_gather(x)
+
+
+async def beside(chip, n_rounds=2, seed=0):
+    """Let reductions, a gather and messages round the ring go on beside kernels; await them in another order."""
+    rng = np.random.default_rng([seed, chip.rank])
+    x = rng.standard_normal((6, 40)).astype(np.float32) if chip.real else array(chip, (6, 40))
+    for i in range(n_rounds):
+        received = chip.start(chip.recv((chip.rank - 1) % chip.n_chips, "ring"))
+        reduced = [chip.start(chip.all_reduce(x, reduction=how)) for how in ("sum", "max")]
+        y = chip.apply(BURN, x, flops=1000 * (chip.rank + 1))
+        sent = chip.start(chip.send(y, (chip.rank + 1) % chip.n_chips, "ring"))
+        gathered = chip.start(chip.all_gather(y))
+        second, first = await reduced[1], await reduced[0]
+        chip.apply(BURN, second, flops=500)
+        x, _ = await received, await sent
+        chip.emit("round", first, i)
+        await gathered
+    return await chip.all_gather(x)

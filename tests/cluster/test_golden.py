@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from cluster import launch
-from tests.cluster.machines import BURN, array, layers, mesh, ring, switch, torus
+from tests.cluster.machines import BURN, array, beside, layers, mesh, ring, switch, torus
 
 
 async def pipeline(chip):
@@ -46,6 +46,7 @@ RUNS = {
     "layers-on-a-ring": (ring(4, 12.5e9), layers),
     "pipeline-on-a-mesh": (mesh(4, 1, latency_ps=711_000), pipeline),
     "axes-of-a-torus-with-overheads": (torus(3, 2, bandwidth=50e9, **OVERHEADS), axes),
+    "started-beside-kernels": (ring(4, 12.5e9, launch_ps=500_000), beside),
     "all-pairs-over-switch-planes": (switch(6, 25e9, 936_250, planes=(5, 4, 4, 5)), everybody_to_everybody),
 }
 

@@ -15,7 +15,7 @@ from cluster.host import Host, describe_deadlock
 from cluster.records import merge
 from cluster.timeline import time_run
 from configs.errors import ProgramError, RunError
-from tests.cluster.machines import array, layers, mesh, ring
+from tests.cluster.machines import array, beside, layers, mesh, ring
 
 
 @frozen
@@ -68,11 +68,12 @@ def on_hosts(system, partition, program, n_chips, numerics="real"):
 
 
 @pytest.mark.parametrize("partition", [[(0, 1, 2, 3), (4, 5, 6, 7)], [(7, 2, 5), (0,), (6, 1, 3, 4)]], ids=str)
-def test_several_hosts_are_one(partition):
+@pytest.mark.parametrize("program", [layers, beside])
+def test_several_hosts_are_one(partition, program):
     """Values and timeline are bit for bit those of one host, however the chips are spread."""
     system = mesh(4, 2)
-    alone = launch(system).run(layers)
-    values, timeline = on_hosts(system, partition, layers, 8)
+    alone = launch(system).run(program)
+    values, timeline = on_hosts(system, partition, program, 8)
     assert timeline.sha256() == alone.timeline.sha256()
     assert timeline.links == alone.timeline.links
     for got, want in zip(values, alone.values, strict=True):
@@ -80,17 +81,18 @@ def test_several_hosts_are_one(partition):
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 8])
-def test_threads_change_nothing(n_threads):
+@pytest.mark.parametrize("program", [layers, beside])
+def test_threads_change_nothing(n_threads, program):
     """Chips that compute in several threads give the values, marks and timeline of a single one, every time."""
     system = mesh(4, 2)
     setting, topology = Setting(system, 8), system.topology.build(system.routing)
 
     def run(host):
         seen = []
-        outcome = run_host(setting, range(8), host, layers, (3,), lambda *what: seen.append(what))
+        outcome = run_host(setting, range(8), host, program, (3,), lambda *what: seen.append(what))
         records, traces = merge([(outcome.records, outcome.traces)])
         digest = time_run(system, topology, "fluid", records, traces).sha256()
-        return digest, sorted(seen), [outcome.values[rank].tobytes() for rank in range(8)]
+        return digest, sorted(map(str, seen)), [outcome.values[rank].tobytes() for rank in range(8)]
 
     alone = run(Host())
     with ThreadPoolExecutor(n_threads - 1) as threads:

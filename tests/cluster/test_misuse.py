@@ -196,7 +196,88 @@ async def group_beyond_the_run(chip):
     await chip.all_reduce(array(chip, 8), group=chip.group(f"far {chip.rank}", (chip.rank, 8)))
 
 
+async def never_awaited(chip):
+    """Start and forget."""
+    chip.start(chip.all_reduce(array(chip, 4)))
+    chip.start(chip.send(array(chip, 4), (chip.rank + 1) % 4, "on"))
+    await chip.recv((chip.rank - 1) % 4, "on")
+
+
+async def awaited_twice(chip):
+    """Take a result twice."""
+    handle = chip.start(chip.all_reduce(array(chip, 4)))
+    await handle
+    await handle
+
+
+async def awaited_for_its_start(chip):
+    """Await the operation that was started, not its handle."""
+    operation = chip.all_reduce(array(chip, 4))
+    await chip.start(operation)
+    await operation
+
+
+async def started_twice(chip):
+    """Start the same operation again."""
+    operation = chip.barrier()
+    await chip.start(operation)
+    await chip.start(operation)
+
+
+async def neither_awaited_nor_started(chip):
+    """Ask for an operation, and for another."""
+    chip.send(array(chip, 4), (chip.rank + 1) % 4, "on")
+    await chip.recv((chip.rank - 1) % 4, "on")
+
+
+async def forgotten_at_the_end(chip):
+    """End with an operation that never began."""
+    chip.barrier()
+
+
+async def starts_a_handle(chip):
+    """Start what is under way."""
+    handle = chip.start(chip.barrier())
+    chip.start(handle)
+
+
+async def different_orders_of_start(chip):
+    """Start an all_reduce first here, an all_gather there."""
+    order = (chip.all_reduce, chip.all_gather) if chip.rank else (chip.all_gather, chip.all_reduce)
+    for handle in [chip.start(op(array(chip, 4))) for op in order]:
+        await handle
+
+
+async def started_here_alone(chip):
+    """One chip starts what the others never do."""
+    if chip.rank == 0:
+        await chip.start(chip.barrier())
+
+
+async def waits_for_each_other(chip):
+    """Await a started receive before sending, all round."""
+    handle = chip.start(chip.recv((chip.rank + 1) % chip.n_chips, "hidden"))
+    await handle
+    await chip.send(array(chip, 1), (chip.rank - 1) % chip.n_chips, "hidden")
+
+
+async def receives_from_itself(chip):
+    """Receive from oneself."""
+    await chip.recv(chip.rank, "me")
+
+
 MISUSE = {
+    never_awaited: r"chip \d started and never awaited: all_reduce of group 'all' \(number 0\); send 'on' to chip \d",
+    awaited_twice: "chip 0: all_reduce of group 'all', started as number 0, is awaited a second time",
+    awaited_for_its_start: "chip 0: all_reduce of group 'all' is awaited or started a second time",
+    started_twice: "chip 0: barrier of group 'all' is awaited or started a second time",
+    neither_awaited_nor_started: "chip 0: send 'on' to chip 1 is asked for and neither awaited nor started",
+    forgotten_at_the_end: "chip 0: barrier of group 'all' is asked for and neither awaited nor started",
+    starts_a_handle: r"chip 0 starts .*; accepted: an operation of this chip, as in chip.start\(chip.all_reduce\(x\)\)",
+    different_orders_of_start: "deadlock: chip 0 waits for chip|call 0 of group .*all_gather.*all_reduce",
+    started_here_alone: "deadlock: chip 0 waits for chip|make different numbers of calls: chip 0: 1, chip 1: 0",
+    waits_for_each_other: r"deadlock: chip 0 waits for chip 1 \(hidden\), chip 1 waits for chip 2 \(hidden\)",
+    receives_from_itself: "chip 0 receives 'me' from itself",
     raises: "chip 2: the program raised ValueError: no good",
     different_operations: r"deadlock: chip 0 waits for|call 0 of group .* calls Collective\(op='all_gather'",
     different_sizes: r"call 0 of group .*|the program raised ValueError|deadlock",

@@ -89,6 +89,7 @@ def make_program():
     async def program(chip, seed):  # nested, so that it travels by value
         rng = np.random.default_rng([seed, chip.rank])
         x = rng.standard_normal((8, 3)).astype(np.float32)
+        under_way = [chip.start(chip.all_reduce(x[:4])), chip.start(chip.all_gather(x, axis="x"))]
         results = [await chip.all_gather(x), await chip.all_reduce(x), await chip.all_reduce(x, axis="y")]
         results += [await chip.reduce_scatter(x), await chip.all_to_all(x), await chip.broadcast(x, root=2)]
         large = np.full((1 << 20,), chip.rank, np.float64)
@@ -99,7 +100,7 @@ def make_program():
         chip.emit("row", results[1][0], index=seed)
         await chip.send(np.array(2.5 * chip.rank), (chip.rank + 1) % chip.n_chips)
         results.append(await chip.recv((chip.rank - 1) % chip.n_chips))
-        return results
+        return results + [await handle for handle in reversed(under_way)]
 
     return program
 
