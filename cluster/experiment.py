@@ -192,7 +192,7 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
     lengths = tuple(map(len, ids)) if ids else (workload.prompt_tokens or 0,) * workload.batch
     p = spec.parallel
     job = DecodeJob(spec.model, Layout(tp=p.tp, pp=p.pp, dp=p.dp), spec.dtype, lengths, workload.new_tokens,
-                    ids, keep_logits)  # fmt: skip
+                    ids, keep_logits, spec.overlap)  # fmt: skip
     check_job(job)
     if ids is None and spec.numerics == "real":  # after the check: the length may be absurd
         draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, job.prompt_lengths[0])

@@ -24,6 +24,7 @@ def print_run(console: Console, result: ExperimentResult) -> None:
     console.print(
         f"\n[bold]{spec.model.name}[/] on [bold]{spec.system.name}[/]: {p.n_ranks} of {result.n_chips} chips "
         f"(tp {p.tp} × pp {p.pp} × dp {p.dp}), batch {spec.workload.batch}, weights {spec.dtype.weights}"
+        + (", communication overlapped" if spec.overlap else "")
     )
     console.print(_times(result))
     console.print(_breakdown(result))

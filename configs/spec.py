@@ -223,5 +223,6 @@ class ExperimentSpec:
     dtype: DtypeSpec = DtypeSpec()
     collectives: Mapping[str, str] = field(factory=dict)
     contention: Contention = "fluid"
+    overlap: bool = False
     seed: int = field(default=0, metadata=at_least(0))
     description: str = ""

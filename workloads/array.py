@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,18 @@ class ShapeArray:
     def nbytes(self) -> int:
         """Size in bytes."""
         return self.size * self.dtype.itemsize
+
+
+def concatenate(arrays: Sequence[Array]) -> Array:
+    """Return arrays joined along axis 0, with data or without.
+
+    >>> concatenate([ShapeArray((2, 3), np.dtype("float32")), ShapeArray((1, 3), np.dtype("float32"))]).shape
+    (3, 3)
+    """
+    first = arrays[0]
+    if not isinstance(first, ShapeArray):
+        return np.concatenate(arrays)
+    return ShapeArray((sum(x.shape[0] for x in arrays), *first.shape[1:]), first.dtype)
 
 
 Array = Any

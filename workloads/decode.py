@@ -2,23 +2,30 @@
 
 Every replica takes an even share of the batch's rows. Rows are right-padded in the prefill and stand at their
 own positions afterwards. Exactly `new_tokens` are generated: simulated time may not depend on values.
+
+With `overlap` a replica's rows are two halves that take turns on every chip, so that one communicates while the other
+computes. Over pipeline stages each half goes its own way: a stage works on one while the other is on its way, and the
+collectives of a stage block. Without stages the halves take turns at every collective, in the prefill alone: in a
+decode step the second half would read all the weights once more, which costs more than it hides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
 from configs.errors import ConfigError
 from configs.spec import DtypeSpec, ModelSpec
-from workloads.array import Array, ShapeArray
-from workloads.chip import Chip
+from workloads.array import Array, ShapeArray, concatenate
+from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place, split_evenly
 from workloads.models.family import ModelShape, Stage
 from workloads.rounding import INT32
-from workloads.shards import ShardSpec, place_shards
+from workloads.shards import ShardSpec, place_shards, rows_of
+from workloads.turns import COMMUNICATION, MESSAGES, shared, take_turns
 from workloads.weights import open_weights
 
 
@@ -33,6 +40,7 @@ class DecodeJob:
     new_tokens: int
     prompt_ids: tuple[tuple[int, ...], ...] | None = None
     keep_logits: bool = False
+    overlap: bool = False
 
     @property
     def shape(self) -> ModelShape:
@@ -104,33 +112,73 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     if chip.rank >= job.layout.n_ranks:
         return
     source = open_weights(job.model) if chip.real else None
-    memory = place_shards(chip, plan_rank(job, chip.rank), source)
-    stage = job.shape.stage(chip, job.layout, job.dtype, memory)
+    shards = plan_rank(job, chip.rank)
+    memory = place_shards(chip, shards, source)
+    place = job.layout.place(chip.rank)
+    rows = job.rows(place.dp)
+    whole = _Rank(chip, job, place, job.shape.stage(chip, job.layout, job.dtype, memory), rows, _Output(chip))
     chip.emit("ready")
-    await _Rank(chip, job, job.layout.place(chip.rank), stage).generate()
+    if job.overlap and len(rows) > 1 and job.layout.tp * job.layout.pp > 1:
+        await _generate_in_halves(whole, shards, memory)
+    else:
+        await whole.generate(range(job.new_tokens))
+
+
+async def _generate_in_halves(whole: _Rank, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor]) -> None:
+    """Generate all tokens, the halves of the rows turn by turn where that pays."""
+    chip, job, output = whole.chip, whole.job, _Output(whole.chip, n_parts=2)
+    staged = job.layout.pp > 1
+    halves = []
+    for i, rows in enumerate(split_evenly(len(whole.rows), 2)):
+        view = shared(chip, f"half {i}", MESSAGES if staged else COMMUNICATION)
+        stage = job.shape.stage(view, job.layout, job.dtype, rows_of(memory, shards, rows))
+        halves.append(_Rank(view, job, whole.place, stage, whole.rows[rows.start : rows.stop], output, i))
+    steps = range(job.new_tokens if staged else 1)
+    ids = await take_turns(chip, [half.generate(steps) for half in halves])
+    if not staged:
+        await whole.generate(range(1, job.new_tokens), concatenate(ids))
+
+
+@frozen(eq=False)
+class _Output:
+    """Hands a step's values to the driver when all parts of the rows have theirs."""
+
+    chip: Chip
+    n_parts: int = 1
+    _values: dict[tuple[str, int], dict[int, Array]] = field(factory=dict)
+
+    def emit(self, name: str, part: int, value: Array, step: int) -> None:
+        """Take the value of one part of the rows."""
+        values = self._values.setdefault((name, step), {})
+        values[part] = value
+        if len(values) == self.n_parts:
+            del self._values[name, step]
+            self.chip.emit(name, concatenate([values[i] for i in range(self.n_parts)]), index=step)
 
 
 @frozen(eq=False)
 class _Rank:
-    """One rank at work."""
+    """One rank at work on some rows of the batch, the `part`-th of its replica's."""
 
     chip: Chip
     job: DecodeJob
     place: Place
     stage: Stage
+    rows: range
+    output: _Output
+    part: int = 0
 
-    async def generate(self) -> None:
-        """Run the prefill, then one step per further token."""
-        lengths = tuple(self.job.prompt_lengths[row] for row in self.job.rows(self.place.dp))
-        longest = max(lengths)
-        ids = self._prompts(lengths)
-        starts = (0,) * len(lengths)
-        picked = tuple(row * longest + length - 1 for row, length in enumerate(lengths))
-        for step in range(self.job.new_tokens):
+    async def generate(self, steps: range, ids: Array = None) -> Array:
+        """Run the steps, of which 0 is the prefill; return the ids that the last one picks, where they are known."""
+        lengths = tuple(self.job.prompt_lengths[row] for row in self.rows)
+        for step in steps:
+            starts, picked = tuple(length + step - 1 for length in lengths), tuple(range(len(lengths)))
+            if step == 0:
+                ids, starts, longest = self._prompts(lengths), (0,) * len(lengths), max(lengths)
+                picked = tuple(row * longest + length - 1 for row, length in enumerate(lengths))
             hidden = await self._forward(ids, starts)
             ids = await self._next_ids(hidden, picked, step)
-            starts = tuple(length + step for length in lengths)
-            picked = tuple(range(len(lengths)))
+        return ids
 
     async def _forward(self, ids: Array, starts: tuple[int, ...]) -> Array:
         """Pass the new tokens through the stages; return this stage's hidden states."""
@@ -160,19 +208,19 @@ class _Rank:
         """Pick the next id of every row, from the hidden states of rows `picked`; last stage only."""
         logits = self.stage.logits(hidden, picked)
         if self.job.keep_logits:
-            self.chip.emit("logits", logits, index=step)
+            self.output.emit("logits", self.part, logits, step)
         ids = await self.stage.pick(logits)
         if self.place.tp == 0:
-            self.chip.emit("tokens", ids, index=step)
+            self.output.emit("tokens", self.part, ids, step)
         return ids
 
     def _prompts(self, lengths: tuple[int, ...]) -> Array:
-        """Return the replica's prompts, right-padded with id 0, [rows·longest]."""
+        """Return the rows' prompts, right-padded with id 0, [rows·longest]."""
         if not self.chip.real:
             return ShapeArray((len(lengths) * max(lengths),), INT32)
         if self.job.prompt_ids is None:
             raise ConfigError(("workload: real numerics need a prompt, not only its length",))
         ids = np.zeros((len(lengths), max(lengths)), np.int32)
-        for i, row in enumerate(self.job.rows(self.place.dp)):
+        for i, row in enumerate(self.rows):
             ids[i, : lengths[i]] = self.job.prompt_ids[row]
         return ids.ravel()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from configs.dtypes import DTYPES
 from workloads.chip import Chip, Tensor
@@ -53,6 +53,18 @@ def place_shards(chip: Chip, shards: Iterable[ShardSpec], source: WeightSource |
         values = None if source is None else _values(shard, source)
         memory[shard.name] = chip.place(shard.name, shard.shape, shard.dtype, values, role=shard.role)
     return memory
+
+
+def rows_of(memory: Mapping[str, Tensor], shards: Iterable[ShardSpec], rows: range) -> dict[str, Tensor]:
+    """Return the tensors as some rows of the batch see them: their part of the caches, and the weights whole."""
+    return {s.name: _part(memory[s.name], rows) if s.role == "kv" else memory[s.name] for s in shards}
+
+
+def _part(cache: Tensor, rows: range) -> Tensor:
+    """Return rows of a cache; their values are the same memory."""
+    shape = (len(rows), *cache.shape[1:])
+    values = None if cache.values is None else cache.values[rows.start : rows.stop]
+    return evolve(cache, shape=shape, size_bytes=DTYPES[cache.dtype].size_bytes(prod(shape)), values=values)
 
 
 def _values(shard: ShardSpec, source: WeightSource) -> Floats:

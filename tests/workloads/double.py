@@ -74,6 +74,10 @@ class DoubleChip:
         """Wait for an array in the mailbox."""
         return await self.machine.boxes[src, self.rank, tag].get()
 
+    def start(self, operation):
+        """Let an operation go on beside the program."""
+        return asyncio.ensure_future(operation)
+
     def emit(self, name, value=None, index=0):
         """Keep a value."""
         self.emitted[name, index] = value

@@ -31,9 +31,9 @@ def job_of(model, layout=Layout(), prompts=RAGGED, dtype=FP32, **more):  # noqa:
     return DecodeJob(model, layout, dtype, lengths, NEW_TOKENS, prompts, keep_logits=True, **more)
 
 
-def check_against_reference(path, layout, prompts=RAGGED):
+def check_against_reference(path, layout, prompts=RAGGED, **more):
     """Assert that ids and logits are those of the reference, for every row."""
-    job = job_of(gguf_model(path), layout, prompts)
+    job = job_of(gguf_model(path), layout, prompts, **more)
     check_job(job)
     chips = run_job(job)
     reference = Reference(path)
@@ -61,6 +61,14 @@ def check_against_reference(path, layout, prompts=RAGGED):
 def test_layouts_give_the_unsharded_ids_and_logits(tiny_path, layout):
     """Uneven heads, ffn, vocabulary, layers and rows change nothing."""
     check_against_reference(tiny_path, layout)
+
+
+@pytest.mark.parametrize(
+    "layout", [Layout(), Layout(tp=3), Layout(pp=2), Layout(tp=2, pp=4), Layout(tp=2, dp=2), Layout(dp=3)], ids=str
+)
+def test_halves_that_take_turns_give_the_same(tiny_path, layout):
+    """Communication overlapped with the other half's compute changes no row; one row alone has no halves."""
+    check_against_reference(tiny_path, layout, overlap=True)
 
 
 @settings(max_examples=15, deadline=None)
@@ -109,10 +117,11 @@ def test_bf16_rounds_weights_cache_and_activations(tiny):
     assert 1e-4 < error < 5e-2
 
 
-@pytest.mark.parametrize("layout", [Layout(), Layout(tp=4, pp=3, dp=2)], ids=str)
-def test_shapes_mode_does_the_same_work(tiny, layout):
+@pytest.mark.parametrize("layout", [Layout(), Layout(tp=4, pp=3, dp=2), Layout(tp=2)], ids=str)
+@pytest.mark.parametrize("overlap", [False, True])
+def test_shapes_mode_does_the_same_work(tiny, layout, overlap):
     """The program without data launches the same kernels with the same work and emits the same shapes."""
-    job = job_of(tiny, layout, dtype=BF16)
+    job = job_of(tiny, layout, dtype=BF16, overlap=overlap)
     real, shapes = run_job(job), run_job(evolve(job, prompt_ids=None), real=False)
     for a, b in zip(real, shapes, strict=True):
         assert a.trace == b.trace

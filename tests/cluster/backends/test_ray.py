@@ -136,11 +136,12 @@ def experiment(tmp_path_factory):
 @pytest.mark.usefixtures("clean")
 def test_a_model_decodes_the_same_everywhere(experiment):
     """Tokens and logits are those of the local run; the timeline is also that of the run without data."""
-    local = run_experiment(experiment, keep_logits=True)
-    shapes = run_experiment(evolve(experiment, numerics="shapes"))
-    assert shapes.timeline.sha256() == local.timeline.sha256()
-    assert [len(row) for row in local.output_ids] == [6, 6]
-    for chips_per_actor in (1, 2):
+    for chips_per_actor, overlap in ((1, False), (2, True)):
+        experiment = evolve(experiment, overlap=overlap)
+        local = run_experiment(experiment, keep_logits=True)
+        shapes = run_experiment(evolve(experiment, numerics="shapes"))
+        assert shapes.timeline.sha256() == local.timeline.sha256()
+        assert [len(row) for row in local.output_ids] == [6, 6]
         found = run_experiment(experiment, backend="ray", chips_per_actor=chips_per_actor, keep_logits=True)
         assert found.output_ids == local.output_ids
         assert found.logits.tobytes() == local.logits.tobytes()
