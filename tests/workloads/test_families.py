@@ -1,6 +1,7 @@
 """Every family on its small model: logits and greedy ids equal an independent implementation's at any layout.
 
-tests/data/oracles holds random models in Hugging Face folders with the logits that Hugging Face transformers gives.
+tests/data/oracles holds random models in Hugging Face folders with the logits that Hugging Face transformers gives;
+`plain_models` writes models of the other families and computes them plainly.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pytest
 
 from configs.spec import DtypeSpec
 from tests.workloads.double import logits_of, run_job, tokens_of
+from tests.workloads.plain_models import PLAIN, greedy, write_folder
 from workloads.decode import DecodeJob, check_job
 from workloads.huggingface import huggingface_model
 from workloads.layout import Layout
@@ -24,20 +26,37 @@ LAYOUTS = [Layout(tp=tp) for tp in (1, 2, 3, 4, 8)] + [Layout(pp=pp) for pp in (
 LAYOUTS += [Layout(dp=2), Layout(tp=2, pp=2, dp=2), Layout(tp=3, pp=3), Layout(tp=8, pp=2, dp=2), Layout(tp=5, dp=2)]
 
 
-def check(name, layout, *, rtol=1e-4):
-    """Assert the logits, relative to the largest, and the ids of a model at a layout."""
-    model, expected = huggingface_model(ORACLES / name), np.load(ORACLES / name / "expected.npz")
-    prompts = tuple(map(tuple, expected["prompt_ids"].tolist()))
-    job = DecodeJob(model, layout, FP32, tuple(map(len, prompts)), expected["logits"].shape[1], prompts, True)
+RAGGED = ((5, 17, 96, 3, 3, 8), (42,), (7, 8, 9))
+
+
+def check(model, layout, prompts, ids, logits):
+    """Assert the ids, and the logits to 1e-4 of the largest, of a model at a layout."""
+    job = DecodeJob(model, layout, FP32, tuple(map(len, prompts)), logits.shape[1], prompts, keep_logits=True)
     check_job(job)
     chips = run_job(job)
-    np.testing.assert_array_equal(tokens_of(job, chips), expected["greedy_ids"])
-    wanted = expected["logits"]
-    np.testing.assert_allclose(logits_of(job, chips), wanted, rtol=rtol, atol=rtol * np.abs(wanted).max())
+    np.testing.assert_array_equal(tokens_of(job, chips), ids)
+    np.testing.assert_allclose(logits_of(job, chips), logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_oracle(name, layout):
     """Uneven heads, ranks without a head, replicated KV heads, stages without a layer."""
-    check(name, layout)
+    expected = np.load(ORACLES / name / "expected.npz")
+    prompts = tuple(map(tuple, expected["prompt_ids"].tolist()))
+    check(huggingface_model(ORACLES / name), layout, prompts, expected["greedy_ids"], expected["logits"])
+
+
+@pytest.fixture(scope="module", params=PLAIN)
+def plain(request, tmp_path_factory):
+    """A random model, and the ids and logits of a plain forward pass for ragged prompts."""
+    folder = write_folder(tmp_path_factory.mktemp("plain") / request.param, request.param)
+    found = [greedy(folder, request.param, prompt, 6) for prompt in RAGGED]
+    ids, logits = zip(*found, strict=True)
+    return huggingface_model(folder), np.array(ids), np.array(logits)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_plain_forward_pass(plain, layout):
+    """Rows of different lengths; windows, soft caps, post norms, learned positions, biases, fused tensors."""
+    check(plain[0], layout, RAGGED, *plain[1:])

@@ -5,15 +5,23 @@ from typing import Any
 from workloads.models.decoder import DecoderShape
 from workloads.models.falcon import FalconShape
 from workloads.models.family import Stage
+from workloads.models.gemma2 import Gemma2Shape
+from workloads.models.gpt2 import Gpt2Shape
 from workloads.models.llama import LlamaShape
 from workloads.models.mistral import MistralShape
+from workloads.models.palm import PalmShape
+from workloads.models.phi3 import Phi3Shape
 from workloads.models.qwen2 import Qwen2Shape
 from workloads.models.qwen3 import Qwen3Shape
 
 MODEL_FAMILIES: dict[str, Any] = {
     "falcon": FalconShape,
+    "gemma2": Gemma2Shape,
+    "gpt2": Gpt2Shape,
     "llama": LlamaShape,
     "mistral": MistralShape,
+    "palm": PalmShape,
+    "phi3": Phi3Shape,
     "qwen2": Qwen2Shape,
     "qwen3": Qwen3Shape,
 }

@@ -93,11 +93,17 @@ class WindowedShape(LlamaShape):
         return self.sliding_window if index >= (self.first_window_layer or 0) else None
 
 
-def llama_sizes(keys: Keys) -> dict[str, Any]:
-    """Return the sizes that the config.json of Llama and of those who follow it have."""
+def llama_sizes(
+    keys: Keys, *, activation: tuple[str, str] = ("hidden_act", "silu"), tied: bool = False
+) -> dict[str, Any]:
+    """Return the sizes that the config.json of Llama and of those who follow it have.
+
+    activation: its key and the one that the family has; tied: whether embeddings are tied where the file is silent.
+    """
     hidden, n_heads = keys.integer("hidden_size"), keys.integer("num_attention_heads")
     theta, scaling = rope_of(keys)
-    keys.accept("hidden_act", keys.text("hidden_act", default="silu"), "silu")
+    key, accepted = activation
+    keys.accept(key, keys.text(key, default=accepted), accepted)
     return {
         "n_layers": keys.integer("num_hidden_layers"),
         "hidden": hidden,
@@ -109,7 +115,7 @@ def llama_sizes(keys: Keys) -> dict[str, Any]:
         "rope_theta": theta,
         "rope_scaling": scaling,
         "rms_eps": keys.number("rms_norm_eps", default=1e-6),
-        "tied_embeddings": keys.flag("tie_word_embeddings", default=False),
+        "tied_embeddings": keys.flag("tie_word_embeddings", default=tied),
         "max_context": keys.integer("max_position_embeddings"),
     }
 
