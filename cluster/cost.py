@@ -52,7 +52,7 @@ def _stream_s(chip: ChipSpec, tier: int, size_bytes: int) -> float:
 def _peak(chip: ChipSpec, dtype: str) -> float:
     peak = chip.peak_flops.get(dtype)
     if peak is None:
-        known = ", ".join(sorted(chip.peak_flops))
+        known = ", ".join(sorted(chip.peak_flops)) or "none"
         what = f"peak.{dtype} is unknown and this run computes in {dtype}; known: {known}"
         raise ConfigError((f"chip {chip.name}: {what}; give it with --set system.chip.peak.{dtype}=…TFLOPS",))
     return peak

@@ -10,7 +10,7 @@ import numpy as np
 from attrs import asdict, define, evolve, field, frozen
 from numpy.typing import NDArray
 
-from cluster.memory import Memory, check_fits
+from cluster.memory import Memory, check_fits, tier_capacity_bytes
 from cluster.session import BackendName, RunResult, launch
 from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
@@ -226,7 +226,7 @@ def fullest_chip(system: SystemSpec, job: DecodeJob) -> Mapping[str, int]:
         "chip": rank,
         "weights_bytes": roles.get("weights", 0),
         "kv_bytes": roles.get("kv", 0),
-        "capacity_bytes": system.chip.memory[tier].capacity_bytes,
+        "capacity_bytes": tier_capacity_bytes(system.chip, tier),
     }
 
 
@@ -254,8 +254,9 @@ def _times(job: DecodeJob, result: RunResult) -> Times:
 def _notes(spec: ExperimentSpec) -> tuple[str, ...]:
     """Say what the figures leave out."""
     notes = [
-        f"{spec.system.chip.name}: the bandwidth of {tier.name} is unknown; traffic to it is not charged"
-        for tier in spec.system.chip.memory
+        f"{spec.system.chip.name}: the bandwidth of {tier.name} is unknown; traffic to it is not charged; "
+        f"give it with --set system.chip.memory[{i}].bandwidth=…GB/s"
+        for i, tier in enumerate(spec.system.chip.memory)
         if tier.bandwidth_bytes_per_s is None
     ]
     if spec.system.chip.kernel_launch_ps == 0:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 from attrs import asdict
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.vocabulary import VOCABULARY
 from collectives import ALGORITHMS
 from configs.catalogue_files import catalogue_entry, catalogue_names
-from configs.spec import LinkFault, SystemSpec
-from configs.units import format_bandwidth, format_time_ps
+from configs.loader import load_chip, load_system
+from configs.spec import Confidence, LinkFault, Provenance, SystemSpec
+from configs.units import format_bandwidth, format_size, format_time_ps
 from topology import Topology, bisection_bytes_per_s, build_topology, diameter_hops, islands, n_cut_off_pairs
 
 KINDS = ("chips", "systems", "models", "experiments")
+CONFIDENCES: tuple[str, ...] = get_args(Confidence)
+"""From the surest to the least sure."""
 
 
 def topology_json(system: SystemSpec) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def _some(names: list[str]) -> str:
 def listing(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """Return the catalogue's entries by kind, and the algorithms by operation."""
     found: dict[str, list[dict[str, Any]]] = {
-        k: [_entry(k, name) for name in catalogue_names(k)] for k in KINDS if kind in {None, k}
+        k: [_ENTRIES.get(k, _entry)(k, name) for name in catalogue_names(k)] for k in KINDS if kind in {None, k}
     }
     if kind in {None, "algorithms"}:
         found["algorithms"] = [{"name": op, "description": ", ".join(rows)} for op, rows in ALGORITHMS.items()]
@@ -101,14 +106,110 @@ def listing(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
 
 
 def _entry(kind: str, name: str) -> dict[str, Any]:
-    entry = catalogue_entry(kind, name)
-    return {"name": name, "description": str(entry.get("description") or entry.get("vendor") or "")}
+    return {"name": name, "description": str(catalogue_entry(kind, name).get("description") or "")}
+
+
+def _chip_entry(kind: str, name: str) -> dict[str, Any]:
+    del kind
+    chip = load_chip(name)
+    farthest = chip.memory[-1]
+    return {
+        "name": name,
+        "description": chip.description,
+        "vendor": chip.vendor,
+        "status": chip.status,
+        "peak_flops": dict(chip.peak_flops),
+        "memory": farthest.name,
+        "memory_bytes": farthest.capacity_bytes,
+        "memory_bandwidth_bytes_per_s": farthest.bandwidth_bytes_per_s,
+        "links_bytes_per_s": sum_known([links.sum_bytes_per_s for links in chip.links]),
+        "power_w": chip.power_w,
+        "price_usd": chip.price_usd,
+        "confidence": lowest_confidence(chip.provenance),
+    }
+
+
+def _system_entry(kind: str, name: str) -> dict[str, Any]:
+    del kind
+    system = load_system(name, (), VOCABULARY)
+    topology: Topology = system.topology.build(system.routing)
+    graph = {path: origin for path, origin in system.provenance.items() if not path.endswith("latency")}
+    return {
+        "name": name,
+        "description": system.description,
+        "chip": system.chip.name,
+        "kind": topology.kind,
+        "n_chips": topology.n_chips,
+        "n_switches": topology.n_switches,
+        "n_links": topology.n_links,
+        "bisection_bytes_per_s": bisection_bytes_per_s(topology),
+        "graph_confidence": lowest_confidence(graph),
+        "confidence": lowest_confidence(system.provenance),
+    }
+
+
+_ENTRIES: Mapping[str, Callable[[str, str], dict[str, Any]]] = {"chips": _chip_entry, "systems": _system_entry}
+
+
+def lowest_confidence(provenance: Mapping[str, Provenance]) -> str | None:
+    """Return the confidence of the least sure of some figures; None if there are none.
+
+    >>> lowest_confidence({"a": Provenance("a table", "vendor"), "b": Provenance("a guess", "estimate")})
+    'estimate'
+    """
+    return max((origin.confidence for origin in provenance.values()), key=CONFIDENCES.index, default=None)
+
+
+def sum_known(figures: Sequence[float | None]) -> float | None:
+    """Return the sum of figures, or None if there are none or one is unknown."""
+    known = [x for x in figures if x is not None]
+    return sum(known) if known and len(known) == len(figures) else None
 
 
 def print_listing(console: Console, found: dict[str, list[dict[str, Any]]]) -> None:
     """Print a table per kind."""
     for kind, entries in found.items():
-        table = Table(box=box.SIMPLE_HEAD, title=kind, title_justify="left", show_header=False)
+        columns = _COLUMNS.get(kind, _PLAIN_COLUMNS)
+        table = Table(box=box.SIMPLE_HEAD, title=kind, title_justify="left", show_header=columns is not _PLAIN_COLUMNS)
+        for head in columns:
+            table.add_column(head, no_wrap=head not in {"description", "chip"})
         for entry in entries:
-            table.add_row(entry["name"], entry["description"])
+            table.add_row(*(shown(entry) for shown in columns.values()))
         console.print(table)
+
+
+def _known(entry: dict[str, Any], key: str, form: Callable[[float], str] = "{:g}".format) -> str:
+    return "unknown" if entry[key] is None else form(entry[key])
+
+
+def _peak(entry: dict[str, Any]) -> str:
+    """Show the dense rate in the first of these formats that has one."""
+    rates = entry["peak_flops"]
+    dtype = next((dtype for dtype in ("bf16", "fp16", "fp8", *rates) if dtype in rates), None)
+    return "unknown" if dtype is None else f"{rates[dtype] / 1e12:g} {dtype}"
+
+
+_Columns = Mapping[str, Callable[[dict[str, Any]], str]]
+_PLAIN_COLUMNS: _Columns = {"name": lambda e: e["name"], "description": lambda e: e["description"]}
+_COLUMNS: Mapping[str, _Columns] = {
+    "chips": {
+        "name": lambda e: e["name"],
+        "vendor": lambda e: e["vendor"],
+        "status": lambda e: e["status"],
+        "dense TFLOPS": _peak,
+        "memory": lambda e: _known(e, "memory_bytes", format_size),
+        "bandwidth": lambda e: _known(e, "memory_bandwidth_bytes_per_s", format_bandwidth),
+        "links": lambda e: _known(e, "links_bytes_per_s", format_bandwidth),
+        "power": lambda e: _known(e, "power_w", "{:g} W".format),
+        "confidence": lambda e: e["confidence"],
+    },
+    "systems": {
+        "name": lambda e: e["name"],
+        "chips": lambda e: str(e["n_chips"]),
+        "links": lambda e: str(e["n_links"]),
+        "bisection": lambda e: _known(e, "bisection_bytes_per_s", format_bandwidth),
+        "graph": lambda e: e["graph_confidence"],
+        "all": lambda e: e["confidence"],
+        "chip": lambda e: e["chip"],
+    },
+}  # fmt: skip

@@ -33,7 +33,7 @@ class Memory:
         """Place a tensor and return its tier; the farthest by default. Raises CapacityError if the tier is full."""
         index = len(self.chip.memory) - 1 if tier is None else self._index(tier)
         self.placed.append(Placed(name, index, size_bytes, role))
-        if self.used_bytes(index) > self.chip.memory[index].capacity_bytes:
+        if self.used_bytes(index) > tier_capacity_bytes(self.chip, index):
             raise CapacityError((self.explain(index),))
         return index
 
@@ -50,12 +50,12 @@ class Memory:
 
     def explain(self, tier: int) -> str:
         """Say what takes the room in a tier, the largest tensors first."""
-        memory = self.chip.memory[tier]
+        capacity = format_size(tier_capacity_bytes(self.chip, tier))
         tensors = sorted((p for p in self.placed if p.tier == tier), key=lambda p: -p.size_bytes)
         most = ", ".join(f"{p.name} {format_size(p.size_bytes)}" for p in tensors[:5])
         return (
             f"{self.owner} ({self.chip.name}): {len(tensors)} tensors need {format_size(self.used_bytes(tier))}, "
-            f"{memory.name} holds {format_size(memory.capacity_bytes)}; the largest: {most}; use more chips (tp, pp), "
+            f"{self.chip.memory[tier].name} holds {capacity}; the largest: {most}; use more chips (tp, pp), "
             "a narrower dtype, a smaller batch or a shorter sequence"
         )
 
@@ -66,11 +66,21 @@ class Memory:
         return names.index(tier)
 
 
+def tier_capacity_bytes(chip: ChipSpec, tier: int) -> int:
+    """Return what a memory tier holds; raise ConfigError if that is unknown."""
+    memory = chip.memory[tier]
+    if memory.capacity_bytes is None:
+        what = f"the capacity of {memory.name} is unknown and this run places tensors there"
+        key = f"--set system.chip.memory[{tier}].capacity=…GiB"
+        raise ConfigError((f"chip {chip.name}: {what}; give it with {key}",))
+    return memory.capacity_bytes
+
+
 def check_fits(chip: ChipSpec, owner: str, tensors: Iterable[tuple[str, int, str]]) -> Memory:
     """Return the memory with all (name, size_bytes, role) placed; raise CapacityError that accounts for all of them."""
     memory = Memory(chip, owner)
     farthest = len(chip.memory) - 1
     memory.placed += [Placed(name, farthest, size, role) for name, size, role in tensors]
-    if memory.used_bytes(farthest) > chip.memory[farthest].capacity_bytes:
+    if memory.used_bytes(farthest) > tier_capacity_bytes(chip, farthest):
         raise CapacityError((memory.explain(farthest),))
     return memory

@@ -46,5 +46,8 @@ DTYPES: Mapping[str, Dtype] = {
 
 COMPUTE_DTYPES = tuple(name for name, dtype in DTYPES.items() if dtype.computes)
 
-RATED_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "bfp8", "fp6", "bfp4", "fp4", "int8", "int4")
+RATED_DTYPES = (
+    "fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "mxfp8", "bfp8", "fp6",
+    "bfp4", "fp4", "nvfp4", "mxfp4", "int8", "mxint8", "int4", "mxint4",
+)  # fmt: skip
 """Formats that a chip's data sheet may give a peak rate for."""

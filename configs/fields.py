@@ -23,6 +23,7 @@ QUANTITIES: dict[str, tuple[units.Dimension, Parser]] = {
     "_bytes": (units.SIZE, units.parse_size_bytes),
     "_ps": (units.TIME, units.parse_time_ps),
     "_flops": (units.FLOPS, units.parse_flops),
+    "_usd": (units.PRICE, units.parse_price_usd),
     "_w": (units.POWER, units.parse_power_w),
 }
 

@@ -28,15 +28,16 @@ Broken = Iterator[tuple[Keys, str]]
 
 
 def chip_rule(chip: ChipSpec) -> Broken:
-    """A chip computes, and has memory whose tiers can be told apart."""
-    if not chip.peak_flops:
-        yield ("peak",), "is empty; accepted: a compute rate for at least one number format"
+    """A chip has memory whose tiers can be told apart, and its links add up."""
     if not chip.memory:
         yield ("memory",), "is empty; accepted: at least one memory tier"
     names = [tier.name for tier in chip.memory]
     for i, name in enumerate(names):
         if name in names[:i]:
             yield ("memory", i, "name"), f"{name!r} is the name of another tier; accepted: a name of its own"
+    for i, links in enumerate(chip.links):
+        if None not in (links.count, links.bandwidth_bytes_per_s, links.total_bytes_per_s):
+            yield ("links", i, "total"), "is count times bandwidth; accepted: nothing, where both are known"
 
 
 def system_rule(system: SystemSpec) -> Broken:

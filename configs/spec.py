@@ -4,6 +4,7 @@ Plain numbers, the unit in the name. Where a figure comes from is kept beside it
 figure's path in the file (``peak.bf16``, ``memory[1].bandwidth``).
 
 Files write an attribute without its unit: `kernel_launch_ps` is the key ``kernel_launch`` (`configs.fields`).
+Attributes with `eq=False` are for people: no run depends on them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from configs.fields import above, at_least, between, keys_of, one_of
 Confidence = Literal["vendor", "measured", "secondary", "estimate"]
 Numerics = Literal["real", "shapes"]
 Contention = Literal["fluid", "none"]
+Status = Literal["shipping", "legacy", "internal", "announced", "claimed"]
 
 MOST_LINKS = 10_000  # parallel links of one edge
 MOST_ROWS = 100_000  # sequences in a batch
@@ -35,17 +37,44 @@ class Provenance:
 
 @frozen
 class MemoryTier:
-    """One level of a chip's memory; an unknown bandwidth is None and its traffic is not charged."""
+    """One level of a chip's memory; what is unknown is None. Traffic at an unknown bandwidth is not charged."""
 
     name: str
-    capacity_bytes: int = field(metadata=above(0))
+    capacity_bytes: int | None = field(default=None, metadata=above(0))
     bandwidth_bytes_per_s: float | None = None
     efficiency: float = field(default=1.0, metadata=above(0, 1))
 
 
 @frozen
+class ChipLinks:
+    """A chip's links of one sort, as its data sheet has them: bandwidths per direction; what is unknown is None.
+
+    `total_bytes_per_s` is for sheets that give no more than the sum.
+    """
+
+    name: str
+    count: int | None = field(default=None, metadata=between(1, MOST_LINKS))
+    bandwidth_bytes_per_s: float | None = None
+    total_bytes_per_s: float | None = None
+
+    @property
+    def sum_bytes_per_s(self) -> float | None:
+        """Return what all links carry per direction, or None.
+
+        >>> ChipLinks("NVLink4", count=18, bandwidth_bytes_per_s=25e9).sum_bytes_per_s
+        450000000000.0
+        """
+        if self.total_bytes_per_s is not None or self.count is None or self.bandwidth_bytes_per_s is None:
+            return self.total_bytes_per_s
+        return self.count * self.bandwidth_bytes_per_s
+
+
+@frozen
 class ChipSpec:
-    """A chip: dense peak FLOPS per dtype, matrix tile (m, k, n), memory tiers, the nearest first."""
+    """A chip: dense peak FLOPS per dtype, matrix tile (m, k, n), memory tiers, the nearest first.
+
+    devices: how many accelerators software sees in it. measured_flops: the best matrix product that was measured.
+    """
 
     name: str
     peak_flops: Mapping[str, float] = field(metadata=keys_of(RATED_DTYPES))
@@ -53,7 +82,15 @@ class ChipSpec:
     matrix_tile: tuple[int, int, int] = field(default=(1, 1, 1), metadata=at_least(1))
     kernel_launch_ps: int = 0
     power_w: float | None = None
-    vendor: str = ""
+    vendor: str = field(default="", eq=False)
+    description: str = field(default="", eq=False)
+    status: Status = field(default="shipping", eq=False)
+    process: str = field(default="", eq=False)
+    devices: int = field(default=1, eq=False, metadata=at_least(1))
+    measured_flops: Mapping[str, float] = field(factory=dict, eq=False, metadata=keys_of(RATED_DTYPES))
+    links: tuple[ChipLinks, ...] = field(default=(), eq=False)
+    price_usd: float | None = field(default=None, eq=False)
+    notes: str = field(default="", eq=False)
     provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
 
 
@@ -144,7 +181,7 @@ class SystemSpec:
     routing: RoutingSpec = RoutingSpec()
     communication: CommunicationSpec = CommunicationSpec()
     faults: FaultsSpec = FaultsSpec()
-    description: str = ""
+    description: str = field(default="", eq=False)
     provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
 
 
@@ -225,4 +262,4 @@ class ExperimentSpec:
     contention: Contention = "fluid"
     overlap: bool = False
     seed: int = field(default=0, metadata=at_least(0))
-    description: str = ""
+    description: str = field(default="", eq=False)

@@ -40,6 +40,7 @@ _TIME_UNITS = {
 _FLOPS_UNITS: dict[str, int | Decimal] = {
     f"{prefix}FLOPS": 1000**power for power, prefix in enumerate(("", "k", "M", "G", "T", "P", "E"))
 }
+_PRICE_UNITS: dict[str, int | Decimal] = {"USD": 1, "kUSD": 10**3, "MUSD": 10**6}
 _POWER_UNITS: dict[str, int | Decimal] = {"mW": Decimal("0.001"), "W": 1, "kW": 10**3, "MW": 10**6}
 
 
@@ -82,6 +83,7 @@ BANDWIDTH = Dimension(
 TIME = Dimension("a time", "711ns", _TIME_UNITS, zero_allowed=True, largest=_LARGEST_TIME_PS)
 FLOPS = Dimension("a compute rate", "74TFLOPS", _FLOPS_UNITS)
 POWER = Dimension("a power", "160W", _POWER_UNITS)
+PRICE = Dimension("a price", "999USD", _PRICE_UNITS)
 
 
 def round_ps(x: float) -> int:
@@ -143,6 +145,15 @@ def parse_power_w(text: object) -> float:
     (160.0, 1200.0)
     """
     return float(_parse(text, POWER))
+
+
+def parse_price_usd(text: object) -> float:
+    """Return a price in US dollars.
+
+    >>> parse_price_usd("999USD"), parse_price_usd("2.5MUSD")
+    (999.0, 2500000.0)
+    """
+    return float(_parse(text, PRICE))
 
 
 def format_time_ps(time_ps: float) -> str:

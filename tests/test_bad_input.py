@@ -180,6 +180,8 @@ BAD = [
     (sets("collectives.all_reduce=rng"), "'rng' is not an algorithm for all_reduce"),
     (sets("collectives.all_reduce=ring_neighbours", "parallel.tp=3"), "no ring of neighbours is known"),
     (sets("system.chip.peak={fp32: 1TFLOPS}"), "peak.bf16 is unknown and this run computes in bf16"),
+    (sets("system.chip=wse3"), "peak.bf16 is unknown and this run computes in bf16; known: none; give it with --set"),
+    (sets("system.chip=mtia-v1"), "the capacity of lpddr5 is unknown and this run places tensors there; give it with"),
     (sets("system.chip.peak.bf16=1e-9FLOPS"), "one kernel would take"),
     (sets("system.chip.memory[0].capacity=1KiB"), "34 tensors need 288 KiB, dram holds 1 KiB; the largest: layers"),
     # models

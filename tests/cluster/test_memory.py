@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 
 from cluster import launch
 from cluster.memory import Memory, check_fits
 from configs.errors import CapacityError, ConfigError
+from configs.spec import MemoryTier
 from tests.cluster.machines import CHIP, ring
 
 MIB = 2**20
@@ -49,6 +51,17 @@ def test_an_unknown_tier_is_refused():
     """The error lists the chip's tiers."""
     with pytest.raises(ConfigError, match="no memory tier 'hbm'; accepted: sram, dram"):
         Memory(CHIP, "chip 0").place("w", 1, "hbm", "weights")
+
+
+def test_an_unknown_capacity_is_refused():
+    """The error names the tier and how to give its capacity."""
+    chip = attrs.evolve(CHIP, memory=(CHIP.memory[0], MemoryTier("dram")))
+    assert Memory(chip, "chip 0").place("near", 1, "sram", "weights") == 0
+    message = r"chip toy: the capacity of dram is unknown.*--set system\.chip\.memory\[1\]\.capacity="
+    with pytest.raises(ConfigError, match=message):
+        Memory(chip, "chip 0").place("far", 1, None, "weights")
+    with pytest.raises(ConfigError, match=message):
+        check_fits(chip, "chip 0", [("far", 1, "weights")])
 
 
 def test_check_fits_accounts_for_everything():

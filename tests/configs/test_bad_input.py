@@ -102,7 +102,12 @@ BAD_VALUES = [
     ),
     ((*TOPOLOGY, "link", "latency"), "-1us", "link.latency: '-1us' is negative"),
     ((*TOPOLOGY, "link", "count"), 0, "link.count: 0 is out of range; accepted: an integer ≥ 1"),
-    ((*CHIP, "peak"), {}, "system.chip.peak: is empty"),
+    ((*CHIP, "peak"), "fast", "system.chip.peak: 'fast' is not a mapping"),
+    (
+        (*CHIP, "links"),
+        [{"name": "L", "count": 2, "bandwidth": "1GB/s", "total": "3GB/s"}],
+        "system.chip.links[0].total: is count times bandwidth",
+    ),
     ((*CHIP, "peak", "bf61"), "1TFLOPS", "peak.bf61: 'bf61' is not a key here; accepted: fp64, fp32"),
     (
         (*CHIP, "peak", "bf16"),

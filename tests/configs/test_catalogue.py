@@ -27,6 +27,7 @@ def numbers_without_source(value, covered, path=""):
                 "name",
                 "chip",
                 "description",
+                "notes",
                 "sources",
                 "weights",
                 "axes",
