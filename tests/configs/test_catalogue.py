@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cluster.vocabulary import VOCABULARY
 from configs.catalogue_files import KINDS, catalogue_entry, catalogue_names
 from configs.errors import ConfigError
 from configs.loader import load_chip, load_experiment, load_model, load_system
@@ -14,6 +15,12 @@ from configs.rules import check_experiment
 
 ENTRIES = [(kind, name) for kind in KINDS for name in catalogue_names(kind)]
 FIGURES = [entry for entry in ENTRIES if entry[0] != "experiments"]
+
+
+@pytest.fixture
+def vocabulary():
+    """Return the real vocabulary: the catalogue uses all of it."""
+    return VOCABULARY
 
 
 def numbers_without_source(value, covered, path=""):
