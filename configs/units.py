@@ -183,6 +183,31 @@ def format_bandwidth(bandwidth_bytes_per_s: float) -> str:
     return _format(bandwidth_bytes_per_s, ("B/s", "kB/s", "MB/s", "GB/s", "TB/s"), 1000)
 
 
+def exact_bandwidth(bandwidth_bytes_per_s: float) -> str:
+    """Write a bandwidth for files, so that reading it gives the same number.
+
+    >>> exact_bandwidth(12.5e9), exact_bandwidth(15753846153.846153)
+    ('12.5GB/s', '15.753846153846153GB/s')
+    """
+    return f"{_plain(Decimal(repr(float(bandwidth_bytes_per_s))).scaleb(-9))}GB/s"
+
+
+def exact_time(time_ps: int) -> str:
+    """Write a time for files, so that reading it gives the same number.
+
+    >>> exact_time(711_000), exact_time(2_000_000), exact_time(936_250), exact_time(0)
+    ('711ns', '2us', '936.25ns', '0ns')
+    """
+    unit, power = ("us", 6) if time_ps and time_ps % 10**6 == 0 else ("ns", 3)
+    return f"{_plain(Decimal(time_ps).scaleb(-power))}{unit}"
+
+
+def _plain(number: Decimal) -> str:
+    """Return a decimal number without an exponent and without zeros at its end."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def _parse(text: object, dimension: Dimension) -> Decimal:
     match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) and len(text) <= _LONGEST_TEXT else None
     if match is None and (isinstance(text, bool) or not isinstance(text, int | float)):

@@ -126,14 +126,12 @@ def build_grid(
 ) -> Topology:
     """Return the grid of chips of these lengths, ranks row-major (last axis fastest)."""
     wraps = effective_wraps(dims, wraps)
-    ranks = np.arange(math.prod(dims), dtype=np.int32).reshape(dims)
-    ends = [_axis_edges(ranks, k, wrap) for k, wrap in enumerate(wraps)]
-    src, dst = (np.concatenate([pair[side] for pair in ends]) for side in (0, 1))
+    src, dst = grid_edges(dims, wraps)
     cut_bytes_per_s = grid_bisection_edges(dims, wraps) * link.count * link.bandwidth_bytes_per_s
     return Topology.from_edges(
         kind,
         Edges.uniform(link, src, dst),
-        n_chips=ranks.size,
+        n_chips=math.prod(dims),
         dims=dims,
         axes=axes or default_axes(len(dims)),
         wraps=wraps,
@@ -141,6 +139,17 @@ def build_grid(
         known_diameter_hops=grid_diameter_hops(dims, wraps),
         known_bisection_bytes_per_s=float(cut_bytes_per_s),
     )
+
+
+def grid_edges(dims: tuple[int, ...], wraps: tuple[bool, ...]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return both ends of all edges, numbered as above; `wraps` are effective ones.
+
+    >>> [ends.tolist() for ends in grid_edges((2, 3), (False, True))]
+    [[0, 1, 2, 0, 1, 2, 3, 4, 5], [3, 4, 5, 1, 2, 0, 4, 5, 3]]
+    """
+    ranks = np.arange(math.prod(dims), dtype=np.int32).reshape(dims)
+    ends = [_axis_edges(ranks, k, wrap) for k, wrap in enumerate(wraps)]
+    return np.concatenate([src for src, _ in ends]), np.concatenate([dst for _, dst in ends])
 
 
 def _axis_edges(ranks: NDArray[np.int32], k: int, wrap: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

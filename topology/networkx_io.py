@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
-from topology.checks import reject
+from configs.problems import shown
+from topology.checks import MAX_LANES, reject
 from topology.graph import Edges, Topology
 from topology.routing import ShortestPathRouter
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from configs.spec import LinkSpec
+
+_MOST_BYTES_PER_S = 1e30
+_MOST_PS = 10**15  # 1000 s, as for quantities in files
 
 _Attributes = dict[str, Any]
 
@@ -80,11 +84,16 @@ def from_networkx(graph: nx.Graph[Any], link: LinkSpec | None = None) -> Topolog
 
 def _coordinates(graph: nx.Graph[Any], n_chips: int) -> dict[str, Any]:
     """Return the graph's dims, axes and wraps, if it has them; they must fit the chips."""
-    found: dict[str, Any] = {key: tuple(graph.graph[key]) for key in ("dims", "axes", "wraps") if key in graph.graph}
-    dims = found.get("dims", ())
-    fits = math.prod(dims) == n_chips and all(len(values) == len(dims) for values in found.values())
-    reject([f"graph: {found} do not fit {n_chips} chips"] if found and not (len(found) == 3 and fits) else [])
-    return found
+    found = {key: graph.graph[key] for key in ("dims", "axes", "wraps") if key in graph.graph}
+    if not found:
+        return {}
+    lists = all(isinstance(values, list | tuple) for values in found.values())
+    good = len(found) == 3 and lists and len({len(values) for values in found.values()}) == 1
+    good = good and all(type(n) is int and n >= 1 for n in found["dims"]) and math.prod(found["dims"]) == n_chips
+    good = good and all(isinstance(axis, str) and axis for axis in found["axes"])
+    good = good and len(set(found["axes"])) == len(found["axes"]) and all(type(w) is bool for w in found["wraps"])
+    reject([] if good else [f"graph: {shown(found)} do not fit {n_chips} chips; accepted: lists of dims, axes, wraps"])
+    return {key: tuple(values) for key, values in found.items()}
 
 
 _Link = tuple[float, int, int]  # bandwidth_bytes_per_s, latency_ps, count
@@ -113,19 +122,22 @@ def _directed_links(
 
 def _link_of(data: _Attributes, link: LinkSpec | None) -> _Link | None:
     """Return an edge's own figures, or those of `link`, or None."""
-    own = (data.get("bandwidth_bytes_per_s"), data.get("latency_ps"), data.get("count", 1))
-    if own[0] is not None and own[1] is not None and own[0] > 0 and own[1] >= 0 and own[2] >= 1:
-        return float(own[0]), int(own[1]), int(own[2])
-    if own[0] is None and own[1] is None and link is not None:
+    bandwidth, latency, count = data.get("bandwidth_bytes_per_s"), data.get("latency_ps"), data.get("count", 1)
+    if bandwidth is None and latency is None and link is not None:
         return link.bandwidth_bytes_per_s * link.count, link.latency_ps, link.count
-    return None
+    if any(isinstance(x, bool) or not isinstance(x, int | float) for x in (bandwidth, latency, count)):
+        return None
+    assert bandwidth is not None
+    assert latency is not None
+    whole = 0 <= latency <= _MOST_PS and latency == int(latency) and 1 <= count <= MAX_LANES and count == int(count)
+    return (float(bandwidth), int(latency), int(count)) if whole and 0 < bandwidth < _MOST_BYTES_PER_S else None
 
 
 def _edge_problem(src: object, dst: object, data: _Attributes) -> str:
     if src == dst:
         return f"edge {src!r}-{dst!r}: a node cannot be linked to itself"
     need = "bandwidth_bytes_per_s above 0, latency_ps of at least 0 and count of at least 1"
-    return f"edge {src!r}-{dst!r}: needs {need}, got {data}"
+    return f"edge {src!r}-{dst!r}: needs {need}, got {shown(data)}"
 
 
 def _edges(links: dict[tuple[int, int], _Link], nodes: Iterable[Any]) -> Edges:

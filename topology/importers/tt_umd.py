@@ -1,0 +1,135 @@
+"""tt-umd's cluster descriptor: chips of a host and which Ethernet channels are joined.
+
+Coordinates (`chips`: x, y, rack, shelf) decide the ranks where they make a grid of the edges, row-major; otherwise the
+file's chip numbers do, in ascending order, or a walk round the ring that they form.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from configs.problems import shown
+from configs.yaml_source import parse_yaml
+from topology.checks import MAX_CHIPS, reject
+from topology.importers.base import Edge, Found, Importer, Source, join_parallel
+from topology.importers.tenstorrent import BANDWIDTH, LATENCY, architecture
+
+BOARDS = {
+    "n150": ("wormhole-n150",),
+    "n300": ("wormhole-n300",),
+    "galaxy": ("wormhole-galaxy-module",),
+    "ubb": ("wormhole-galaxy-module",),
+    "ubb_wormhole": ("wormhole-galaxy-module",),
+    "ubb_blackhole": ("blackhole-galaxy-module", "blackhole-galaxy"),
+    "p100": ("blackhole-p100a", "blackhole-p100"),
+    "p150": ("blackhole-p150", "blackhole-p150a"),
+    "p300": ("blackhole-p300", "blackhole-p300c"),
+}
+_ENDS = ("chip", "chan")
+
+
+def read(source: Source) -> Found:
+    """Return the chips and their Ethernet links."""
+    document = parse_yaml(source.text, source.file, any_keys=True)
+    if not isinstance(document, dict):
+        raise source.error(0, f"holds {shown(document)}; accepted: a tt-umd cluster descriptor")
+    archs = _archs(source, document)
+    pairs, n_remote = _connections(source, document, archs)
+    coords = _coordinates(source, document, archs)
+    dims = _dims(coords)
+    order = sorted(archs, key=lambda chip: (coords[chip] if dims else (), chip))
+    rank = {chip: k for k, chip in enumerate(order)}
+    plain = {architecture(arch) for arch in archs.values()}
+    one = plain.pop() if len(plain) == 1 else ""
+    edges = [Edge((rank[a], rank[b]), 1, BANDWIDTH.get(one), LATENCY.get(one)) for a, b in pairs]
+    notes = (f"left out: {n_remote} links to chips of other hosts",) if n_remote else ()
+    return Found(
+        names=tuple(f"chip {chip}" for chip in order),
+        edges=join_parallel(edges),
+        dims=dims,
+        chips=_boards(document) or {"wormhole": ("wormhole-n300",), "blackhole": BOARDS["p150"]}.get(one, ()),
+        keep_ranks=False,
+        renumbered=order != sorted(archs),
+        notes=notes,
+    )
+
+
+def _archs(source: Source, document: dict[Any, Any]) -> dict[int, str]:
+    """Return each chip's architecture."""
+    archs = document.get("arch")
+    if not isinstance(archs, dict) or not 0 < len(archs) <= MAX_CHIPS:
+        raise source.error(0, f"arch: {shown(archs)}; accepted: a mapping of chips to architectures")
+    reject(
+        f"{source.file}: arch.{chip}: {shown(arch)}; accepted: a whole number and a word, such as 0: wormhole_b0"
+        for chip, arch in archs.items()
+        if type(chip) is not int or chip < 0 or not isinstance(arch, str)
+    )
+    return archs
+
+
+def _connections(source: Source, document: dict[Any, Any], archs: dict[int, str]) -> tuple[list[tuple[int, int]], int]:
+    """Return the chips that each connection joins, and how many lead out of the file."""
+    rows = document.get("ethernet_connections")
+    if not isinstance(rows, list):
+        raise source.error(0, f"ethernet_connections: {shown(rows)}; accepted: a list of pairs of {{chip, chan}}")
+    problems: list[str] = []
+    taken: dict[tuple[int, int], int] = {}
+    pairs = []
+    for i, row in enumerate(rows):
+        where = f"{source.file}: ethernet_connections[{i}]"
+        if not isinstance(row, list) or len(row) != 2 or not all(_is_end(end) for end in row):
+            problems.append(f"{where}: {shown(row)}; accepted: two of {{chip: number, chan: number}}")
+            continue
+        for end in row:
+            if end["chip"] not in archs:
+                problems.append(f"{where}: chip: {end['chip']} is not among the chips of `arch`")
+            first = taken.setdefault((end["chip"], end["chan"]), i)
+            if first != i:
+                used = f"chip {end['chip']} has channel {end['chan']} in use by [{first}]"
+                problems.append(f"{where}: {used}; accepted: each channel once")
+        if row[0]["chip"] == row[1]["chip"]:
+            problems.append(f"{where}: joins chip {row[0]['chip']} to itself")
+        pairs.append((row[0]["chip"], row[1]["chip"]))
+    reject(problems[:20])
+    remote = document.get("ethernet_connections_to_remote_devices")
+    return pairs, len(remote) if isinstance(remote, list) else 0
+
+
+def _is_end(end: object) -> bool:
+    return isinstance(end, dict) and all(type(end.get(key)) is int and end[key] >= 0 for key in _ENDS)
+
+
+def _coordinates(source: Source, document: dict[Any, Any], archs: dict[int, str]) -> dict[int, tuple[int, ...]]:
+    """Return the chips' coordinates if all have different ones, slowest axis first; else none."""
+    given = document.get("chips")
+    if not isinstance(given, dict) or not given:
+        return {}
+    for chip, place in given.items():
+        good = isinstance(place, list) and len(place) == 4 and all(type(c) is int and 0 <= c < 10**6 for c in place)
+        if not good or chip not in archs:
+            raise source.error(0, f"chips.{chip}: {shown(place)}; accepted: a chip of `arch`, and x, y, rack, shelf")
+    coords: dict[int, tuple[int, ...]] = {chip: (p[3], p[2], p[0], p[1]) for chip, p in given.items()}
+    return coords if set(coords) == set(archs) and len(set(coords.values())) == len(coords) else {}
+
+
+def _dims(coords: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the lengths of the axes if the coordinates fill a grid; axes of one place are left out."""
+    values = [{place[k] for place in coords.values()} for k in range(4)] if coords else []
+    dims = tuple(len(found) for found in values if len(found) > 1)
+    filled = all(len(found) == max(found) - min(found) + 1 for found in values)
+    return dims if coords and filled and math.prod(dims) == len(coords) else ()
+
+
+def _boards(document: dict[Any, Any]) -> tuple[str, ...]:
+    """Return the catalogue's names of the chip on the first board."""
+    boards = document.get("boards")
+    for board in boards if isinstance(boards, list) else []:
+        for entry in board if isinstance(board, list) else []:
+            kind = entry.get("board_type") if isinstance(entry, dict) else None
+            if isinstance(kind, str):
+                return BOARDS.get(kind.lower(), ())
+    return ()
+
+
+TT_UMD = Importer("a tt-umd cluster descriptor", lambda source: source.has(r"^\s*ethernet_connections\s*:"), read)
