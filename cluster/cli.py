@@ -57,7 +57,7 @@ def run(
     set_: Overrides = (),
     backend: Annotated[Backend, Parameter(help="Where the chips live.")] = "local",
     chips_per_actor: ChipsPerActor = 1,
-    out: Annotated[Path | None, Parameter(help="Write result.json into this folder.")] = None,
+    out: Annotated[Path | None, Parameter(help="Write result.json and links.json into this folder.")] = None,
     save_logits: Annotated[Path | None, Parameter(help="Write the logits, [batch, new_tokens, vocab].")] = None,
     json_: AsJson = False,
 ) -> None:
@@ -120,15 +120,71 @@ def bench(
 
 
 @app.command
-def topo(system: str, /, *, set_: Overrides = (), json_: AsJson = False) -> None:
+def topo(
+    system: str,
+    /,
+    *,
+    set_: Overrides = (),
+    svg: Annotated[Path | None, Parameter(help="Draw the topology.")] = None,
+    run: Annotated[
+        Path | None, Parameter(help="Colour the picture's links by this run: its JSON or --out folder.")
+    ] = None,
+    export: Annotated[Path | None, Parameter(help="Write it for networkx (.json) or ASTRA-sim (.yml).")] = None,
+    json_: AsJson = False,
+) -> None:
     """Show what connects the chips of a system."""
     from cluster.listing import print_topology, topology_json  # noqa: PLC0415
 
     spec = _system(system, set_)
+    if svg is not None or export is not None or run is not None:
+        _topology_files(spec, svg, run, export)
     if json_:
         _print_json(topology_json(spec))
     else:
         print_topology(_console(), spec)
+
+
+@app.command(name="import")
+def import_(
+    file: Path,
+    /,
+    *,
+    format_: Annotated[
+        str, Parameter(name="--format", help="auto, or the name of a format (docs/import.md).")
+    ] = "auto",
+    out: Annotated[Path | None, Parameter(help="Write the system file; by default it is printed.")] = None,
+    chip: Annotated[str | None, Parameter(help="The chip: a catalogue name, or the path of its YAML file.")] = None,
+    link_bandwidth: Annotated[str | None, Parameter(help="Of links that the file says none for.")] = None,
+    link_latency: Annotated[str | None, Parameter(help="Of links that the file says none for.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Make a system of a topology file: NCCL, RCCL, nvidia-smi, tt-umd, tt-metal, ASTRA-sim or networkx."""
+    from cluster.listing import print_topology, topology_json  # noqa: PLC0415
+    from cluster.topology_files import import_system, write_system  # noqa: PLC0415
+
+    system, spec = import_system(file, format_, chip=chip, link_bandwidth=link_bandwidth, link_latency=link_latency)
+    if out is not None:
+        write_system(system, out)
+    if out is not None or json_:
+        for note in system.notes:
+            print(f"chipmesh: {note}", file=sys.stderr)  # noqa: T201
+    if json_:
+        _print_json(topology_json(spec))
+    elif out is not None:
+        print_topology(_console(), spec)
+    else:
+        print(system.to_yaml(), end="")  # noqa: T201  the file itself
+
+
+def _topology_files(spec: Any, svg: Path | None, run: Path | None, export: Path | None) -> None:
+    from cluster.topology_files import draw_topology, export_topology  # noqa: PLC0415
+
+    if run is not None and svg is None:
+        raise ConfigError(("--run: colours the links of a picture; accepted: together with --svg",))
+    if svg is not None:
+        draw_topology(spec, svg, run)
+    if export is not None:
+        export_topology(spec, export)
 
 
 @app.command(name="list")
@@ -215,6 +271,7 @@ def _save(result: ExperimentResult, out: Path | None, logits: Path | None) -> No
     try:
         if out is not None:
             (out / "result.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
+            (out / "links.json").write_text(json.dumps(result.links_json(), indent=1) + "\n")
         if logits is not None and result.logits is not None:
             with logits.open("wb") as file:
                 np.savez_compressed(file, logits=result.logits)

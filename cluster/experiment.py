@@ -80,6 +80,11 @@ class ExperimentResult:
             "wall": {"setup_s": self.setup_s, "run_s": self.run_s},
         }  # fmt: skip
 
+    def links_json(self) -> dict[str, Any]:
+        """Return the utilisation of every link that the run has used, the busiest first."""
+        links = self.timeline.busiest_links(len(self.timeline.links))
+        return {"schema": "chipmesh.links.v1", "links": [link._asdict() for link in links]}
+
 
 @define(eq=False)
 class _Collector:
