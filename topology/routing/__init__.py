@@ -15,7 +15,6 @@ from configs.errors import ConfigError
 from topology.routing.dimension_order import DimensionOrderRouter
 from topology.routing.direct import DirectRouter
 from topology.routing.dragonfly import DragonflyPlan, MinimalRouter, ValiantRouter
-from topology.routing.paths import path_route
 from topology.routing.planes import OnePlaneRouter, PlaneRouter
 from topology.routing.shortest import EcmpRouter, ShortestPathRouter
 from topology.routing.up_down import FatTreePlan, UpDownRouter
@@ -38,7 +37,6 @@ __all__ = [
     "UpDownRouter",
     "ValiantRouter",
     "choose_router",
-    "path_route",
 ]
 
 ON_ANY_GRAPH = ("dimension_order", "shortest", "ecmp")

@@ -10,12 +10,98 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from topology.graph import Route, Routes, Topology
-from topology.routing.paths import path_route
+from topology.graph import Routes, Topology
+from topology.routing.paths import OneOfMany, paths_of_links
+
+Ints = NDArray[np.int64]
 
 
 @frozen
-class DimensionOrderRouter:
+class Walk:
+    """How to walk on a grid whose edges are numbered as `topology.grid` says.
+
+    Crossing the end of axis k upwards also shifts by `twist[k][j]` along each other axis j (no twist: not at all).
+    """
+
+    dims: tuple[int, ...]
+    wraps: tuple[bool, ...]
+    twist: tuple[tuple[int, ...], ...] = ()
+
+    def links(self, src: Ints, hops: Ints) -> tuple[Ints, NDArray[np.int32]]:
+        """Return the links from each chip `src` on, `hops[k]` along axis k in turn (down if negative).
+
+        The links of route i are `links[start[i]:start[i + 1]]`; returns (start, links). Along an axis they are one
+        arithmetic progression up to the end of the axis and one beyond: all of them are written at once.
+        """
+        n_axes, n = len(self.dims), len(src)
+        first, step, length = (np.zeros((n, n_axes, 2), np.int64) for _ in range(3))
+        coords = np.stack(np.unravel_index(src, self.dims)).astype(np.int64)
+        for k, (size, stride) in enumerate(zip(self.dims, self.strides, strict=True)):
+            up, here = hops[k] >= 0, coords[k]
+            before = np.minimum(np.abs(hops[k]), np.where(up, size - here if self.wraps[k] else size, here))
+            beyond = np.abs(hops[k]) - before
+            place = np.where(up, here, here - 1)
+            step[:, k, :] = np.where(up, 2 * stride, -2 * stride)[:, None]
+            first[:, k, 0] = 2 * (self._line(k, coords) + place * stride) + ~up
+            length[:, k, 0], length[:, k, 1] = before, beyond
+            crosses = np.where(beyond > 0, np.where(up, 1, -1), 0) + (up & (beyond == 0) & (here + before == size))
+            coords[k] = (here + hops[k]) % size
+            self._shift(coords, k, crosses)
+            first[:, k, 1] = 2 * (self._line(k, coords) + np.where(up, 0, size - 1) * stride) + ~up
+        start = np.concatenate([[0], np.cumsum(length.sum(axis=(1, 2)))])
+        return start, _progressions(first.reshape(-1), step.reshape(-1), length.reshape(-1))
+
+    def _shift(self, coords: Ints, k: int, crosses: Ints) -> None:
+        """Move along the other axes what crossing the end of axis k costs there."""
+        for j, by in enumerate(self.twist[k] if self.twist else ()):
+            if by:
+                coords[j] = (coords[j] + by * crosses) % self.dims[j]
+
+    def _line(self, k: int, coords: Ints) -> Ints:
+        """Return the first edge of the line along axis k through each chip."""
+        stride = self.strides[k]
+        above, below = np.zeros(coords.shape[1], np.int64), np.zeros(coords.shape[1], np.int64)
+        for j in range(k):
+            above = above * self.dims[j] + coords[j]
+        for j in range(k + 1, len(self.dims)):
+            below = below * self.dims[j] + coords[j]
+        return self.edge_offsets[k] + above * self.axis_edges[k] * stride + below
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """By how much the rank grows along each axis."""
+        return tuple(math.prod(self.dims[k + 1 :]) for k in range(len(self.dims)))
+
+    @cached_property
+    def axis_edges(self) -> tuple[int, ...]:
+        """Edges on one line of chips along each axis."""
+        return tuple(length if wrap else length - 1 for length, wrap in zip(self.dims, self.wraps, strict=True))
+
+    @cached_property
+    def edge_offsets(self) -> tuple[int, ...]:
+        """The first edge of each axis."""
+        n_chips = math.prod(self.dims)
+        totals = [n_chips // d * edges for d, edges in zip(self.dims, self.axis_edges, strict=True)]
+        return tuple(sum(totals[:k]) for k in range(len(totals)))
+
+
+def _progressions(first: Ints, step: Ints, length: Ints) -> NDArray[np.int32]:
+    """Return the numbers first, first + step, … of each progression, `length` of them, one after the other.
+
+    >>> _progressions(np.array([5, 40]), np.array([1, -10]), np.array([2, 3])).tolist()
+    [5, 6, 40, 30, 20]
+    """
+    used = np.flatnonzero(length)
+    first, step, length = first[used], step[used], length[used]
+    numbers = np.arange(length.sum())
+    begin = np.cumsum(length) - length
+    numbers *= np.repeat(step, length)
+    numbers += np.repeat(first - step * begin, length)
+    return numbers.astype(np.int32)
+
+
+@frozen
+class DimensionOrderRouter(OneOfMany):
     """Go along the first listed axis to the end, then the second…; round a wrapped axis the shorter way.
 
     Exactly half way round, `positive` goes up; `alternate` goes up from an even and down from an odd
@@ -34,84 +120,17 @@ class DimensionOrderRouter:
         ties = any(wrap and length % 2 == 0 for length, wrap in zip(self.dims, self.wraps, strict=True))
         return closed and (self.ties == "positive" or not ties)
 
-    def route(self, topology: Topology, src: int, dst: int) -> Route:
-        """Return the links along each axis in turn."""
-        links: list[int] = []
-        here = src
-        for k, (length, stride) in enumerate(zip(self.dims, self._strides, strict=True)):
-            coord, goal = here // stride % length, dst // stride % length
-            links += self._axis_links(k, here, self._signed_hops(k, coord, goal))
-            here += (goal - coord) * stride
-        return path_route(topology, links)
+    def routes(self, topology: Topology, src: Ints, dst: Ints) -> Routes:
+        """Return the routes from the chips `src` to the chips `dst`, pair by pair."""
+        here, goal = np.unravel_index(src, self.dims), np.unravel_index(dst, self.dims)
+        hops = np.stack([self._signed_hops(k, c, g) for k, (c, g) in enumerate(zip(here, goal, strict=True))])
+        return paths_of_links(topology, *Walk(self.dims, self.wraps).links(src, hops))
 
-    def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
-        """Return the routes of many pairs at once: axis by axis, all hops of all pairs."""
-        hops = [self._many_signed_hops(k, src, dst) for k in range(len(self.dims))]
-        lengths = np.stack([np.abs(h) for h in hops])
-        start = np.concatenate([[0], np.cumsum(lengths.sum(axis=0))])
-        links = np.empty(start[-1], np.int32)
-        begin, here = start[:-1].copy(), src.copy()
-        for k, (length, stride) in enumerate(zip(self.dims, self._strides, strict=True)):
-            pair = np.repeat(np.arange(len(src)), lengths[k])
-            hop = np.arange(len(pair)) - np.repeat(np.cumsum(lengths[k]) - lengths[k], lengths[k])
-            links[begin[pair] + hop] = self._many_axis_links(k, here[pair], hop, hops[k][pair] >= 0)
-            here += (dst // stride % length - src // stride % length) * stride
-            begin += lengths[k]
-        latency = np.concatenate([[0], np.cumsum(topology.link_latency_ps[links])])
-        return Routes(start, links, np.ones(len(links)), latency[start[1:]] - latency[start[:-1]])
-
-    def _many_signed_hops(self, k: int, src: NDArray[np.int64], dst: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`_signed_hops` of many pairs."""
-        length, stride = self.dims[k], self._strides[k]
-        coord, goal = src // stride % length, dst // stride % length
-        if not self.wraps[k]:
-            return goal - coord
-        up = (goal - coord) % length
-        ties_up = (2 * up == length) & ((self.ties == "positive") | (coord % 2 == 0))
-        return np.where((2 * up < length) | ties_up, up, up - length)
-
-    def _many_axis_links(
-        self, k: int, rank: NDArray[np.int64], hop: NDArray[np.int64], up: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
-        """`_axis_links` of many ranks: the link of one hop each."""
-        length, stride, edges = self.dims[k], self._strides[k], self._axis_edges[k]
-        first = self._edge_offsets[k] + rank // (length * stride) * edges * stride + rank % stride
-        coord = rank // stride % length
-        place = np.where(up, coord + hop, coord - 1 - hop) % length
-        links: NDArray[np.int64] = 2 * (first + place * stride) + ~up
-        return links
-
-    def _signed_hops(self, k: int, coord: int, goal: int) -> int:
+    def _signed_hops(self, k: int, coord: Ints, goal: Ints) -> Ints:
         """Return how many hops up (or, if negative, down) axis k lead from `coord` to `goal`."""
         if not self.wraps[k]:
             return goal - coord
         length = self.dims[k]
         up = (goal - coord) % length
-        if 2 * up == length:
-            return up if self.ties == "positive" or coord % 2 == 0 else -up
-        return up if 2 * up < length else up - length
-
-    def _axis_links(self, k: int, rank: int, signed_hops: int) -> list[int]:
-        """Return the links of so many hops along axis k, starting at `rank`."""
-        length, stride, edges = self.dims[k], self._strides[k], self._axis_edges[k]
-        coord, below = rank // stride % length, rank % stride
-        first = self._edge_offsets[k] + rank // (length * stride) * edges * stride + below
-        if signed_hops >= 0:
-            return [2 * (first + (coord + hop) % length * stride) for hop in range(signed_hops)]
-        return [2 * (first + (coord - 1 - hop) % length * stride) + 1 for hop in range(-signed_hops)]
-
-    @cached_property
-    def _strides(self) -> tuple[int, ...]:
-        return tuple(math.prod(self.dims[k + 1 :]) for k in range(len(self.dims)))
-
-    @cached_property
-    def _axis_edges(self) -> tuple[int, ...]:
-        """Edges on one line of chips along each axis."""
-        return tuple(length if wrap else length - 1 for length, wrap in zip(self.dims, self.wraps, strict=True))
-
-    @cached_property
-    def _edge_offsets(self) -> tuple[int, ...]:
-        """The first edge of each axis."""
-        n_chips = math.prod(self.dims)
-        totals = [n_chips // d * edges for d, edges in zip(self.dims, self._axis_edges, strict=True)]
-        return tuple(sum(totals[:k]) for k in range(len(totals)))
+        ties_up = (2 * up == length) & ((self.ties == "positive") | (coord % 2 == 0))
+        return np.where((2 * up < length) | ties_up, up, up - length)

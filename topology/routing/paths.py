@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topology.graph import Route, Routes, Topology
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+BLOCK_PAIRS = 2**15  # pairs walked at a time on any graph: bounds the memory
 
 Spread = Literal["modulo", "hash"]
 
 
-def path_route(topology: Topology, links: list[int]) -> Route:
-    """Return the route that puts the whole transfer on each of these links, one after the other."""
-    path = np.array(links, np.int32)
-    return Route(path, np.ones(len(links)), int(topology.link_latency_ps[path].sum()))
+def paths_of_links(topology: Topology, start: NDArray[np.int64], links: NDArray[np.int32]) -> Routes:
+    """Return one path per pair: that of pair i is `links[start[i]:start[i + 1]]`."""
+    latency_ps = topology.link_latency_ps
+    if len(latency_ps) and (latency_ps == latency_ps[0]).all():
+        total_ps = np.diff(start) * latency_ps[0]
+    else:
+        so_far_ps = np.concatenate([[0], np.cumsum(latency_ps[links])])
+        total_ps = so_far_ps[start[1:]] - so_far_ps[start[:-1]]
+    return Routes(start, links, np.ones(len(links)), total_ps)
 
 
 def paths_of_columns(topology: Topology, columns: Sequence[NDArray[np.integer]]) -> Routes:
     """Return one path per pair: `columns[k][i]` is the k-th link of pair i, or -1 where it has none there."""
     table = np.stack(columns, axis=1)
     used = table >= 0
-    start = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
-    links = table[used].astype(np.int32)
-    latency_ps = np.where(used, topology.link_latency_ps[table], 0).sum(axis=1)
-    return Routes(start, links, np.ones(len(links)), latency_ps)
+    start = np.concatenate([[0], np.cumsum(np.count_nonzero(used, axis=1))])
+    return paths_of_links(topology, start, table[used].astype(np.int32))
+
+
+Columns = list[NDArray[np.int64]]
+
+
+def paths_in_blocks(
+    topology: Topology,
+    src: NDArray[np.int64],
+    dst: NDArray[np.int64],
+    by: NDArray[np.int64],
+    columns_of: Callable[[Topology, NDArray[np.int64], NDArray[np.int64]], Columns],
+) -> Routes:
+    """Return paths that are found a block of pairs at a time; pairs with the same number `by` stay together."""
+    order = np.argsort(by, kind="stable")
+    blocks = [order[first : first + BLOCK_PAIRS] for first in range(0, len(order), BLOCK_PAIRS)]
+    found = [columns_of(topology, src[block], dst[block]) for block in blocks]
+    table = np.full((max(map(len, found), default=0), len(src)), -1, np.int32)
+    for block, columns in zip(blocks, found, strict=True):
+        for k, column in enumerate(columns):
+            table[k, block] = column
+    return paths_of_columns(topology, [*table, np.full(len(src), -1, np.int32)])
 
 
 class OneOfMany:

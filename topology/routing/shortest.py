@@ -7,50 +7,34 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from configs.errors import ConfigError
-from topology.graph import Route, Routes, Topology
-from topology.routing.paths import OneOfMany, Spread, pair_hash, path_route, paths_of_columns
+from topology.graph import Routes, Topology
+from topology.routing.paths import Columns, OneOfMany, Spread, pair_hash, paths_in_blocks
 
-
-def _no_path(src: int, dst: int) -> ConfigError:
-    return ConfigError((f"no path from chip{src} to chip{dst}",))
+Ints = NDArray[np.int64]
 
 
 @frozen
-class ShortestPathRouter:
+class ShortestPathRouter(OneOfMany):
     """Take the fewest links; of equally short paths the one whose nodes come first, compared one by one."""
 
     is_uniform = False
 
-    def route(self, topology: Topology, src: int, dst: int) -> Route:
-        """Follow the search tree of `src` back from `dst`."""
-        tree = topology.search_tree(src)
-        links: list[int] = []
-        node = dst
-        while node != src:
-            link = int(tree[node])
-            if link < 0:
-                raise _no_path(src, dst)
-            links.append(link)
-            node = int(topology.link_src[link])
-        return path_route(topology, links[::-1])
+    def routes(self, topology: Topology, src: Ints, dst: Ints) -> Routes:
+        """Follow the search trees of the sources back from the destinations, all pairs one link at a time."""
+        return paths_in_blocks(topology, src, dst, src, self._columns)
 
-    def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
-        """Follow the search trees of all sources at once: all pairs one link back at a time."""
+    def _columns(self, topology: Topology, src: Ints, dst: Ints) -> Columns:
         sources, place = np.unique(src, return_inverse=True)
-        trees = np.empty((len(sources), topology.n_nodes), np.int32)
-        for tree, source in zip(trees, sources.tolist(), strict=True):
-            tree[:] = topology.search_tree(source)
-        columns: list[NDArray[np.int64]] = []
+        trees = np.stack([topology.search_tree(source) for source in sources.tolist()])
+        columns: Columns = []
         node, under_way = dst.copy(), src != dst
         while under_way.any():
             link = np.where(under_way, trees[place, node], -1).astype(np.int64)
-            lost = np.flatnonzero(under_way & (link < 0))
-            if len(lost):
-                raise _no_path(int(src[lost[0]]), int(dst[lost[0]]))
+            _refuse_lost(src, dst, under_way & (link < 0))
             columns.append(link)
             node = np.where(under_way, topology.link_src[link], node)
             under_way = node != src
-        return paths_of_columns(topology, columns[::-1] or [np.full(len(src), -1)])
+        return columns[::-1]
 
 
 @frozen
@@ -64,34 +48,48 @@ class EcmpRouter(OneOfMany):
     spread: Spread
     is_uniform = False
 
-    def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
-        """Return the paths, all pairs one link forward at a time."""
+    def routes(self, topology: Topology, src: Ints, dst: Ints) -> Routes:
+        """Walk from the sources on, all pairs one link at a time."""
+        return paths_in_blocks(topology, src, dst, dst, self._columns)
+
+    def _columns(self, topology: Topology, src: Ints, dst: Ints) -> Columns:
         goals, place = np.unique(dst, return_inverse=True)
         distance = np.stack([topology.hops_from(goal) for goal in goals.tolist()])
-        order, start = topology.links_by_src
-        leads_to = topology.link_dst[order]
-        columns: list[NDArray[np.int64]] = []
-        node = src.copy()
-        lost = np.flatnonzero(distance[place, src] < 0)
-        if len(lost):
-            raise _no_path(int(src[lost[0]]), int(dst[lost[0]]))
-        walking = np.flatnonzero(node != dst)
+        _refuse_lost(src, dst, distance[place, src] < 0)
+        columns: Columns = []
+        node, walking = src.copy(), np.flatnonzero(src != dst)
         while len(walking):
-            here, goal = node[walking], place[walking]
-            count = start[here + 1] - start[here]
-            pair = np.repeat(np.arange(len(walking)), count)
-            option = np.arange(len(pair)) + np.repeat(start[here] - np.cumsum(count) + count, count)
-            nearer = distance[goal[pair], leads_to[option]] == distance[goal, here][pair] - 1
-            pair, option = pair[nearer], option[nearer]
-            n_options = np.bincount(pair, minlength=len(walking))
-            choice = self._key(src[walking], dst[walking], len(columns)) % n_options
-            chosen = order[option[np.cumsum(n_options) - n_options + choice]]
+            key = self._key(src[walking], dst[walking], len(columns))
             column = np.full(len(src), -1, np.int64)
-            column[walking] = chosen
+            column[walking] = _one_nearer(topology, distance, node[walking], place[walking], key)
             columns.append(column)
-            node[walking] = topology.link_dst[chosen]
+            node[walking] = topology.link_dst[column[walking]]
             walking = walking[node[walking] != dst[walking]]
-        return paths_of_columns(topology, columns or [np.full(len(src), -1)])
+        return columns
 
-    def _key(self, src: NDArray[np.int64], dst: NDArray[np.int64], hop: int) -> NDArray[np.int64]:
+    def _key(self, src: Ints, dst: Ints, hop: int) -> Ints:
         return dst if self.spread == "modulo" else pair_hash(src, dst, hop)
+
+
+def _one_nearer(topology: Topology, distance: NDArray[np.int32], here: Ints, goal: Ints, key: Ints) -> Ints:
+    """Return for each node `here` the link number (key mod their count) of those that lead nearer to its goal.
+
+    `distance[goal]` holds every node's links to that goal.
+    """
+    order, start = topology.links_by_src
+    count = start[here + 1] - start[here]
+    walker = np.repeat(np.arange(len(here)), count)
+    option = np.arange(len(walker)) + np.repeat(start[here] - np.cumsum(count) + count, count)
+    leads_to = topology.link_dst[order[option]]
+    nearer = distance[goal[walker], leads_to] == distance[goal, here][walker] - 1
+    walker, option = walker[nearer], option[nearer]
+    n_options = np.bincount(walker, minlength=len(here))
+    chosen: Ints = order[option[np.cumsum(n_options) - n_options + key % n_options]]
+    return chosen
+
+
+def _refuse_lost(src: Ints, dst: Ints, lost: NDArray[np.bool_]) -> None:
+    """Raise ConfigError with the first pair that has no path, if there is one."""
+    if lost.any():
+        first = int(np.flatnonzero(lost)[0])
+        raise ConfigError((f"no path from chip{src[first]} to chip{dst[first]}",))
