@@ -132,7 +132,7 @@ def _chip_entry(kind: str, name: str) -> dict[str, Any]:
 def _system_entry(kind: str, name: str) -> dict[str, Any]:
     del kind
     system = load_system(name, (), VOCABULARY)
-    topology: Topology = system.topology.build(system.routing)
+    topology: Topology = build_topology(system)
     graph = {path: origin for path, origin in system.provenance.items() if not path.endswith("latency")}
     return {
         "name": name,

@@ -16,7 +16,7 @@ Keys = tuple[str | int, ...]
 
 _LONGEST_VALUE = 60
 _LONGEST_TEXT = 200
-_MOST_CHOICES = 24
+_MOST_CHOICES = 16
 
 
 @frozen
