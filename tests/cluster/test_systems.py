@@ -1,0 +1,265 @@
+"""The catalogue's systems: the graphs that are published, and collectives that work on each of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from cluster import launch
+from cluster.listing import listing
+from cluster.vocabulary import VOCABULARY
+from configs.catalogue_files import catalogue_entry, catalogue_names
+from configs.loader import load_system
+from topology import bisection_bytes_per_s, build_topology
+
+# chips, switches, edges, links (parallel ones each), least and most links of a chip, bisection in GB/s per direction
+# (None: no formula, and too large to search).
+SYSTEMS = {
+    "blackhole-galaxy": (32, 0, 68, 140, 8, 10, None),
+    "blackhole-galaxy-torus": (32, 0, 64, 128, 8, 8, 800),
+    "blackhole-loudbox": (8, 0, 10, 20, 4, 6, 200),
+    "blackhole-loudbox-cube": (8, 0, 12, 24, 6, 6, 400),
+    "blackhole-loudbox-x2": (16, 0, 24, 48, 4, 8, 400),
+    "blackhole-loudbox-x4": (32, 0, 52, 104, 4, 8, 400),
+    "blackhole-p150": (1, 0, 0, 0, 0, 0, 0),
+    "blackhole-p300": (2, 0, 1, 2, 2, 2, 100),
+    "blackhole-quietbox": (4, 0, 4, 16, 8, 8, 400),
+    "blackhole-quietbox-2": (4, 0, 4, 8, 4, 4, 200),
+    "dgx-1-v100": (8, 0, 16, 24, 6, 6, 150),
+    "dgx-2": (16, 6, 96, 96, 6, 6, 1200),
+    "dgx-a100": (8, 6, 48, 96, 12, 12, 1200),
+    "dgx-h100": (8, 4, 32, 144, 18, 18, 1800),
+    "dgx-h200": (8, 4, 32, 144, 18, 18, 1800),
+    "gaudi2-box": (8, 0, 28, 84, 21, 21, 600),
+    "gaudi3-box": (8, 0, 28, 84, 21, 21, 1200),
+    "gb200-nvl72": (72, 18, 1296, 1296, 18, 18, 32400),
+    "gb300-nvl72": (72, 18, 1296, 1296, 18, 18, 32400),
+    "groq-node": (8, 0, 28, 28, 7, 7, 240),
+    "hgx-b200": (8, 2, 16, 144, 18, 18, 3600),
+    "hgx-b300": (8, 2, 16, 144, 18, 18, 3600),
+    "hgx-h800": (8, 4, 32, 64, 8, 8, 800),
+    "inf2-48xlarge": (12, 0, 12, 12, 2, 2, 103.0792151),
+    "mi250x-node": (16, 0, 26, 54, 6, 7, 300),
+    "mi300x-node": (8, 0, 28, 28, 7, 7, 1024),
+    "mi325x-node": (8, 0, 28, 28, 7, 7, 1024),
+    "mi355x-node": (8, 0, 28, 28, 7, 7, 1224),
+    "tpu-v2-16x16": (256, 0, 512, 512, 4, 4, 2000),
+    "tpu-v2-2x2": (4, 0, 4, 4, 2, 2, 125),
+    "tpu-v2-4x4": (16, 0, 32, 32, 4, 4, 500),
+    "tpu-v3-2x2": (4, 0, 4, 4, 2, 2, 166),
+    "tpu-v3-32x32": (1024, 0, 2048, 2048, 4, 4, 5312),
+    "tpu-v3-4x4": (16, 0, 32, 32, 4, 4, 664),
+    "tpu-v4-16x16x16": (4096, 0, 12288, 12288, 6, 6, 23040),
+    "tpu-v4-2x2x1": (4, 0, 4, 4, 2, 2, 90),
+    "tpu-v4-2x2x2": (8, 0, 12, 12, 3, 3, 180),
+    "tpu-v4-2x2x4": (16, 0, 28, 28, 3, 4, 180),
+    "tpu-v4-2x4x4": (32, 0, 64, 64, 3, 5, 360),
+    "tpu-v4-4x4x4": (64, 0, 192, 192, 6, 6, 1440),
+    "tpu-v4-4x4x8": (128, 0, 384, 384, 6, 6, 1440),
+    "tpu-v4-4x8x8": (256, 0, 768, 768, 6, 6, 2880),
+    "tpu-v4-8x16x16": (2048, 0, 6144, 6144, 6, 6, 11520),
+    "tpu-v4-8x8x16": (1024, 0, 3072, 3072, 6, 6, 5760),
+    "tpu-v4-8x8x8": (512, 0, 1536, 1536, 6, 6, 5760),
+    "tpu-v5e-16x16": (256, 0, 512, 512, 4, 4, 1600),
+    "tpu-v5e-1x1": (1, 0, 0, 0, 0, 0, 0),
+    "tpu-v5e-2x2": (4, 0, 4, 4, 2, 2, 100),
+    "tpu-v5e-2x4": (8, 0, 10, 10, 2, 3, 100),
+    "tpu-v5e-4x4": (16, 0, 24, 24, 2, 4, 200),
+    "tpu-v5e-4x8": (32, 0, 52, 52, 2, 4, 200),
+    "tpu-v5e-8x16": (128, 0, 240, 240, 3, 4, 800),
+    "tpu-v5e-8x8": (64, 0, 112, 112, 2, 4, 400),
+    "tpu-v5p-16x16x16": (4096, 0, 12288, 12288, 6, 6, 51200),
+    "tpu-v5p-16x16x24": (6144, 0, 18432, 18432, 6, 6, 51200),
+    "tpu-v5p-16x20x28": (8960, 0, 26880, 26880, 6, 6, 64000),
+    "tpu-v5p-2x2x1": (4, 0, 4, 4, 2, 2, 200),
+    "tpu-v5p-2x2x2": (8, 0, 12, 12, 3, 3, 400),
+    "tpu-v5p-2x2x4": (16, 0, 28, 28, 3, 4, 400),
+    "tpu-v5p-2x4x4": (32, 0, 64, 64, 3, 5, 800),
+    "tpu-v5p-4x4x4": (64, 0, 192, 192, 6, 6, 3200),
+    "tpu-v5p-4x4x8": (128, 0, 384, 384, 6, 6, 3200),
+    "tpu-v5p-4x8x8": (256, 0, 768, 768, 6, 6, 6400),
+    "tpu-v5p-8x16x16": (2048, 0, 6144, 6144, 6, 6, 25600),
+    "tpu-v5p-8x8x16": (1024, 0, 3072, 3072, 6, 6, 12800),
+    "tpu-v5p-8x8x8": (512, 0, 1536, 1536, 6, 6, 12800),
+    "tpu-v6e-16x16": (256, 0, 512, 512, 4, 4, 3200),
+    "tpu-v6e-1x1": (1, 0, 0, 0, 0, 0, 0),
+    "tpu-v6e-2x2": (4, 0, 4, 4, 2, 2, 200),
+    "tpu-v6e-2x4": (8, 0, 10, 10, 2, 3, 200),
+    "tpu-v6e-4x4": (16, 0, 24, 24, 2, 4, 400),
+    "tpu-v6e-4x8": (32, 0, 52, 52, 2, 4, 400),
+    "tpu-v6e-8x16": (128, 0, 240, 240, 3, 4, 1600),
+    "tpu-v6e-8x8": (64, 0, 112, 112, 2, 4, 800),
+    "tpu-v7x-16x16x16": (4096, 0, 12288, 12288, 6, 6, 51200),
+    "tpu-v7x-16x24x24": (9216, 0, 27648, 27648, 6, 6, 76800),
+    "tpu-v7x-2x2x1": (4, 0, 4, 4, 2, 2, 200),
+    "tpu-v7x-2x2x2": (8, 0, 12, 12, 3, 3, 400),
+    "tpu-v7x-2x2x4": (16, 0, 28, 28, 3, 4, 400),
+    "tpu-v7x-2x4x4": (32, 0, 64, 64, 3, 5, 800),
+    "tpu-v7x-4x4x4": (64, 0, 192, 192, 6, 6, 3200),
+    "tpu-v7x-4x4x8": (128, 0, 384, 384, 6, 6, 3200),
+    "tpu-v7x-4x8x8": (256, 0, 768, 768, 6, 6, 6400),
+    "tpu-v7x-8x16x16": (2048, 0, 6144, 6144, 6, 6, 25600),
+    "tpu-v7x-8x8x16": (1024, 0, 3072, 3072, 6, 6, 12800),
+    "tpu-v7x-8x8x8": (512, 0, 1536, 1536, 6, 6, 12800),
+    "trn1-32xlarge": (16, 0, 32, 32, 4, 4, 384),
+    "trn2-48xlarge": (16, 0, 32, 32, 4, 4, 1024),
+    "wormhole-galaxy": (32, 0, 52, 208, 8, 16, 200),
+    "wormhole-galaxy-4u": (32, 0, 52, 208, 8, 16, 200),
+    "wormhole-galaxy-torus": (32, 0, 64, 256, 16, 16, 400),
+    "wormhole-galaxy-torus-x": (32, 0, 60, 240, 12, 16, 200),
+    "wormhole-galaxy-torus-y": (32, 0, 56, 224, 12, 16, 400),
+    "wormhole-loudbox": (8, 0, 10, 20, 4, 6, 50),
+    "wormhole-n150": (1, 0, 0, 0, 0, 0, 0),
+    "wormhole-n300": (2, 0, 1, 2, 2, 2, 25),
+    "wormhole-n300-2x2": (4, 0, 4, 8, 4, 4, 50),
+    "wormhole-quad-galaxy": (128, 0, 256, 512, 8, 8, 400),
+    "wormhole-quietbox": (8, 0, 10, 20, 4, 6, 50),
+    "wormhole-t3000": (8, 0, 10, 20, 4, 6, 50),
+}  # fmt: skip
+
+# What vendors and papers say about whole systems: the sum over chips of what their links carry, in GB/s per direction;
+# and how far from it the graph may be, where the published figure is rounded.
+PUBLISHED = [
+    ("dgx-1-v100", 8 * 150, 0),  # six links of 25 GB/s per GPU
+    ("dgx-2", 16 * 150, 0),
+    ("dgx-a100", 4800 / 2, 0),  # 600 GB/s per GPU, both directions
+    ("dgx-h100", 7200 / 2, 0),  # 900 GB/s per GPU, both directions
+    ("hgx-b200", 14_400 / 2, 0),
+    ("gb200-nvl72", 130_000 / 2, 0.005),  # 130 TB/s
+    ("gb300-nvl72", 130_000 / 2, 0.005),
+    ("mi300x-node", 8 * 896 / 2, 0),  # 896 GB/s per GPU, both directions
+    ("gaudi3-box", 8 * 525, 0),  # 21 of 24 ports of 200G; the rest leaves the box
+    ("wormhole-galaxy", 41_600 / 8, 0),  # 41.6 Tb/s
+    ("wormhole-galaxy-4u", 41_600 / 8, 0),
+    ("tpu-v2-16x16", 256 * 250, 0),  # 4 links of 500 Gb/s
+    ("tpu-v3-32x32", 340_000, 0.005),  # all-reduce bandwidth of a pod, 340 TB/s
+    ("tpu-v4-16x16x16", 1_100_000, 0.01),  # all-reduce bandwidth of a pod, 1.1 PB/s
+    ("tpu-v5e-16x16", 256 * 200, 0),  # 400 GB/s per chip, both directions
+    ("tpu-v5p-16x20x28", 8960 * 600, 0),  # 1200 GB/s per chip, both directions
+    ("tpu-v6e-16x16", 256 * 400, 0),  # 800 GB/s per chip, both directions
+    ("trn2-48xlarge", 16 * 1024 / 2, 0),  # 1024 GB/s per chip, both directions
+]
+
+PUBLISHED_BISECTION = [
+    ("dgx-h100", 3600 / 2, 0),  # 3.6 TB/s, both directions
+    ("tpu-v4-16x16x16", 24_000, 0.05),
+    ("tpu-v5e-16x16", 1600, 0),
+    ("tpu-v6e-16x16", 3200, 0),
+]
+
+
+def built(name):
+    """Return a system's topology."""
+    return build_topology(load_system(name, (), VOCABULARY))
+
+
+def lanes_of_chips(topology):
+    """Return how many physical links every chip has."""
+    lanes = np.bincount(topology.link_src, topology.link_count, minlength=topology.n_nodes)
+    return lanes[: topology.n_chips].astype(int)
+
+
+def test_the_table_has_every_system() -> None:
+    """A system without a row has no test."""
+    assert sorted(SYSTEMS) == list(catalogue_names("systems"))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_graph(name) -> None:
+    """Chips, switches, edges, links, ports and bisection are those of the table."""
+    topology = built(name)
+    lanes = lanes_of_chips(topology)
+    bisection = bisection_bytes_per_s(topology)
+    found = (topology.n_chips, topology.n_switches, len(topology.link_src) // 2, topology.n_links)
+    assert (*found, lanes.min(), lanes.max()) == SYSTEMS[name][:6]
+    expected = SYSTEMS[name][6]
+    assert bisection == (expected if expected is None else pytest.approx(expected * 1e9))
+    assert topology.link_bandwidth_bytes_per_s[0::2].tolist() == topology.link_bandwidth_bytes_per_s[1::2].tolist()
+
+
+@pytest.mark.parametrize("name", [name for name, row in SYSTEMS.items() if row[0] <= 128])
+def test_every_chip_reaches_every_other(name) -> None:
+    """The graph is in one piece."""
+    topology = built(name)
+    graph = nx.Graph(zip(topology.link_src.tolist(), topology.link_dst.tolist(), strict=True))
+    graph.add_nodes_from(range(topology.n_nodes))
+    assert nx.is_connected(graph)
+
+
+@pytest.mark.parametrize(("name", "gb_per_s", "rounding"), PUBLISHED)
+def test_published_totals(name, gb_per_s, rounding) -> None:
+    """All chips together send what their maker says."""
+    topology = built(name)
+    from_chips = topology.link_src < topology.n_chips
+    found = topology.link_bandwidth_bytes_per_s[from_chips].sum() / 1e9
+    assert found == pytest.approx(gb_per_s, rel=max(rounding, 1e-12))
+
+
+@pytest.mark.parametrize(("name", "gb_per_s", "rounding"), PUBLISHED_BISECTION)
+def test_published_bisections(name, gb_per_s, rounding) -> None:
+    """The bisection is what the maker says."""
+    assert bisection_bytes_per_s(built(name)) / 1e9 == pytest.approx(gb_per_s, rel=max(rounding, 1e-12))
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if re.fullmatch(r"tpu-v\w+-\d+(x\d+)+", name)])
+def test_tpu_slices(name) -> None:
+    """A slice has the shape of its name and closes the axes that its generation closes.
+
+    v5e and v6e: an axis of 16. v4, v5p and v7x: all axes of a slice of whole cubes, of 4 x 4 x 4, none of a smaller
+    one. Edges: chips per ring and axis as many as its length, one less in a line.
+    """
+    _, generation, shape = name.split("-")
+    dims = tuple(map(int, shape.split("x")))
+    if generation in {"v5e", "v6e"}:
+        wraps = tuple(length == 16 for length in dims)
+    elif generation in {"v2", "v3"}:
+        wraps = tuple(length > 2 for length in dims)
+    else:
+        wraps = (all(length % 4 == 0 for length in dims),) * 3
+    topology = built(name)
+    assert (topology.dims, topology.wraps) == (dims, wraps)
+    n_chips = math.prod(dims)
+    lines = [n_chips // length * (length - (not wrap)) for length, wrap in zip(dims, wraps, strict=True)]
+    assert topology.n_links == sum(lines)
+    cuts = [n_chips // length * (1 + wrap) for length, wrap in zip(dims, wraps, strict=True) if length % 2 == 0]
+    rate = topology.link_bandwidth_bytes_per_s[0] if n_chips > 1 else 0
+    assert bisection_bytes_per_s(topology) == min(cuts, default=0) * rate
+
+
+@pytest.mark.parametrize("name", ["dgx-1-v100", "mi250x-node"])
+def test_pairs_of_gpus(name) -> None:
+    """No pair is listed twice; parallel links are one edge with a count."""
+    links = catalogue_entry("systems", name)["topology"]["links"]["value"]
+    pairs = [frozenset(link[:2]) for link in links]
+    assert len(pairs) == len(set(pairs))
+
+
+async def gather(chip):
+    """Gather what every chip made."""
+    return await chip.all_gather(np.arange(6, dtype=np.float32) + 10 * chip.rank)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_all_gather_on_real_data(name) -> None:
+    """The first chips of every system, up to eight, gather each other's data, in simulated time."""
+    n_chips = min(8, SYSTEMS[name][0])
+    with launch(name, n_chips=n_chips) as cluster:
+        result = cluster.run(gather)
+    expected = [10 * rank + i for rank, i in itertools.product(range(n_chips), range(6))]
+    assert all(value.tolist() == expected for value in result.values)
+    assert (result.time_s > 0) == (n_chips > 1)
+
+
+def test_the_list_shows_them_all() -> None:
+    """`chipmesh list systems` has chips, links, bisection and confidence of each."""
+    entries = {entry["name"]: entry for entry in listing("systems")["systems"]}
+    assert list(entries) == sorted(SYSTEMS)
+    galaxy = entries["wormhole-galaxy"]
+    assert (galaxy["n_chips"], galaxy["n_links"], galaxy["bisection_bytes_per_s"]) == (32, 208, 200e9)
+    assert (galaxy["graph_confidence"], galaxy["confidence"]) == ("vendor", "measured")
+    assert entries["hgx-h800"]["graph_confidence"] == "estimate"
