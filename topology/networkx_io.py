@@ -32,15 +32,17 @@ _Attributes = dict[str, Any]
 def to_networkx(topology: Topology) -> nx.DiGraph[int]:
     """Return a graph whose nodes are the topology's node numbers and whose edges are its directed links.
 
+    It has no dims, axes and wraps where chips are dead: those that are left fill no grid.
+
     >>> from configs.spec import LinkSpec, RoutingSpec
     >>> from topology import Ring
     >>> graph = to_networkx(Ring(dims=(4,), link=LinkSpec(1e9, latency_ps=5, count=2)).build(RoutingSpec()))
     >>> graph.edges[0, 1]
     {'bandwidth_bytes_per_s': 2000000000.0, 'latency_ps': 5, 'count': 2}
     """
-    graph: nx.DiGraph[int] = nx.DiGraph(
-        kind=topology.kind, dims=topology.dims, axes=topology.axes, wraps=topology.wraps
-    )
+    whole = math.prod(topology.dims) == topology.n_chips
+    grid: dict[str, Any] = {"dims": topology.dims, "axes": topology.axes, "wraps": topology.wraps} if whole else {}
+    graph: nx.DiGraph[int] = nx.DiGraph(kind=topology.kind, **grid)
     for node in range(topology.n_nodes):
         kind = "chip" if node < topology.n_chips else "switch"
         graph.add_node(node, kind=kind, name=topology.node_name(node))

@@ -195,5 +195,5 @@ class _Reader:
 
 
 TT_METAL = Importer(
-    "a tt-metal mesh graph descriptor", lambda source: source.has(r"^\s*mesh_descriptors\s*:?\s*\{"), read
+    "a tt-metal mesh graph descriptor", lambda source: source.has(r"^\s*mesh_descriptors\s*:?\s*[{<]"), read
 )
