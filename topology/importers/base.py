@@ -83,7 +83,7 @@ class Found:
     """What a file says: nodes (chips before switches, as in `Topology`), edges, and what was left out.
 
     names: what the file calls the chips, then the switches.
-    chips: names of the catalogue that the chips may have, the likeliest first.
+    chip: the catalogue's name of the chips, or nothing.
     keep_ranks: the file numbers the chips, so that a known kind must not renumber them.
     renumbered: the chips are in another order than that of their names.
     """
@@ -93,7 +93,7 @@ class Found:
     n_switches: int = 0
     dims: tuple[int, ...] = ()
     axes: tuple[str, ...] = ()
-    chips: tuple[str, ...] = ()
+    chip: str = ""
     keep_ranks: bool = True
     renumbered: bool = False
     notes: tuple[str, ...] = ()

@@ -159,7 +159,7 @@ def _plane(switches: list[str], target: str) -> int:
     return switches.index(target)
 
 
-def found_in(source: Source, root: Node, chips: list[Gpu], links: Links, names: tuple[str, ...]) -> Found:
+def found_in(source: Source, root: Node, chips: list[Gpu], links: Links, chip: str) -> Found:
     """Return the topology: the GPUs' own links, and the PCI tree where they do not join all GPUs."""
     notes = []
     n_nets = len(root.all("net"))
@@ -177,7 +177,7 @@ def found_in(source: Source, root: Node, chips: list[Gpu], links: Links, names: 
         edges += tree.edges
         switches += tree.switches
     bus_ids = tuple(gpu.bus_id for gpu in chips)
-    return Found(bus_ids + tuple(switches), join_parallel(edges), len(switches), chips=names, notes=tuple(notes))
+    return Found(bus_ids + tuple(switches), join_parallel(edges), len(switches), chip=chip, notes=tuple(notes))
 
 
 def _tree(source: Source, root: Node, chips: list[Gpu], first: int) -> Links:

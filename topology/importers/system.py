@@ -113,11 +113,9 @@ def _chip(found: Found, options: Options) -> tuple[str, tuple[str, ...]]:
     """Return the chip's name, and what to say of it."""
     if options.chip is not None:
         return options.chip, ()
-    known = catalogue_names("chips")
-    chip = next((name for name in found.chips if name in known), None)
-    if chip is not None:
-        return chip, (f"chip {chip}: what the file says fits it (--chip gives another)",)
-    why = f"the file's chip ({found.chips[0]}) is not in the catalogue" if found.chips else "the file names no chip"
+    if found.chip in catalogue_names("chips"):
+        return found.chip, (f"chip {found.chip}: what the file says fits it (--chip gives another)",)
+    why = f"the file's chip ({found.chip}) is not in the catalogue" if found.chip else "the file names no chip"
     return ASSUMED_CHIP, (f"chip {ASSUMED_CHIP} is assumed: {why} (--chip)",)
 
 

@@ -21,6 +21,9 @@ from topology.importers.textproto import Message, parse
 
 MOST_INSTANCES = 10_000
 ARCHITECTURES = ("WORMHOLE_B0", "BLACKHOLE")
+BOARDS = {"wormhole": "wormhole-n300", "blackhole": "blackhole-p150"}
+RACKS = {"wormhole": "wormhole-galaxy-module", "blackhole": "blackhole-galaxy-module"}
+GALAXY_CHIPS = 32  # as many stand in a rack, fewer on cards
 FIELDS = ("mesh_descriptors", "graph_descriptors", "top_level_instance")
 _Value = TypeVar("_Value", str, int, Message)
 _NOUNS = {str: "a word or a text", int: "a number", Message: "a message in { }"}
@@ -46,15 +49,13 @@ def read(source: Source) -> Found:
     arch = meshes[0].arch if len(archs) == 1 else ""
     other = tuple(dict.fromkeys(found.name for found in root.fields if found.name not in FIELDS))
     n = reader.n_devices
-    boards = {"wormhole": "wormhole-n300", "blackhole": "blackhole-p150"}
-    racks = {"wormhole": "wormhole-galaxy-module", "blackhole": "blackhole-galaxy-module"}
-    chip = (boards if n < 32 else racks).get(arch)
+    chip = (BOARDS if n < GALAXY_CHIPS else RACKS).get(arch, "")
     edges = [Edge(edge.ends, edge.count, BANDWIDTH.get(arch), LATENCY.get(arch)) for edge in reader.edges]
     return Found(
         tuple(f"device {k}" for k in range(n)),
         join_parallel(edges),
         dims=meshes[0].dims if len(meshes) == 1 else (),
-        chips=(chip,) if chip else (),
+        chip=chip,
         notes=tuple(f"left out: {name}" for name in other),
     )
 

@@ -16,15 +16,15 @@ from topology.importers.base import Edge, Found, Importer, Source, join_parallel
 from topology.importers.tenstorrent import BANDWIDTH, LATENCY, architecture
 
 BOARDS = {
-    "n150": ("wormhole-n150",),
-    "n300": ("wormhole-n300",),
-    "galaxy": ("wormhole-galaxy-module",),
-    "ubb": ("wormhole-galaxy-module",),
-    "ubb_wormhole": ("wormhole-galaxy-module",),
-    "ubb_blackhole": ("blackhole-galaxy-module", "blackhole-galaxy"),
-    "p100": ("blackhole-p100a", "blackhole-p100"),
-    "p150": ("blackhole-p150", "blackhole-p150a"),
-    "p300": ("blackhole-p300", "blackhole-p300c"),
+    "n150": "wormhole-n150",
+    "n300": "wormhole-n300",
+    "galaxy": "wormhole-galaxy-module",
+    "ubb": "wormhole-galaxy-module",
+    "ubb_wormhole": "wormhole-galaxy-module",
+    "ubb_blackhole": "blackhole-galaxy-module",
+    "p100": "blackhole-p100a",
+    "p150": "blackhole-p150",
+    "p300": "blackhole-p300c",
 }
 _ENDS = ("chip", "chan")
 
@@ -48,7 +48,7 @@ def read(source: Source) -> Found:
         names=tuple(f"chip {chip}" for chip in order),
         edges=join_parallel(edges),
         dims=dims,
-        chips=_boards(document) or {"wormhole": ("wormhole-n300",), "blackhole": BOARDS["p150"]}.get(one, ()),
+        chip=_board(document) or {"wormhole": "wormhole-n300", "blackhole": "blackhole-p150"}.get(one, ""),
         keep_ranks=False,
         renumbered=order != sorted(archs),
         notes=notes,
@@ -121,15 +121,15 @@ def _dims(coords: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
     return dims if coords and filled and math.prod(dims) == len(coords) else ()
 
 
-def _boards(document: dict[Any, Any]) -> tuple[str, ...]:
-    """Return the catalogue's names of the chip on the first board."""
+def _board(document: dict[Any, Any]) -> str:
+    """Return the catalogue's name of the chip on the first board, or nothing."""
     boards = document.get("boards")
     for board in boards if isinstance(boards, list) else []:
         for entry in board if isinstance(board, list) else []:
             kind = entry.get("board_type") if isinstance(entry, dict) else None
             if isinstance(kind, str):
-                return BOARDS.get(kind.lower(), ())
-    return ()
+                return BOARDS.get(kind.lower(), "")
+    return ""
 
 
 TT_UMD = Importer("a tt-umd cluster descriptor", lambda source: source.has(r"^\s*ethernet_connections\s*:"), read)
