@@ -20,6 +20,7 @@ LINK = LinkSpec(bandwidth_bytes_per_s=50e9, latency_ps=500_000)
 N_PAIRS = 1_000_000
 ROWS: dict[str, tuple[TopologySpec, RoutingSpec]] = {
     "torus 16x24x24": (Torus((16, 24, 24), LINK), RoutingSpec()),
+    "twisted torus 16x16x32": (Torus((16, 16, 32), LINK, twist=True), RoutingSpec()),
     "mesh 96x96": (Mesh((96, 96), LINK), RoutingSpec()),
     "switch of 4,096, 18 planes": (Switch(4096, LINK, planes=(1,) * 18), RoutingSpec()),
     "switch of 4,096, one plane each": (Switch(4096, LINK, planes=(1,) * 18), RoutingSpec(planes="hash")),

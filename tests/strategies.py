@@ -34,6 +34,7 @@ def topologies(draw):
                 Line(dims=(n,), link=link),
                 Mesh(dims=dims, link=link),
                 Torus(dims=dims, link=link),
+                Torus(dims=(3, 6), link=link, twist=True),
                 FullyConnected(chips=n, link=link),
                 Switch(chips=n, planes=planes, link=link),
                 FatTree(chips=n, radix=6, link=link),

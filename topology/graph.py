@@ -15,6 +15,7 @@ import numpy as np
 from attrs import Factory, field, frozen
 
 from configs.errors import ConfigError
+from topology.twist import Twist
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,7 +103,7 @@ class Routes:
 class Router(Protocol):
     """Find the routes between chips of a topology.
 
-    is_uniform: every chip's routes are those of chip 0, moved along the axes (round their ends).
+    is_uniform: every chip's routes are those of chip 0, moved along the axes (round their ends, shifted by a twist).
     """
 
     @property
@@ -156,14 +157,13 @@ class ManyRouter(Protocol):
 class Topology:
     """Chips 0…n_chips-1, switches n_chips…n_nodes-1, and directed links between them.
 
-    Every two-way edge is two directed links, listed one after the other; parallel physical links of one
-    edge are one directed link of the summed bandwidth with `link_count` lanes. `dims`/`axes` name the
-    chips' coordinates, row-major (last axis fastest); a topology without a grid has one axis, `chips`.
-    `positions[rank]` is the chip's place in that order, by which it is also called: its rank, unless some
-    chips are dead, which have a place and no rank.
-    `wraps[k]` says that axis k has an edge of its own from the last coordinate to the first (so never on an
-    axis shorter than 3). The `known_…` figures come from the kind's closed formula; None leaves them to a
-    search.
+    Every two-way edge is two directed links, listed one after the other; parallel physical links of one edge are one
+    directed link of the summed bandwidth with `link_count` lanes. `dims`/`axes` name the chips' coordinates, row-major
+    (last axis fastest); a topology without a grid has one axis, `chips`. `positions[rank]` is the chip's place in that
+    order, by which it is also called: its rank, unless some chips are dead, which have a place and no rank. `wraps[k]`
+    says that axis k has an edge of its own from the last coordinate to the first (so never on an axis shorter than 3).
+    `twist` is that of a twisted torus (`topology.twist`). The `known_…` figures come from the kind's closed formula;
+    None leaves them to a search.
     """
 
     kind: str
@@ -179,6 +179,7 @@ class Topology:
     wraps: tuple[bool, ...]
     router: Router = field(repr=False)
     positions: NDArray[np.int64] = field(converter=_read_only, repr=False)
+    twist: Twist = field(default=(), repr=False)
     known_diameter_hops: int | None = field(default=None, repr=False)
     known_bisection_bytes_per_s: float | None = field(default=None, repr=False)
     _routes: _Memo[tuple[int, int], Route] = field(default=Factory(_Memo), init=False, repr=False)
@@ -208,6 +209,7 @@ class Topology:
         axes: tuple[str, ...] = (),
         wraps: tuple[bool, ...] = (),
         positions: NDArray[np.int64] | None = None,
+        twist: Twist = (),
         known_diameter_hops: int | None = None,
         known_bisection_bytes_per_s: float | None = None,
     ) -> Topology:
@@ -226,6 +228,7 @@ class Topology:
             wraps=wraps or (False,) * len(dims or (n_chips,)),
             router=router,
             positions=np.arange(n_chips) if positions is None else positions,
+            twist=twist,
             known_diameter_hops=known_diameter_hops,
             known_bisection_bytes_per_s=known_bisection_bytes_per_s,
         )

@@ -13,7 +13,8 @@ import numpy as np
 
 from topology.checks import link_problems, size_problems
 from topology.graph import Edges, Topology
-from topology.routing import DimensionOrderRouter, choose_router
+from topology.routing import DimensionOrderRouter, TwistedRouter, choose_router
+from topology.twist import Twist
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,10 +124,16 @@ def build_grid(
     wraps: tuple[bool, ...],
     link: LinkSpec,
     routing: RoutingSpec,
+    twist: Twist = (),
 ) -> Topology:
-    """Return the grid of chips of these lengths, ranks row-major (last axis fastest)."""
+    """Return the grid of chips of these lengths, ranks row-major (last axis fastest).
+
+    A twisted axis does not count as wrapped: its line of chips does not close. The diameter and bisection of a twisted
+    torus are left to a search.
+    """
     wraps = effective_wraps(dims, wraps)
-    src, dst = grid_edges(dims, wraps)
+    natural = TwistedRouter(dims, twist) if twist else DimensionOrderRouter(dims, wraps, routing.ties)
+    src, dst = grid_edges(dims, wraps, twist)
     cut_bytes_per_s = grid_bisection_edges(dims, wraps) * link.count * link.bandwidth_bytes_per_s
     return Topology.from_edges(
         kind,
@@ -134,26 +141,35 @@ def build_grid(
         n_chips=math.prod(dims),
         dims=dims,
         axes=axes or default_axes(len(dims)),
-        wraps=wraps,
-        router=choose_router(routing, DimensionOrderRouter(dims, wraps, routing.ties)),
-        known_diameter_hops=grid_diameter_hops(dims, wraps),
-        known_bisection_bytes_per_s=float(cut_bytes_per_s),
+        wraps=tuple(wrap and not any(shifts) for wrap, shifts in zip(wraps, twist, strict=True)) if twist else wraps,
+        router=choose_router(routing, natural),
+        twist=twist,
+        known_diameter_hops=None if twist else grid_diameter_hops(dims, wraps),
+        known_bisection_bytes_per_s=None if twist else float(cut_bytes_per_s),
     )
 
 
-def grid_edges(dims: tuple[int, ...], wraps: tuple[bool, ...]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def grid_edges(
+    dims: tuple[int, ...], wraps: tuple[bool, ...], twist: Twist = ()
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return both ends of all edges, numbered as above; `wraps` are effective ones.
 
     >>> [ends.tolist() for ends in grid_edges((2, 3), (False, True))]
     [[0, 1, 2, 0, 1, 2, 3, 4, 5], [3, 4, 5, 1, 2, 0, 4, 5, 3]]
     """
     ranks = np.arange(math.prod(dims), dtype=np.int32).reshape(dims)
-    ends = [_axis_edges(ranks, k, wrap) for k, wrap in enumerate(wraps)]
+    ends = [_axis_edges(ranks, k, wrap, twist[k] if twist else ()) for k, wrap in enumerate(wraps)]
     return np.concatenate([src for src, _ in ends]), np.concatenate([dst for _, dst in ends])
 
 
-def _axis_edges(ranks: NDArray[np.int32], k: int, wrap: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return both ends of the edges along axis k."""
+def _axis_edges(
+    ranks: NDArray[np.int32], k: int, wrap: bool, shifts: tuple[int, ...]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return both ends of the edges along axis k; the last ones of a wrapped axis are shifted along the others."""
     starts = range(ranks.shape[k] if wrap else ranks.shape[k] - 1)
     next_ranks = np.roll(ranks, -1, axis=k)
+    beyond = np.moveaxis(next_ranks, k, 0)
+    for j, by in enumerate(shifts):
+        if by:
+            beyond[-1] = np.roll(beyond[-1], -by, axis=j - (j > k))
     return np.take(ranks, starts, axis=k).reshape(-1), np.take(next_ranks, starts, axis=k).reshape(-1)

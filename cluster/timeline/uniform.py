@@ -22,6 +22,7 @@ from collectives.schedule import Uniform
 from configs.spec import Contention, SystemSpec
 from topology import Topology
 from topology.graph import Routes
+from topology.twist import offsets
 
 
 @frozen(eq=False)
@@ -37,7 +38,7 @@ def time_uniform_ps(
 ) -> int | None:
     """Return when the collective ends on an idle machine; None if not all chips do the same here."""
     uniform = schedule.uniform(topology.dims)
-    if uniform is None or len(call.ranks) != topology.n_chips:
+    if uniform is None or len(call.ranks) != topology.n_chips or not _same_when_twisted(uniform, topology):
         return None
     piece_bytes, classes = _piece_bytes(call, schedule), link_classes(topology)
     if piece_bytes is None or classes is None:
@@ -57,10 +58,9 @@ def link_classes(topology: Topology) -> LinkClasses | None:
         return None
     n, n_nodes = topology.n_chips, topology.n_nodes
     src, dst = topology.link_src.astype(np.int64), topology.link_dst.astype(np.int64)
-    ahead = np.zeros(len(src), np.int64)
-    for stride, length in zip(_strides(topology.dims), topology.dims, strict=True):
-        ahead += (dst // stride - src // stride) % length * stride
-    key = np.where(src >= n, src, np.where(dst >= n, n_nodes + dst, -1 - ahead))
+    key = np.where(src >= n, src, n_nodes + dst)
+    direct = np.maximum(src, dst) < n
+    key[direct] = -1 - offsets(topology.dims, topology.twist, src[direct], dst[direct])
     _, first, of_link, count = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
     bandwidth, latency = topology.link_bandwidth_bytes_per_s, topology.link_latency_ps
     alike = (bandwidth == bandwidth[first][of_link]) & (latency == latency[first][of_link])
@@ -69,8 +69,19 @@ def link_classes(topology: Topology) -> LinkClasses | None:
     return LinkClasses(of_link, bandwidth[first])
 
 
-def _strides(dims: tuple[int, ...]) -> list[int]:
-    return [int(np.prod(dims[k + 1 :], dtype=np.int64)) for k in range(len(dims))]
+def _same_when_twisted(uniform: Uniform, topology: Topology) -> bool:
+    """Return whether the schedule's offsets mean the same on the topology's grid if this is twisted.
+
+    Offsets are along plain axes. To send the same to all other chips in a step is the same on any grid.
+    """
+    if not topology.twist:
+        return True
+    others = np.arange(1, topology.n_chips)
+    alike = np.stack([uniform.n_chunks, uniform.piece])
+    return all(
+        np.array_equal(np.sort(uniform.offset[now]), others) and (alike[:, now] == alike[:, now][:, :1]).all()
+        for now in (uniform.step == step for step in np.unique(uniform.step))
+    )
 
 
 def _piece_bytes(call: Collective, schedule: Schedule) -> NDArray[np.float64] | None:

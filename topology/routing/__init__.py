@@ -1,9 +1,9 @@
 """Routers: how a transfer finds its way.
 
-`dimension_order` (the default) is each kind's natural routing: dimension order on grids, the direct link where all
-chips are joined, all planes at once behind switches, up and down in a fat tree, minimal in a dragonfly, and the
-shortest path on any other graph. `shortest` and `ecmp` are one path of the fewest links on every kind. The other
-routings fit the kinds that name them in their `routings`.
+`dimension_order` (the default) is each kind's natural routing: dimension order on grids (of the fewest hops on twisted
+ones), the direct link where all chips are joined, all planes at once behind switches, up and down in a fat tree,
+minimal in a dragonfly, and the shortest path on any other graph. `shortest` and `ecmp` are one path of the fewest links
+on every kind. The other routings fit the kinds that name them in their `routings`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from topology.routing.direct import DirectRouter
 from topology.routing.dragonfly import DragonflyPlan, MinimalRouter, ValiantRouter
 from topology.routing.planes import OnePlaneRouter, PlaneRouter
 from topology.routing.shortest import EcmpRouter, ShortestPathRouter
+from topology.routing.twisted import TwistedRouter
 from topology.routing.up_down import FatTreePlan, UpDownRouter
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "OnePlaneRouter",
     "PlaneRouter",
     "ShortestPathRouter",
+    "TwistedRouter",
     "UpDownRouter",
     "ValiantRouter",
     "choose_router",
