@@ -5,7 +5,6 @@ There is no clock and no I/O here; the host resumes the program when a message h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -128,7 +127,7 @@ class SimChip:
         role: str = "weights",
     ) -> Tensor:
         """Put a tensor into memory."""
-        size_bytes = DTYPES[dtype].size_bytes(math.prod(shape))
+        size_bytes = DTYPES[dtype].size_bytes(tuple(shape))
         index = self.memory.place(name, size_bytes, tier, role)
         rounded = round_to(dtype, values) if values is not None else None
         if rounded is not None and role == "kv" and np.shares_memory(rounded, values):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from configs.dtypes import DTYPES
 from configs.errors import ConfigError
 from configs.spec import ChipSpec
 from configs.units import round_ps
@@ -50,9 +51,10 @@ def _stream_s(chip: ChipSpec, tier: int, size_bytes: int) -> float:
 
 
 def _peak(chip: ChipSpec, dtype: str) -> float:
-    peak = chip.peak_flops.get(dtype)
+    rates = DTYPES[dtype].rates if dtype in DTYPES else (dtype,)
+    peak = next((chip.peak_flops[rate] for rate in rates if rate in chip.peak_flops), None)
     if peak is None:
         known = ", ".join(sorted(chip.peak_flops)) or "none"
-        what = f"peak.{dtype} is unknown and this run computes in {dtype}; known: {known}"
-        raise ConfigError((f"chip {chip.name}: {what}; give it with --set system.chip.peak.{dtype}=…TFLOPS",))
+        what = f"peak.{rates[0]} is unknown and this run computes in {dtype}; known: {known}"
+        raise ConfigError((f"chip {chip.name}: {what}; give it with --set system.chip.peak.{rates[0]}=…TFLOPS",))
     return peak

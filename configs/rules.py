@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from configs.dtypes import DTYPES
 from configs.errors import ConfigError
 from configs.problems import Keys, unknown
 from configs.spec import (
     MOST_CHARACTERS,
     ChipSpec,
-    DtypeSpec,
     ExperimentSpec,
     ParallelSpec,
     SystemSpec,
@@ -95,27 +93,12 @@ def weights_rule(weights: WeightsSpec) -> Broken:
         yield (), "one of package and file is missing; accepted: both or neither"
 
 
-def experiment_rule(experiment: ExperimentSpec) -> Broken:
-    """Values can be computed in the number formats asked for."""
-    formats: DtypeSpec = experiment.dtype
-    real = ", ".join(name for name, dtype in DTYPES.items() if dtype.rounds)
-    for name, dtype in (
-        ("weights", formats.weights),
-        ("kv", formats.kv),
-        ("activations", formats.activations),
-    ):
-        if experiment.numerics == "real" and not DTYPES[dtype].rounds:
-            why = "its rounding is not implemented, so that it has no values (numerics: shapes can use it)"
-            yield ("dtype", name), f"{dtype!r} is not possible with numerics: real: {why}; accepted: {real}"
-
-
 RULES: Mapping[type, Rule] = {
     ChipSpec: chip_rule,
     SystemSpec: system_rule,
     WorkloadSpec: workload_rule,
     ParallelSpec: parallel_rule,
     WeightsSpec: weights_rule,
-    ExperimentSpec: experiment_rule,
 }
 
 

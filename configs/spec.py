@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from attrs import field, frozen
 
-from configs.dtypes import COMPUTE_DTYPES, DTYPES, RATED_DTYPES
+from configs.dtypes import DTYPES, RATED_DTYPES
 from configs.fields import above, at_least, between, keys_of, one_of
 
 Confidence = Literal["vendor", "measured", "secondary", "estimate"]
@@ -228,7 +228,7 @@ class DtypeSpec:
 
     weights: str = field(default="bf16", metadata=one_of(DTYPES))
     kv: str = field(default="bf16", metadata=one_of(DTYPES))
-    activations: str = field(default="bf16", metadata=one_of(COMPUTE_DTYPES))
+    activations: str = field(default="bf16", metadata=one_of(DTYPES))
 
 
 @frozen

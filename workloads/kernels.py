@@ -12,11 +12,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
 from workloads.array import Array
 from workloads.chip import Tensor, Work
-from workloads.rounding import FP32, INT32, NUMPY_DTYPES, Floats, dtype_name, wider
+from workloads.rounding import FP32, INT32, NUMPY_DTYPES, Floats, dtype_name, round_to, wider
 
 Inferred = tuple[tuple[int, ...], Any]
 
@@ -53,9 +53,16 @@ class Matmul:
     """Multiply by a stored matrix: y = x Wᵀ + b, x [n, in], W [out, in], b [out] or absent, y [n, out].
 
     The result is rounded to x's dtype, or leaves the float32 accumulator as it is: param `keep_fp32`.
+    inputs: the narrower number format that x is rounded to first, each row by itself; None for none.
     """
 
-    name: str = "matmul"
+    label: str = "matmul"
+    inputs: str | None = None
+    name: str = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Name the kernel: the format of its inputs decides its rate."""
+        object.__setattr__(self, "name", self.label if self.inputs is None else f"{self.label}_{self.inputs}")
 
     def infer(self, x: Array, w: Tensor, b: Tensor | None = None, *, keep_fp32: bool = False) -> Inferred:
         """Return [n, out]."""
@@ -65,7 +72,8 @@ class Matmul:
     def evaluate(self, x: Any, w: Tensor, b: Tensor | None = None, *, keep_fp32: bool = False) -> Floats:
         """Return x Wᵀ + b."""
         del keep_fp32
-        y = _product(as_fp32(x), w.values)
+        floats = as_fp32(x)
+        y = _product(floats if self.inputs is None else round_to(self.inputs, floats), w.values)
         if b is not None:
             y += b.values
         return y
@@ -75,7 +83,7 @@ class Matmul:
         m, (n, k) = x.shape[0], w.shape
         itemsize = 4 if keep_fp32 else x.dtype.itemsize
         return Work(
-            wider(dtype_name(x.dtype), w.dtype),
+            wider(self.inputs or dtype_name(x.dtype), w.dtype),
             matmuls=((1, m, k, n),),
             vector_flops=0 if b is None else m * n,
             tensor_bytes=tuple((t.tier, t.size_bytes) for t in (w, b) if t is not None),

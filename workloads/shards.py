@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +37,7 @@ class ShardSpec:
     @property
     def size_bytes(self) -> int:
         """Size on the modelled machine."""
-        return DTYPES[self.dtype].size_bytes(prod(self.shape))
+        return DTYPES[self.dtype].size_bytes(self.shape)
 
     @property
     def role(self) -> str:
@@ -64,7 +63,7 @@ def _part(cache: Tensor, rows: range) -> Tensor:
     """Return rows of a cache; their values are the same memory."""
     shape = (len(rows), *cache.shape[1:])
     values = None if cache.values is None else cache.values[rows.start : rows.stop]
-    return evolve(cache, shape=shape, size_bytes=DTYPES[cache.dtype].size_bytes(prod(shape)), values=values)
+    return evolve(cache, shape=shape, size_bytes=DTYPES[cache.dtype].size_bytes(shape), values=values)
 
 
 def _values(shard: ShardSpec, source: WeightSource) -> Floats:

@@ -188,14 +188,9 @@ BAD_VALUES = [
     (
         ("dtype",),
         {"weights": "bf61"},
-        "dtype.weights: 'bf61' is not a choice; accepted: fp32, bf16, bfp8; did you mean 'bf16'?",
+        "dtype.weights: 'bf61' is not a choice; accepted: fp32, bf16, fp16, fp8_e4m3,",
     ),
-    (("dtype",), {"activations": "bfp8"}, "dtype.activations: 'bfp8' is not a choice; accepted: fp32, bf16"),
-    (
-        ("dtype",),
-        {"kv": "bfp8"},
-        "dtype.kv: 'bfp8' is not possible with numerics: real: its rounding is not implemented",
-    ),
+    (("dtype",), {"activations": "int4"}, "dtype.activations: 'int4' is not a choice; accepted: fp32, bf16"),
     (
         ("collectives",),
         {"allreduce": "ring"},

@@ -37,7 +37,7 @@ class DoubleChip:
         if values is not None:
             assert values.shape == shape, (name, values.shape, shape)
             values = round_to(dtype, values)
-        size_bytes = DTYPES[dtype].size_bytes(int(np.prod(shape)))
+        size_bytes = DTYPES[dtype].size_bytes(shape)
         self.tensors[name] = Tensor(name, shape, dtype, 0, size_bytes, values)
         return self.tensors[name]
 

@@ -28,7 +28,7 @@ def normal(*shape):
 
 def stored(values, dtype="fp32", tier=1):
     """Return a stored tensor."""
-    size_bytes = DTYPES[dtype].size_bytes(values.size)
+    size_bytes = DTYPES[dtype].size_bytes(values.shape)
     return Tensor("t", values.shape, dtype, tier, size_bytes, round_to(dtype, values))
 
 
@@ -77,7 +77,7 @@ def test_matmul():
 )
 def test_mixed_formats_are_computed_in_the_wider(activations, weights, computed):
     """The matrix unit runs at the wider operand's rate; the weights' own size is read."""
-    w = Tensor("w", (32, 64), weights, 0, DTYPES[weights].size_bytes(2048), None)
+    w = Tensor("w", (32, 64), weights, 0, DTYPES[weights].size_bytes((32, 64)), None)
     work = Matmul().work(shape_only(1, 64, dtype=NUMPY_DTYPES[activations]), w)
     assert work.dtype == computed
     assert work.tensor_bytes == ((0, w.size_bytes),)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from workloads.array import Array
 from workloads.elementwise import AddPositions, SoftCap
-from workloads.kernels import Embedding, LocalArgmax, Matmul, MergeArgmax, TakeRows
+from workloads.kernels import Embedding, LocalArgmax, MergeArgmax, TakeRows
 from workloads.layout import split_evenly
 from workloads.models.blocks.site import Site
 
 if TYPE_CHECKING:
     from workloads.models.decoder import DecoderShape
 
-HEAD = Matmul("head_matmul")
 TAKE_ROWS = TakeRows()
 MERGE_ARGMAX = MergeArgmax()
 ADD_POSITIONS = AddPositions()
@@ -23,7 +22,7 @@ class DecoderStage:
     """A rank's layers, embedding and head; implements `workloads.models.family.Stage`."""
 
     def __init__(self, shape: DecoderShape, site: Site) -> None:
-        self._chip, self._activations = site.chip, site.activations
+        self._chip, self._activations = site.chip, site.carrier
         group = site.layout.tp_group(site.chip.rank)
         self._tp = len(group)
         self._group = site.chip.group(group.name, group.ranks) if self._tp > 1 else None
@@ -35,6 +34,7 @@ class DecoderStage:
             shape.layer(i).start(site.under(f"layers.{i}."), self._sum)
             for i in split_evenly(shape.n_layers, site.layout.pp)[site.place.pp]
         )
+        self._head_matmul = site.matmul("head_matmul")
         self._norm = shape.norm().start("norm", site)
         self._table = site.memory.get("embedding")
         self._head = site.memory.get("head", self._table)
@@ -57,7 +57,7 @@ class DecoderStage:
         """Return own logits [k, own vocabulary] of k rows of `x`, float32 from the accumulator."""
         if len(rows) < x.shape[0]:
             x = self._chip.apply(TAKE_ROWS, x, rows=rows)
-        logits = self._chip.apply(HEAD, self._norm(x), self._head, keep_fp32=True)
+        logits = self._chip.apply(self._head_matmul, self._norm(x), self._head, keep_fp32=True)
         return logits if self._softcap is None else self._chip.apply(self._softcap, logits)
 
     async def pick(self, logits: Array) -> Array:

@@ -21,9 +21,6 @@ from workloads.models.blocks.site import Plan, Site
 from workloads.rope import Rope
 from workloads.shards import Part, ShardSpec
 
-QKV = Matmul("qkv_matmul")
-O_PROJ = Matmul("o_matmul")
-
 
 @frozen
 class GroupedQueryAttention:
@@ -89,6 +86,7 @@ class GroupedQueryAttention:
             params["window"] = self.window
         return RunningAttention(
             site.chip,
+            site.matmul("qkv_matmul"),
             site.tensors("qkv", "qkv_bias"),
             None if self.qk_norm_eps is None else QueryKeyNorm(self.qk_norm_eps),
             site.tensors("q_norm", "k_norm"),
@@ -97,6 +95,7 @@ class GroupedQueryAttention:
             params,
             k_cache,
             v_cache,
+            site.matmul("o_matmul"),
             site.tensors("o", "o_bias"),
         )
 
@@ -132,6 +131,7 @@ class RunningAttention:
     """The block on one rank."""
 
     chip: Chip
+    qkv_matmul: Matmul
     qkv: tuple[Tensor, ...]
     qk_norm: QueryKeyNorm | None
     norms: tuple[Tensor, ...]
@@ -140,14 +140,15 @@ class RunningAttention:
     params: dict[str, Any]
     k_cache: Tensor
     v_cache: Tensor
+    o_matmul: Matmul
     o: tuple[Tensor, ...]
 
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the attention block, to be summed over the group."""
         apply, k_cache, v_cache = self.chip.apply, self.k_cache, self.v_cache
-        qkv = apply(QKV, x, *self.qkv)
+        qkv = apply(self.qkv_matmul, x, *self.qkv)
         if self.qk_norm is not None:
             qkv = apply(self.qk_norm, qkv, *self.norms, n_kv=k_cache.shape[1])
         q = apply(self.rope, qkv, k_cache, v_cache, starts=starts)
         attended = apply(self.attention, q, k_cache, v_cache, starts=starts, **self.params)
-        return apply(O_PROJ, attended, *self.o)
+        return apply(self.o_matmul, attended, *self.o)

@@ -14,10 +14,6 @@ from workloads.kernels import Matmul
 from workloads.models.blocks.site import Plan, Site
 from workloads.shards import Part, ShardSpec
 
-GATE_UP = Matmul("gate_up_matmul")
-UP = Matmul("up_matmul")
-DOWN = Matmul("down_matmul")
-
 
 @frozen
 class FeedForward:
@@ -54,9 +50,10 @@ class FeedForward:
         """Return the block on one rank."""
         return RunningFeedForward(
             site.chip,
-            GATE_UP if self.gated else UP,
+            site.matmul("gate_up_matmul" if self.gated else "up_matmul"),
             site.tensors("gate_up") if self.gated else site.tensors("up", "up_bias"),
             GatedActivation(self.activation) if self.gated else Activation(self.activation),
+            site.matmul("down_matmul"),
             site.tensors("down", "down_bias"),
         )
 
@@ -66,13 +63,14 @@ class RunningFeedForward:
     """The block on one rank."""
 
     chip: Chip
-    first: Matmul
+    up_matmul: Matmul
     up: tuple[Tensor, ...]
     activation: GatedActivation | Activation
+    down_matmul: Matmul
     down: tuple[Tensor, ...]
 
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the feed-forward block, to be summed over the group."""
         del starts
         apply = self.chip.apply
-        return apply(DOWN, apply(self.activation, apply(self.first, x, *self.up)), *self.down)
+        return apply(self.down_matmul, apply(self.activation, apply(self.up_matmul, x, *self.up)), *self.down)

@@ -7,9 +7,11 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 
+from configs.dtypes import DTYPES, vector_dtype
 from configs.spec import DtypeSpec
 from workloads.array import Array
 from workloads.chip import Chip, Tensor
+from workloads.kernels import Matmul
 from workloads.layout import Layout, Place, split_evenly
 from workloads.shards import Part, ShardSpec
 
@@ -34,9 +36,10 @@ class Plan:
         return split_evenly(n, self.layout.tp)[self.place.tp]
 
     def weights(self, name: str, shape: tuple[int, ...], *parts: Part) -> ShardSpec:
-        """Return a shard of weights; without parts, all of the matrix of the same name."""
+        """Return a shard of weights; without parts, all of the matrix of the same name. Vectors keep 16 bits."""
         parts = tuple(evolve(part, name=self.prefix + part.name) for part in parts)
-        return ShardSpec(self.prefix + name, shape, self.dtype.weights, parts or (Part(self.prefix + name),))
+        dtype = self.dtype.weights if len(shape) > 1 else vector_dtype(self.dtype.weights)
+        return ShardSpec(self.prefix + name, shape, dtype, parts or (Part(self.prefix + name),))
 
     def cache(self, name: str, shape: tuple[int, ...]) -> ShardSpec:
         """Return a KV cache [rows, ..., max length, ...] as `shape` says."""
@@ -45,7 +48,10 @@ class Plan:
 
 @frozen(eq=False)
 class Site:
-    """A rank at work: its chip, its place, and the tensors that its plan listed."""
+    """A rank at work: its chip, its place, and the tensors that its plan listed.
+
+    activations: the number format asked for; see `configs.dtypes.Dtype.carrier`.
+    """
 
     chip: Chip
     place: Place
@@ -53,6 +59,15 @@ class Site:
     activations: str
     memory: Mapping[str, Tensor]
     prefix: str = ""
+
+    @property
+    def carrier(self) -> str:
+        """The number format of activations between kernels."""
+        return DTYPES[self.activations].carrier
+
+    def matmul(self, label: str) -> Matmul:
+        """Return the kernel that multiplies activations by a matrix, in the format asked for."""
+        return Matmul(label, None if self.carrier == self.activations else self.activations)
 
     def under(self, prefix: str) -> Site:
         """Return the site for tensors whose names begin with `prefix`."""
