@@ -13,7 +13,7 @@ from rich.table import Table
 from cluster.vocabulary import VOCABULARY
 from collectives import ALGORITHMS
 from configs.catalogue_files import catalogue_entry, catalogue_names
-from configs.loader import load_chip, load_system
+from configs.loader import load_chip, load_model, load_system
 from configs.spec import Confidence, LinkFault, Provenance, SystemSpec
 from configs.units import format_bandwidth, format_size, format_time_ps
 from topology import Topology, bisection_bytes_per_s, build_topology, diameter_hops, islands, n_cut_off_pairs
@@ -148,7 +148,22 @@ def _system_entry(kind: str, name: str) -> dict[str, Any]:
     }
 
 
-_ENTRIES: Mapping[str, Callable[[str, str], dict[str, Any]]] = {"chips": _chip_entry, "systems": _system_entry}
+def _model_entry(kind: str, name: str) -> dict[str, Any]:
+    model = load_model(name, (), VOCABULARY)
+    return {
+        **_entry(kind, name),
+        "family": model.family,
+        "parameters": model.shape.n_parameters,
+        "kv_bytes_per_token": round(model.shape.kv_bytes_per_token("bf16")),
+        "confidence": lowest_confidence(model.provenance),
+    }
+
+
+_ENTRIES: Mapping[str, Callable[[str, str], dict[str, Any]]] = {
+    "chips": _chip_entry,
+    "systems": _system_entry,
+    "models": _model_entry,
+}
 
 
 def lowest_confidence(provenance: Mapping[str, Provenance]) -> str | None:
@@ -202,6 +217,14 @@ _COLUMNS: Mapping[str, _Columns] = {
         "links": lambda e: _known(e, "links_bytes_per_s", format_bandwidth),
         "power": lambda e: _known(e, "power_w", "{:g} W".format),
         "confidence": lambda e: e["confidence"],
+    },
+    "models": {
+        "name": lambda e: e["name"],
+        "family": lambda e: e["family"],
+        "parameters": lambda e: f"{e['parameters'] / 1e9:,.3f}B",
+        "KV bytes per token, bf16": lambda e: f"{e['kv_bytes_per_token']:,}",
+        "confidence": lambda e: e["confidence"],
+        "description": lambda e: e["description"],
     },
     "systems": {
         "name": lambda e: e["name"],

@@ -56,7 +56,7 @@ BAD_VALUES = [
     (("system",), 7, "system: 7 is not a reference; accepted: a name in the catalogue of systems, a path"),
     (("system",), "wormhole-galxy", "did you mean 'wormhole-galaxy'?"),
     (("system",), "./none.yaml", "system: none.yaml: no such file"),
-    (("model",), "smollm", "model: 'smollm' is not in the catalogue of models; accepted: llama-3.1-70b"),
+    (("model",), "smollm", "model: 'smollm' is not in the catalogue of models; accepted: "),
     (("model",), {"name": "m", "family": "lama", "shape": {}}, "model.family: 'lama' is not a model family"),
     (
         ("model",),
