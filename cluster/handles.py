@@ -19,7 +19,7 @@ from configs.errors import ProgramError
 T = TypeVar("T")
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Operation(Generic[T]):
     """A collective, send or receive that a program has asked for; it begins when it is awaited or started."""
 
@@ -58,9 +58,10 @@ class CommunicationEngine:
 
     def ask(self, record: Communication, carry_out: Callable[[], Coroutine[Any, Any, T]]) -> Operation[T]:
         """Return an operation; raise ProgramError if the one before was forgotten."""
-        self._refuse_forgotten()
-        self._asked = Operation(record, carry_out, self)
-        return self._asked
+        if self._asked is not None:
+            self._refuse_forgotten()
+        operation = self._asked = Operation(record, carry_out, self)
+        return operation
 
     def begin(self, operation: Operation[Any], noted: Record) -> None:
         """Take note that an operation begins; raise ProgramError if it has begun before."""
