@@ -29,9 +29,9 @@ LAYOUTS += [Layout(dp=2), Layout(tp=2, pp=2, dp=2), Layout(tp=3, pp=3), Layout(t
 RAGGED = ((5, 17, 96, 3, 3, 8), (42,), (7, 8, 9))
 
 
-def check(model, layout, prompts, ids, logits):
+def check(model, layout, prompts, ids, logits, **more):
     """Assert the ids, and the logits to 1e-4 of the largest, of a model at a layout."""
-    job = DecodeJob(model, layout, FP32, tuple(map(len, prompts)), logits.shape[1], prompts, keep_logits=True)
+    job = DecodeJob(model, layout, FP32, tuple(map(len, prompts)), logits.shape[1], prompts, keep_logits=True, **more)
     check_job(job)
     chips = run_job(job)
     np.testing.assert_array_equal(tokens_of(job, chips), ids)
@@ -60,3 +60,9 @@ def plain(request, tmp_path_factory):
 def test_plain_forward_pass(plain, layout):
     """Rows of different lengths; windows, soft caps, post norms, learned positions, biases, fused tensors."""
     check(plain[0], layout, RAGGED, *plain[1:])
+
+
+@pytest.mark.parametrize("layout", [Layout(tp=3), Layout(tp=2, pp=3)], ids=str)
+def test_halves_that_take_turns(plain, layout):
+    """Every family decodes the same in two halves of the rows, which see their own rows of the caches."""
+    check(plain[0], layout, RAGGED, *plain[1:], overlap=True)
