@@ -349,7 +349,7 @@ async def random_program(chip, items, early):
     return [y for _, y in sorted(results, key=lambda result: result[0])]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(ITEMS)
 def test_random_programs(items):
     """Starting early changes no bit of a value, and without contention never makes a run longer."""
