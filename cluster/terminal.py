@@ -28,6 +28,10 @@ def print_run(console: Console, result: ExperimentResult) -> None:
     )
     console.print(_times(result))
     console.print(_breakdown(result))
+    if spec.overlap:
+        b = result.timeline.breakdown
+        hidden_s = b.communication_s - b.exposed_communication_s
+        console.print(f"communication beside kernels: {seconds(hidden_s)} of {seconds(b.communication_s)}")
     memory = result.memory
     used = memory["weights_bytes"] + memory["kv_bytes"]
     console.print(

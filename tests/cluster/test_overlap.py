@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import launch
-from configs.errors import ProgramError
 from tests.cluster.machines import BURN, US, array, beside, layers, mesh, ring, switch
-from workloads.turns import shared, take_turns
 
 T = 12 * US
 """A ring all-reduce of 4,000 bytes among four chips: 6 steps of 1 us latency and 1 us at 1 GB/s."""
@@ -245,67 +243,34 @@ def test_receives_take_messages_in_the_order_of_asking(numerics):
     assert launch(ring(2), numerics=numerics).run(program).values[0] == (1, 2, 3)
 
 
-@pytest.mark.parametrize(("compute_us", "expected_us"), [(20, 2 * 3 * 20 + 12), (12, 7 * 12), (5, 5 + 2 * 3 * 12)])
-def test_two_programs_that_take_turns(compute_us, expected_us):
-    """Two of k rounds of compute C and all-reduce T take 2 k max(C, T) + min(C, T); in a row they take 2 k (C + T)."""
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5), st.integers(0, 3)), max_size=8))
+def test_one_group_against_a_recurrence(rounds):
+    """Chips that do the same: an operation begins when it is started and the one before is over, and takes its time.
 
-    async def rounds(chip):
-        for _ in range(3):
+    A round computes, starts an all-reduce of some KB, and awaits it so many rounds later.
+    """
+    now_ps, free_ps, ends_ps = 0, 0, []
+    for i, (compute_us, kilobytes, _) in enumerate(rounds):
+        now_ps += compute_us * US
+        free_ps = max(now_ps, free_ps) + 6 * (1 + kilobytes) * US
+        ends_ps.append(free_ps)
+        now_ps = max(now_ps, *(ends_ps[k] for k in range(i + 1) if k + rounds[k][2] == i), 0)
+    now_ps = max([now_ps, *ends_ps])
+
+    async def program(chip):
+        handles = []
+        for i, (compute_us, kilobytes, _) in enumerate(rounds):
             burn(chip, compute_us * US)
-            await chip.all_reduce(array(chip, 1000))
-        return chip.rank
+            handles.append(chip.start(chip.all_reduce(array(chip, kilobytes * 1000))))
+            for k in range(i + 1):
+                if k + rounds[k][2] == i:
+                    await handles[k]
+        for k, handle in enumerate(handles):
+            if k + rounds[k][2] >= len(rounds):
+                await handle
 
-    async def turns(chip):
-        return await take_turns(chip, [rounds(shared(chip, f"half {i}")) for i in range(2)])
-
-    async def in_a_row(chip):
-        return [await rounds(chip), await rounds(chip)]
-
-    result = launch(ring(4)).run(turns)
-    assert result.timeline.total_ps == expected_us * US
-    assert result.values == launch(ring(4)).run(in_a_row).values
-    assert run(in_a_row).total_ps == 6 * (compute_us * US + T)
-
-
-@pytest.mark.parametrize("numerics", ["real", "shapes"])
-def test_turns_over_stages(numerics):
-    """Of two messages through a pipeline of n stages, one is on its way while the other is worked on: n + 1 times C."""
-
-    async def stage(chip, k):
-        x = array(chip, 10, k) if chip.rank == 0 else await chip.recv(chip.rank - 1)
-        x = chip.apply(BURN, x, flops=10 * US)
-        await chip.all_reduce(x, chip.group("alone", (chip.rank,)))  # blocks, and takes no time
-        if chip.rank + 1 < chip.n_chips:
-            await chip.send(x, chip.rank + 1)
-        return float(x[0]) if chip.real else 0.0
-
-    async def program(chip):
-        return await take_turns(chip, [stage(shared(chip, f"{k}", {"send", "recv"}), k) for k in (1, 2)])
-
-    result = launch(mesh(4, 1, latency_ps=0, bandwidth=1e15), numerics=numerics).run(program)
-    assert result.timeline.total_ps == 5 * 10 * US
-    assert numerics == "shapes" or result.values[3] == [16.0, 32.0]
-
-
-def test_a_program_that_fails_in_its_turn_closes_the_others():
-    """The error comes out as it would of a program alone."""
-    closed = []
-
-    async def fails(chip, k):
-        try:
-            await chip.barrier()
-            if k:
-                raise KeyError(k)
-            await chip.barrier()
-        finally:
-            closed.append(k)
-
-    async def program(chip):
-        await take_turns(chip, [fails(shared(chip, f"{k}"), k) for k in (0, 1)])
-
-    with pytest.raises(ProgramError, match="chip 0: the program raised KeyError: 1"):
-        launch(ring(2)).run(program)
-    assert closed[:2] == [1, 0]
+    assert run(program).total_ps == now_ps
 
 
 OPERATIONS = st.tuples(
