@@ -256,6 +256,8 @@ class Topology:
 
     def routes(self, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
         """Return the routes from the chips `src` to the chips `dst`, pair by pair (src ≠ dst); not remembered."""
+        if not len(src):
+            return Routes.of([])
         if isinstance(self.router, ManyRouter):
             return self.router.routes(self, src, dst)
         return Routes.of([self.route(a, b) for a, b in zip(src.tolist(), dst.tolist(), strict=True)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from attrs import define, field, frozen
@@ -25,6 +26,9 @@ from configs.spec import SystemSpec
 from topology import Topology
 from topology.graph import Routes
 
+Fold = Mapping[Collective, NDArray[np.bool_]]
+"""A collective -> for each of its calls, whether its tasks are left out of the graph."""
+NO_FOLD: Fold = MappingProxyType({})
 COMPUTE, COLLECTIVE, SEND, RECEIVE, MARK, START, AWAIT = range(len(KINDS))
 
 
@@ -57,6 +61,20 @@ class Operations:
 
 
 @frozen(eq=False)
+class Folded:
+    """Calls of a collective whose tasks are not in the graph: there are only entries and exits, [call, member].
+
+    `calls` says which of its calls they are.
+    """
+
+    record: Collective
+    template: Template
+    calls: NDArray[np.int64]
+    entry: NDArray[np.int64]
+    leave: NDArray[np.int64]
+
+
+@frozen(eq=False)
 class Built:
     """The task graph, where the operations are in it, and whom each task keeps busy with communication."""
 
@@ -64,6 +82,7 @@ class Built:
     operations: Operations
     owner: NDArray[np.int32]
     peer: NDArray[np.int32]
+    folded: tuple[Folded, ...]
 
 
 @define(eq=False)
@@ -97,27 +116,36 @@ def build(
     records: Sequence[Record],
     traces: Sequence[Trace],
     files: Mapping[str, Schedule] = NO_FILES,
+    fold: Fold = NO_FOLD,
+    templates: dict[Collective, Template] | None = None,
 ) -> Built:
-    """Return the task graph of a run; raise ProgramError where the chips' programs do not fit together."""
+    """Return the task graph of a run, without the inner tasks of the calls in `fold`.
+
+    `templates` keeps those of the collectives from one time to the next. Raises ProgramError where the chips' programs
+    do not fit together.
+    """
     operations = _operations(records, traces)
     tasks = _Tasks()
     _add_operations(tasks, operations, system)
     _join_handles(tasks, operations)
     _join_messages(tasks, operations)
-    _add_collectives(tasks, operations, topology, system, files)
+    templates = {} if templates is None else templates
+    folded = tuple(_add_collectives(tasks, operations, topology, system, files, fold, templates))
     edges = np.concatenate(tasks.edges)
     owner, peer = np.concatenate(tasks.owner), np.concatenate(tasks.peer)
-    route, routes = _routes(topology, owner, peer)
+    route, routes = routes_of(topology, owner, peer)
     delay_ps = np.concatenate(tasks.delay_ps)
     delay_ps[route >= 0] += routes.latency_ps[route[route >= 0]]
     graph = TaskGraph(
         delay_ps, np.concatenate(tasks.size_bytes), route, edges[:, 0], edges[:, 1],
         routes.start, routes.links, routes.weights,
     )  # fmt: skip
-    return Built(graph, operations, owner, peer)
+    return Built(graph, operations, owner, peer, folded)
 
 
-def _routes(topology: Topology, owner: NDArray[np.int32], peer: NDArray[np.int32]) -> tuple[NDArray[np.int32], Routes]:
+def routes_of(
+    topology: Topology, owner: NDArray[np.int32], peer: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], Routes]:
     """Return the number of every task's route (-1 where it is no transfer), and the routes, each pair's once."""
     sends = peer >= 0
     pairs, numbers = distinct(owner[sends].astype(np.int64) * topology.n_chips + peer[sends], topology.n_chips**2)
@@ -212,8 +240,13 @@ def _add_collectives(
     topology: Topology,
     system: SystemSpec,
     files: Mapping[str, Schedule],
-) -> None:
-    """Add the tasks of every collective; the k-th call of a group is the same call on all its members."""
+    fold: Fold,
+    templates: dict[Collective, Template],
+) -> Iterable[Folded]:
+    """Add the tasks of every collective; the k-th call of a group is the same call on all its members.
+
+    Yields those of `fold` instead.
+    """
     for ranks, members in _calls(ops):
         before, after = members[:-1], members[1:]
         beside = ops.started[before]
@@ -221,11 +254,17 @@ def _add_collectives(
         for number in np.unique(ops.number[members]):
             record = ops.records[number]
             assert isinstance(record, Collective)
-            schedule = build_schedule(record.op, record.algorithm, GroupView(topology, ranks), record.detail, files)
-            template = expand(record, schedule, system.communication)
+            if record not in templates:
+                schedule = build_schedule(record.op, record.algorithm, GroupView(topology, ranks), record.detail, files)
+                templates[record] = expand(record, schedule, system.communication)
+            template = templates[record]
             chosen = members[ops.number[members[:, 0]] == number]
-            base = tasks.add(template, len(chosen))
             entry, leave = ops.entry_task[chosen], ops.last_task[chosen]
+            folds = fold.get(record, np.zeros(len(chosen), np.bool_))
+            if folds.any():
+                yield Folded(record, template, np.flatnonzero(folds), entry[folds], leave[folds])
+            entry, leave = entry[~folds], leave[~folds]
+            base = tasks.add(template, len(entry))
             (place, first), (last, from_place) = template.entries.T, template.exits.T
             tasks.edges.append(_pairs(entry[:, place], base[:, None] + first))
             tasks.edges.append(_pairs(base[:, None] + last, leave[:, from_place]))

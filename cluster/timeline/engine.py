@@ -9,15 +9,19 @@ rate does not change keep their end time, so nothing drifts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from cluster.timeline.kernel import Graph, new_state, play_all, successors
+from cluster.timeline.kernel import Calls, Graph, new_state, play_all, successors
 from cluster.timeline.tasks import TaskGraph
 from configs.errors import ConfigError, ProgramError
 
 CLOCK_END_PS = 2.0**62
+Learn = Callable[[int, NDArray[np.int64]], Calls]
+"""(call, ends of all tasks so far) -> the calls, with a pattern that fits this one."""
 
 
 @frozen(eq=False)
@@ -29,39 +33,63 @@ class Played:
     link_bytes: NDArray[np.float64]
 
 
-def play(graph: TaskGraph, capacity_bytes_per_s: NDArray[np.float64], *, share: bool = True) -> Played:
+def no_calls(n_tasks: int) -> Calls:
+    """Return that no call is looked up."""
+    none = np.zeros(0, np.int64)
+    return Calls(n_tasks, none, none, none, none, none, none, none, none, none, none)
+
+
+def _nothing_to_learn(call: int, _end_ps: NDArray[np.int64]) -> Calls:
+    raise AssertionError(f"call {call} is not known")
+
+
+def play(
+    graph: TaskGraph,
+    capacity_bytes_per_s: NDArray[np.float64],
+    *,
+    share: bool = True,
+    calls: Calls | None = None,
+    learn: Learn = _nothing_to_learn,
+) -> Played:
     """Return when every task of the graph starts and ends.
 
     With `share` False every transfer has its links to itself (`contention: none`). Raises ProgramError if the graph
     has a cycle: chips that wait for each other for ever.
     """
-    link_bytes = _link_bytes(graph, len(capacity_bytes_per_s))
-    _check_clock(graph, link_bytes, capacity_bytes_per_s)
+    link_bytes = link_loads(graph, len(capacity_bytes_per_s))
+    check_clock(busy_ps(graph, link_bytes, capacity_bytes_per_s))
     start, after, n_before = successors(graph.n_tasks, graph.edge_from, graph.edge_to)
+    calls = calls or no_calls(graph.n_tasks)
     compiled = Graph(
-        graph.delay_ps, graph.size_bytes, graph.route, start, after, graph.route_start, graph.route_links,
-        graph.route_weights, capacity_bytes_per_s,
+        graph.delay_ps.copy() if len(calls.kind) else graph.delay_ps, graph.size_bytes, graph.route, start, after,
+        graph.route_start, graph.route_links, graph.route_weights, capacity_bytes_per_s,
     )  # fmt: skip
     state = new_state(compiled, n_before)
-    n_open = graph.n_tasks - play_all(compiled, state, share)
+    while (stopped := play_all(compiled, state, calls, share)) >= 0:
+        calls = learn(stopped, state.end_ps)
+    n_open = graph.n_tasks - int(state.counters[4])
     if n_open:
         raise ProgramError(f"{n_open} of {graph.n_tasks} operations wait for each other for ever")
     return Played(state.start_ps, state.end_ps, link_bytes)
 
 
-def _check_clock(graph: TaskGraph, link_bytes: NDArray[np.float64], capacity_bytes_per_s: NDArray[np.float64]) -> None:
-    """Raise ConfigError if the run could pass the end of the clock.
+def busy_ps(graph: TaskGraph, link_bytes: NDArray[np.float64], capacity_bytes_per_s: NDArray[np.float64]) -> float:
+    """Return a time that playing the graph cannot exceed: all delays and all links' busy times.
 
-    At any moment a delay runs or some link is full, so the run is no longer than all delays and all links' busy times.
+    At any moment a delay runs or some link is full.
     """
-    longest_ps = float(graph.delay_ps.sum(dtype=np.float64) + (link_bytes / capacity_bytes_per_s).sum() * 1e12)
+    return float(graph.delay_ps.sum(dtype=np.float64) + (link_bytes / capacity_bytes_per_s).sum() * 1e12)
+
+
+def check_clock(longest_ps: float) -> None:
+    """Raise ConfigError if a run that may last so long could pass the end of the clock."""
     if longest_ps > CLOCK_END_PS:
         longest, most = f"{longest_ps * 1e-12:.3g} s", f"{CLOCK_END_PS * 1e-12:.3g} s"
         hint = "are the bandwidths, the latencies and the peaks right?"
         raise ConfigError((f"the run could take {longest} of simulated time; accepted: at most {most}; {hint}",))
 
 
-def _link_bytes(graph: TaskGraph, n_links: int) -> NDArray[np.float64]:
+def link_loads(graph: TaskGraph, n_links: int) -> NDArray[np.float64]:
     """Return the bytes that every link carries: the sizes on every route, spread over its links."""
     n_routes = len(graph.route_start) - 1
     sent = graph.route >= 0

@@ -29,9 +29,31 @@ class Graph(NamedTuple):
     capacity: Any
 
 
+class Calls(NamedTuple):
+    """Calls of collectives that are not played but looked up (`cluster.timeline.reuse`).
+
+    Call c waits at task `first_join + c` for the entries of its members, tasks `entry[member[c]:member[c + 1]]`. The
+    pattern of `kind[c]` with the same differences between them says how much later than the last of them each member
+    leaves: the delay of the task in `leave` at the same place.
+    """
+
+    first_join: Any
+    kind: Any
+    member: Any
+    entry: Any
+    leave: Any
+    chosen: Any  # the pattern of every call, once it is known
+    first_pattern: Any  # of every kind, or -1
+    next_pattern: Any  # of the same kind, or -1
+    pattern_at: Any
+    enters: Any
+    leaves: Any
+
+
 class State(NamedTuple):
     """What changes: the state of tasks, the events to come, the slots and hops of what sends, and scratch."""
 
+    counters: Any  # the local variables of play_all, while it is away
     # tasks, and those that may start, in turn
     n_before: Any
     start_ps: Any
@@ -80,8 +102,13 @@ def new_state(graph: Graph, n_before: Any) -> State:
     sends = graph.route[(graph.route >= 0) & (graph.size_bytes > 0)]
     lengths = np.diff(graph.route_start)
     n_slots, n_hops, most = len(sends), int(lengths[sends].sum()), int(lengths.max(initial=0))
+    counters = np.zeros(10, np.int64)
+    ready = np.flatnonzero(n_before == 0)
+    queue = np.empty(n, np.int32)
+    queue[: len(ready)] = ready
+    counters[6] = len(ready)
     return State(
-        n_before, np.zeros(n, np.int64), np.zeros(n, np.int64), np.empty(n, np.int32),
+        counters, n_before, np.zeros(n, np.int64), np.zeros(n, np.int64), queue,
         np.empty(n, np.int64), np.empty(n, np.int32),
         np.empty(n_slots, np.int64), np.empty(n_slots, np.int32), np.empty(n_slots, np.int32),
         np.empty(n_slots, np.int32), np.empty(n_slots, np.int64), np.empty(n_slots, np.int64),
@@ -342,12 +369,35 @@ def _fill(
             _sift_link(0, links, fair, n)
 
 
-@njit(cache=True)
-def play_all(g: Graph, s: State, share: bool) -> int:
-    """Play all tasks; return how many have ended, and leave in the state when they started and ended.
+# --- the whole -------------------------------------------------------------------------------------------------------
 
-    Events of one instant are handled together, before rates are found anew; a transfer that has all its links to itself
-    needs no more than its own.
+
+@njit(cache=True)
+def _pattern(
+    call: int, kind: Any, member: Any, entry: Any, end_ps: Any, now: int, first_pattern: Any, next_pattern: Any,
+    pattern_at: Any, enters: Any,
+) -> Any:  # fmt: skip
+    """Return the pattern in which the members have entered a call, the last one now; -1 if it is new."""
+    first, n = member[call], member[call + 1] - member[call]
+    found = first_pattern[kind[call]]
+    while found >= 0:
+        same = True
+        for i in range(n):
+            if now - end_ps[entry[first + i]] != enters[pattern_at[found] + i]:
+                same = False
+                break
+        if same:
+            return found
+        found = next_pattern[found]
+    return -1
+
+
+@njit(cache=True)
+def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
+    """Play all tasks, and leave in the state when they started and ended; the last counter is how many have ended.
+
+    Stops where a call's pattern is not known, and returns the call; -1 at the end. Events of one instant are handled
+    together, before rates are found anew; a transfer that has all its links to itself needs no more than its own.
     """
     delay_ps, size_bytes, route, succ_start, succ = g.delay_ps, g.size_bytes, g.route, g.succ_start, g.succ
     route_start, route_links, route_weights, capacity = g.route_start, g.route_links, g.route_weights, g.capacity
@@ -364,16 +414,32 @@ def play_all(g: Graph, s: State, share: bool) -> int:
     hop_slot, hop_weight, after, before, free_hops = s.hop_slot, s.hop_weight, s.after, s.before, s.free_hops
     head, changed, is_changed, links, slots = s.head, s.changed, s.is_changed, s.links, s.slots
     in_links, in_slots, room, load, n_open, fair = s.in_links, s.in_slots, s.room, s.load, s.n_open, s.fair
-    now, n_delays, n_ends, n_changed, n_ended, next_in_queue, end_of_queue = 0, 0, 0, 0, 0, 0, 0
-    n_free, slots_used, hops_used = 0, 0, 0
-    for task in range(len(n_before)):
-        if n_before[task] == 0:
-            queue[end_of_queue] = task
-            end_of_queue += 1
+    first_join, kind, member, entry, leave, chosen = c.first_join, c.kind, c.member, c.entry, c.leave, c.chosen
+    first_pattern, next_pattern, pattern_at, enters, leaves = (
+        c.first_pattern, c.next_pattern, c.pattern_at, c.enters, c.leaves,
+    )  # fmt: skip
+    now, n_delays, n_ends, n_changed, next_in_queue, end_of_queue = (
+        s.counters[0], s.counters[1], s.counters[2], s.counters[3], s.counters[5], s.counters[6],
+    )  # fmt: skip
+    n_free, slots_used, hops_used, n_ended = s.counters[7], s.counters[8], s.counters[9], s.counters[4]
     while True:
         while True:
             if next_in_queue < end_of_queue:
                 task = queue[next_in_queue]
+                if first_join <= task < first_join + len(kind):
+                    call = task - first_join
+                    found = _pattern(
+                        call, kind, member, entry, end_ps, now, first_pattern, next_pattern, pattern_at, enters
+                    )
+                    if found < 0:
+                        s.counters[:] = (
+                            now, n_delays, n_ends, n_changed, n_ended, next_in_queue, end_of_queue, n_free, slots_used,
+                            hops_used,
+                        )  # fmt: skip
+                        return call
+                    chosen[call] = found
+                    for i in range(member[call + 1] - member[call]):
+                        delay_ps[leave[member[call] + i]] = leaves[pattern_at[found] + i]
                 next_in_queue += 1
                 start_ps[task] = now
                 if delay_ps[task] > 0:
@@ -468,6 +534,7 @@ def play_all(g: Graph, s: State, share: bool) -> int:
                 n_ends = _set_end(slot, ends_ps, end_when, end_slot, place, n_ends)
         n_changed = 0
         if n_delays == 0 and n_ends == 0:
-            return n_ended
+            s.counters[4] = n_ended
+            return -1
         delay_is_next = n_ends == 0 or (n_delays > 0 and delay_when[0] < end_when[0])
         now = delay_when[0] if delay_is_next else end_when[0]

@@ -12,9 +12,10 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from cluster.records import Await, Collective, Compute, Mark, Receive, Record, Send, Start, Trace
-from cluster.timeline.build import MARK, RECEIVE, Built, Operations, build
-from cluster.timeline.engine import Played, play
-from cluster.timeline.intervals import union_length
+from cluster.timeline.build import MARK, RECEIVE, Operations
+from cluster.timeline.engine import Played
+from cluster.timeline.intervals import Intervals
+from cluster.timeline.reuse import PlayedRun, play_run
 from collectives import NO_FILES, Schedule
 from configs.spec import Contention, SystemSpec
 from topology import Topology
@@ -106,9 +107,9 @@ def time_run(
 
     Raises ProgramError where the chips' programs do not fit together.
     """
-    built = build(system, topology, records, traces, files)
+    run = play_run(system, topology, contention, records, traces, files)
+    built, played = run.built, run.played
     capacity = topology.link_bandwidth_bytes_per_s * system.communication.link_efficiency
-    played = play(built.graph, capacity, share=contention == "fluid")
     ops = built.operations
     end_ps = played.end_ps[ops.last_task] if len(ops.last_task) else np.zeros(0, np.int64)
     start_ps = _starts(ops, played)
@@ -120,7 +121,7 @@ def time_run(
     return Timeline(
         ops.chip[timed], name_of[ops.number[timed]], ops.started[timed], start_ps[timed], end_ps[timed], names,
         tuple(event for event, _ in marks), tuple(index for _, index in marks), total_ps,
-        _breakdown(built, records, start_ps, end_ps, played.start_ps, played.end_ps, [t.rank for t in traces]),
+        _breakdown(run, records, start_ps, end_ps, [t.rank for t in traces]),
         _link_use(topology, played.link_bytes, capacity, total_ps),
     )  # fmt: skip
 
@@ -165,27 +166,22 @@ def _mark(records: Sequence[Record], number: int, chip: int, end_ps: int) -> tup
 
 
 def _breakdown(
-    built: Built, records: Sequence[Record], start_ps: NDArray[np.int64], end_ps: NDArray[np.int64],
-    task_start_ps: NDArray[np.int64], task_end_ps: NDArray[np.int64], ranks: Sequence[int],
+    run: PlayedRun, records: Sequence[Record], start_ps: NDArray[np.int64], end_ps: NDArray[np.int64],
+    ranks: Sequence[int],
 ) -> Breakdown:  # fmt: skip
+    built, played = run.built, run.played
     ops, n = built.operations, max(ranks, default=-1) + 1
     bound = np.array([r.bound if isinstance(r, Compute) else "" for r in records])
     bound = bound[ops.number] if len(ops.number) else np.zeros(0, "<U7")
     spent = end_ps - start_ps
     compute, memory = (np.bincount(ops.chip[bound == b], spent[bound == b], n) for b in ("compute", "memory"))
-    chips = np.concatenate([built.owner, built.peer])
-    busy = chips >= 0
-    starts, ends = np.tile(task_start_ps, 2)[busy], np.tile(task_end_ps, 2)[busy]
+    tasks = (Intervals(chips, played.start_ps, played.end_ps) for chips in (built.owner, built.peer))
+    busy = Intervals.join([*tasks, run.busy]).merged()
     kernel = bound != ""
-    communication = union_length(chips[busy], starts, ends, n)
-    either = union_length(
-        np.concatenate([chips[busy], ops.chip[kernel]]),
-        np.concatenate([starts, start_ps[kernel]]),
-        np.concatenate([ends, end_ps[kernel]]),
-        n,
-    )
+    kernels = Intervals(ops.chip[kernel], start_ps[kernel], end_ps[kernel])
+    communication, either = busy.lengths(n), Intervals.join([busy, kernels]).merged().lengths(n)
     exposed = either - compute - memory
-    idle = int(task_end_ps.max(initial=0)) - either
+    idle = int(played.end_ps.max(initial=0)) - either
     used = np.array(ranks, np.int64)
     means: Mapping[str, float] = {
         name: float(values[used].mean()) * 1e-12 if len(used) else 0.0

@@ -12,7 +12,7 @@ from cluster.backends.base import Setting
 from cluster.backends.local import LocalBackend
 from cluster.records import Compute, Mark, Receive, RecordTable, Send, Trace, merge
 from cluster.timeline import time_run
-from cluster.timeline.intervals import union_length
+from cluster.timeline.intervals import Intervals
 from tests.cluster import machines
 from tests.cluster.machines import BURN, array, layers, mesh, ring, switch, torus
 
@@ -252,8 +252,8 @@ def test_values_of_any_kind_come_back():
     assert second["x"].tolist() == [0]
 
 
-def test_union_length_against_a_count_of_moments():
-    """The covered time is the number of whole moments covered."""
+def test_intervals_against_a_count_of_moments():
+    """What intervals cover, from when to when, and which of them meet, counted moment by moment."""
     rng = np.random.default_rng(3)
     for _ in range(50):
         n = int(rng.integers(0, 30))
@@ -262,7 +262,14 @@ def test_union_length_against_a_count_of_moments():
         covered = [
             len({m for o, s, e in zip(owner, start, end, strict=True) if o == k for m in range(s, e)}) for k in range(4)
         ]
-        assert union_length(owner, start, end, 4).tolist() == covered
+        intervals = Intervals(owner, start, end)
+        assert intervals.merged().lengths(4).tolist() == covered
+        hulls = {int(k): (int(start[owner == k].min()), int(end[owner == k].max())) for k in owner}
+        whole = intervals.hulls()
+        assert {k: (s, e) for k, s, e in zip(whole.owner, whole.start, whole.end, strict=True)} == hulls
+        long = np.maximum(end, start + 1)
+        meets = (owner[:, None] == owner) & (start[:, None] < long) & (start < long[:, None]) & ~np.eye(n, dtype=bool)
+        assert intervals.overlapping().tolist() == meets.any(axis=1).tolist()
 
 
 def test_overheads_belong_to_communication():

@@ -1,0 +1,111 @@
+"""A collective by itself: how it goes, for each pattern in which its members enter."""
+
+from __future__ import annotations
+
+import numpy as np
+from attrs import evolve, frozen
+from numpy.typing import NDArray
+
+from cluster.timeline.build import Folded, routes_of
+from cluster.timeline.engine import Played, play
+from cluster.timeline.intervals import Intervals
+from cluster.timeline.tasks import TaskGraph
+from topology import Topology
+
+Ints = NDArray[np.int64]
+
+
+@frozen(eq=False)
+class Pattern:
+    """How a collective goes when its members enter so long before the last one (`enters`).
+
+    leaves: how long after the last entry each member leaves. busy, links: by member and by link, when they are in use
+    after the first entry.
+    """
+
+    enters: Ints
+    leaves: Ints
+    busy: Intervals
+    links: Intervals
+
+
+@frozen(eq=False)
+class Kind:
+    """A collective by itself: a task for every member's entry, its own tasks, and one for every exit.
+
+    Its chips and links are numbered by themselves, so that groups which do the same share it.
+    """
+
+    graph: TaskGraph
+    capacity: NDArray[np.float64]
+    n: int
+    owner: NDArray[np.int32]
+    peer: NDArray[np.int32]
+
+    @property
+    def key(self) -> tuple[bytes, ...]:
+        """What two kinds that do the same have in common."""
+        g = self.graph
+        arrays = (
+            g.delay_ps, g.size_bytes, g.route, g.edge_from, g.edge_to, g.route_start, g.route_links, g.route_weights,
+            self.capacity, self.owner, self.peer,
+        )  # fmt: skip
+        return tuple(a.tobytes() for a in arrays)
+
+    def go(self, enters: Ints, *, share: bool) -> Pattern | None:
+        """Return how it goes; None if a member leaves before the last one has entered."""
+        graph = evolve(self.graph, delay_ps=np.append(enters.max() - enters, self.graph.delay_ps[self.n :]))
+        played = play(graph, self.capacity, share=share)
+        leaves = played.end_ps[-self.n :] - enters.max()
+        if leaves.min() < 0:
+            return None
+        ends = np.tile(played.end_ps, 2)
+        chips = Intervals(np.concatenate([self.owner, self.peer]), np.tile(played.start_ps, 2), ends)
+        return Pattern(enters, leaves, chips.merged(), link_use(graph, played).hulls())
+
+
+def link_use(graph: TaskGraph, played: Played) -> Intervals:
+    """Return when transfers use links: from when their latency has passed to when the last byte has."""
+    sends = np.flatnonzero((graph.route >= 0) & (graph.size_bytes > 0))
+    n_hops = np.diff(graph.route_start)[graph.route[sends]]
+    task = np.repeat(sends, n_hops)
+    hop = np.arange(len(task)) - np.repeat(np.cumsum(n_hops) - n_hops, n_hops)
+    links = graph.route_links[graph.route_start[graph.route[task]] + hop]
+    return Intervals(links, (played.start_ps + graph.delay_ps)[task], played.end_ps[task])
+
+
+def by_itself(topology: Topology, folded: Folded, capacity: NDArray[np.float64]) -> tuple[Kind, Ints]:
+    """Return a collective by itself, and its links in the order of their numbers there."""
+    template, ranks = folded.template, folded.record.ranks
+    n = len(ranks)
+    route, routes = routes_of(topology, template.owner, template.peer)
+    sends = route >= 0
+    delay = template.delay_ps.copy()
+    delay[sends] += routes.latency_ps[route[sends]]
+    links, link = _by_first_use(routes.links)
+    place = np.full(topology.n_nodes, -1, np.int32)
+    place[list(ranks)] = np.arange(n, dtype=np.int32)
+    before, after = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
+    m = len(delay)
+    ends = np.arange(n)
+    edge_from = [template.entries[:, 0], template.edges[:, 0] + n, template.exits[:, 0] + n, ends]
+    edge_to = [template.entries[:, 1] + n, template.edges[:, 1] + n, template.exits[:, 1] + n + m, ends + n + m]
+    graph = TaskGraph(
+        np.concatenate([np.zeros(n, np.int64), delay, np.zeros(n, np.int64)]),
+        np.concatenate([np.zeros(n), template.size_bytes, np.zeros(n)]),
+        np.concatenate([before, route, after]),
+        np.concatenate(edge_from), np.concatenate(edge_to),
+        routes.start, link.astype(np.int32), routes.weights,
+    )  # fmt: skip
+    owner = np.concatenate([before, place[template.owner], after])
+    peer = np.concatenate([before, np.where(template.peer >= 0, place[template.peer], -1), after])
+    return Kind(graph, capacity[links], n, owner, peer), links
+
+
+def _by_first_use(values: NDArray[np.int32]) -> tuple[Ints, Ints]:
+    """Return the distinct values in the order of their first use, and every value's place among them."""
+    distinct, first, place = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return distinct[order].astype(np.int64), rank[place]
