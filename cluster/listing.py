@@ -21,6 +21,7 @@ from topology import Topology, bisection_bytes_per_s, build_topology, diameter_h
 KINDS = ("chips", "systems", "models", "experiments")
 CONFIDENCES: tuple[str, ...] = get_args(Confidence)
 """From the surest to the least sure."""
+Columns = Mapping[str, Callable[[dict[str, Any]], str]]
 
 
 def topology_json(system: SystemSpec) -> dict[str, Any]:
@@ -182,15 +183,23 @@ def sum_known(figures: Sequence[float | None]) -> float | None:
 
 
 def print_listing(console: Console, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Print a table per kind."""
+    """Print a table per kind; of its columns the first ones, as many as the terminal has room for."""
     for kind, entries in found.items():
-        columns = _COLUMNS.get(kind, _PLAIN_COLUMNS)
-        table = Table(box=box.SIMPLE_HEAD, title=kind, title_justify="left", show_header=columns is not _PLAIN_COLUMNS)
-        for head in columns:
-            table.add_column(head, no_wrap=head not in {"description", "chip"})
-        for entry in entries:
-            table.add_row(*(shown(entry) for shown in columns.values()))
+        table = Table(box=box.SIMPLE_HEAD, title=kind, title_justify="left", show_header=kind in _COLUMNS)
+        shown = [(head, [show(entry) for entry in entries]) for head, show in columns(kind).items()]
+        room = console.width - 2
+        for head, texts in shown:
+            room -= max(map(len, (head, *texts))) + 2 * (kind in _COLUMNS)
+            if room >= 0 or kind not in _COLUMNS:
+                table.add_column(head, no_wrap=kind in _COLUMNS or head == "name")
+        for i in range(len(entries)):
+            table.add_row(*(texts[i] for _, texts in shown[: len(table.columns)]))
         console.print(table)
+
+
+def columns(kind: str) -> Columns:
+    """Return the columns of the table of a kind: for each head, what it shows of an entry of `listing`."""
+    return _COLUMNS.get(kind, _PLAIN_COLUMNS)
 
 
 def _known(entry: dict[str, Any], key: str, form: Callable[[float], str] = "{:g}".format) -> str:
@@ -204,18 +213,17 @@ def _peak(entry: dict[str, Any]) -> str:
     return "unknown" if dtype is None else f"{rates[dtype] / 1e12:g} {dtype}"
 
 
-_Columns = Mapping[str, Callable[[dict[str, Any]], str]]
-_PLAIN_COLUMNS: _Columns = {"name": lambda e: e["name"], "description": lambda e: e["description"]}
-_COLUMNS: Mapping[str, _Columns] = {
+_PLAIN_COLUMNS: Columns = {"name": lambda e: e["name"], "description": lambda e: e["description"]}
+_COLUMNS: Mapping[str, Columns] = {
     "chips": {
         "name": lambda e: e["name"],
-        "vendor": lambda e: e["vendor"],
-        "status": lambda e: e["status"],
         "dense TFLOPS": _peak,
         "memory": lambda e: _known(e, "memory_bytes", format_size),
         "bandwidth": lambda e: _known(e, "memory_bandwidth_bytes_per_s", format_bandwidth),
         "links": lambda e: _known(e, "links_bytes_per_s", format_bandwidth),
         "power": lambda e: _known(e, "power_w", "{:g} W".format),
+        "vendor": lambda e: e["vendor"],
+        "status": lambda e: e["status"],
         "confidence": lambda e: e["confidence"],
     },
     "models": {
