@@ -114,6 +114,8 @@ def _topology(structurer: Structurer, value: Any, place: Place, kinds: Mapping[s
     accepted = "a mapping with the key kind, one of " + ", ".join(kinds)
     if attrs.has(type(value)):
         return value
+    if isinstance(value, Document):  # a node of a composed topology
+        return structurer.structure(SystemSpec, value, place)
     if not isinstance(value, Mapping):
         return structurer.refuse(place, value, "a topology", accepted)
     if "kind" not in value:

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from configs.errors import ConfigError
 from configs.problems import Keys, Place, dotted, shortened, shown
-from configs.resolve import FAILED, SLOTS, Document, Resolver
+from configs.resolve import FAILED, SLOTS, Document, Resolver, is_system
 from configs.yaml_source import parse_yaml
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def _apply(root: Document, override: Override, place: Place, resolver: Resolver)
         if isinstance(node, dict) and key not in node:
             resolver.problems.override(override.keys[: depth + 1], override.text)
         slot = SLOTS.get(document.kind, {}).get(str(key)) if node is document else None
+        if document.kind == "systems" and key == "node" and isinstance(node, dict) and is_system(node.get(key)):
+            slot = "systems"  # of a composed topology
         if slot is not None:
             reference = _child(node, key)
             node[key] = resolver.resolve(slot, reference, inside.child(key), document.origin)

@@ -91,6 +91,22 @@ class Resolver:
                 document[key] = self.resolve(kind, document[key], inside.child(key), document.origin)
                 if isinstance(document[key], Document):
                     self.resolve_slots(document[key], inside.child(key))
+        if document.kind == "systems":
+            self._resolve_nodes(document.get("topology"), inside.child("topology"), document.origin)
+
+    def _resolve_nodes(self, topology: Any, place: Place, origin: Origin) -> None:
+        """Resolve what stands under `node` in a composed topology, and in its parts, where it is a system."""
+        if not isinstance(topology, dict) or isinstance(topology, Document):
+            return
+        if is_system(topology.get("node")):
+            topology["node"] = self.resolve("systems", topology["node"], place.child("node"), origin)
+            if isinstance(topology["node"], Document):
+                self.resolve_slots(topology["node"], place.child("node"))
+        for key in ("node", "network"):
+            self._resolve_nodes(topology.get(key), place.child(key), origin)
+        parts = topology.get("parts")
+        for i, part in enumerate(parts if isinstance(parts, list) else ()):
+            self._resolve_nodes(part, place.child("parts").child(i), origin)
 
     def _folder(self, place: Place, parent: Origin) -> Path:
         return parent.folder if self.problems.override_at(place) is None else Path()
@@ -149,6 +165,11 @@ class Resolver:
         for key, value in mapping.items():
             document[key] = value if key in slots else reader.plain(value, inside.child(key), (key,))
         return document
+
+
+def is_system(node: Any) -> bool:
+    """Tell whether a node of a composed topology is a system (or the name or path of one), not a topology."""
+    return isinstance(node, str | Path) or (isinstance(node, Mapping) and "topology" in node)
 
 
 def _accepted(kind: str) -> str:

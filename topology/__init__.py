@@ -6,6 +6,7 @@
 from configs.spec import TopologySpec
 from topology.faults import build_topology, refuse_cut_off, with_faults
 from topology.graph import Edges, Route, Router, Topology
+from topology.kinds.compose import Cable, Compose, Nodes
 from topology.kinds.dragonfly import Dragonfly
 from topology.kinds.fat_tree import FatTree
 from topology.kinds.fully_connected import FullyConnected
@@ -20,6 +21,8 @@ from topology.rings import hamiltonian_cycle, hamiltonian_path
 
 __all__ = [
     "TOPOLOGY_KINDS",
+    "Cable",
+    "Compose",
     "Dragonfly",
     "Edges",
     "FatTree",
@@ -28,6 +31,7 @@ __all__ = [
     "GraphLink",
     "Line",
     "Mesh",
+    "Nodes",
     "Ring",
     "Route",
     "Router",
@@ -48,6 +52,7 @@ __all__ = [
 ]
 
 TOPOLOGY_KINDS: dict[str, type[TopologySpec]] = {
+    "compose": Compose,
     "dragonfly": Dragonfly,
     "fat_tree": FatTree,
     "fully_connected": FullyConnected,

@@ -14,13 +14,14 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from configs.errors import ConfigError
 from configs.spec import LinkFault
 from topology.checks import reject
 from topology.graph import Edges, Route, Routes, Topology
 from topology.routing import ShortestPathRouter
+from topology.ways import Ways
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -168,34 +169,27 @@ class DetourRouter:
     def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
         """Return the routes of many pairs; raise ConfigError with the pairs that are cut off."""
         refuse_cut_off(topology, src, dst)
-        usual, is_whole = self._usual(src, dst)
+        usual, is_whole = self._usual(topology, src, dst)
         broken = np.flatnonzero(~is_whole)
         if not broken.size:
             return usual
-        router = ShortestPathRouter()
-        pairs = zip(src[broken].tolist(), dst[broken].tolist(), strict=True)
-        around = Routes.of([router.route(topology, a, b) for a, b in pairs])
+        around = ShortestPathRouter().routes(topology, src[broken], dst[broken])
         number = np.arange(len(src))
         number[broken] = len(src) + np.arange(len(broken))
         return Routes.join([usual, around]).select(number)
 
-    def _usual(self, src: NDArray[np.int64], dst: NDArray[np.int64]) -> tuple[Routes, NDArray[np.bool_]]:
+    def _usual(
+        self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]
+    ) -> tuple[Routes, NDArray[np.bool_]]:
         """Return what is left of the whole topology's routes, and which pairs have a way left."""
-        found = self.whole.routes(self.node_of[src], self.node_of[dst])
-        owner = np.repeat(np.arange(len(src)), np.diff(found.start))
-        ends = self.whole.link_dst[found.links] == self.node_of[dst][owner]
-        first = np.flatnonzero(np.concatenate([[True], ends[:-1]])[: len(ends)])
-        way, last = np.cumsum(ends) - ends, np.flatnonzero(ends)
-        left = np.minimum.reduceat(self.left[found.links], first) if first.size else np.zeros(0)
-        weights = found.weights * left[way]
-        total = np.bincount(owner[last], weights[last], minlength=len(src))
-        latency = np.add.reduceat(self.whole.link_latency_ps[found.links], first) if first.size else left.astype(int)
-        latency_ps = np.zeros(len(src), np.int64)
-        np.maximum.at(latency_ps, owner[last], np.where(left > 0, latency, 0))
-        alive = weights > 0
-        start = np.concatenate([[0], np.cumsum(np.bincount(owner[alive], minlength=len(src)))])
-        weights = weights[alive] / total[owner[alive]]
-        return Routes(start, self.link_of[found.links[alive]], weights, latency_ps), total > 0
+        ends = self.node_of[dst]
+        ways = Ways.of(self.whole.routes(self.node_of[src], ends), self.whole, ends)
+        narrowest = np.minimum.reduceat(self.left[ways.links], ways.start[:-1]) if len(ways.links) else np.zeros(0)
+        alive = ways.select(np.flatnonzero(narrowest > 0))
+        share = alive.share * narrowest[narrowest > 0]
+        total = np.bincount(alive.pair, share, minlength=len(src))
+        alive = evolve(alive, share=share / total[alive.pair], links=self.link_of[alive.links].astype(np.int64))
+        return alive.routes(topology, len(src)), total > 0
 
 
 def refuse_cut_off(topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> None:

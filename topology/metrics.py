@@ -5,21 +5,18 @@ A kind with a closed formula states it when it builds; the rest is searched here
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from topology.bisection import searched_bisection_bytes_per_s
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from topology.graph import Topology
 
 SEARCH_BLOCK_CHIPS = 512  # chips searched from at a time, a multiple of 64: 64 bytes per link
-EXACT_BISECTION_CHIPS = 16  # 12,870 ways to halve them
-EXACT_BISECTION_SWITCHES = 6  # and 64 ways to place the switches
 
 
 def degree(topology: Topology) -> int:
@@ -91,39 +88,8 @@ def bisection_bytes_per_s(topology: Topology) -> float | None:
 
     Halves are equal, or one chip apart if the number of chips is odd. Switches stand on whichever side
     makes the cut smaller. Figures that count both directions (as for NVLink systems) are twice this one.
-    Without a closed formula it is exact up to 16 chips and 6 switches, and None beyond.
+    Without a closed formula it is searched for (`topology.bisection`); None where the topology is too wide for that.
     """
     if topology.known_bisection_bytes_per_s is not None:
         return topology.known_bisection_bytes_per_s
-    if topology.n_chips > EXACT_BISECTION_CHIPS or topology.n_switches > EXACT_BISECTION_SWITCHES:
-        return None
     return searched_bisection_bytes_per_s(topology)
-
-
-def searched_bisection_bytes_per_s(topology: Topology) -> float:
-    """Return the bisection by trying all halves of the chips with all places of the switches."""
-    halves = _all_halves(topology.n_chips)
-    return min(_least_crossing(topology, halves, sides) for sides in _all_sides(topology.n_switches))
-
-
-def _least_crossing(topology: Topology, halves: NDArray[np.bool_], switches: NDArray[np.bool_]) -> float:
-    """Return the least bandwidth that leaves any of these halves, with the switches inside or outside."""
-    inside = np.hstack([halves, np.broadcast_to(switches, (len(halves), len(switches)))])
-    crossing = inside[:, topology.link_src] & ~inside[:, topology.link_dst]
-    return float((crossing @ topology.link_bandwidth_bytes_per_s).min())
-
-
-def _all_halves(n_chips: int) -> NDArray[np.bool_]:
-    """Return one row per half: all sets of ⌊n / 2⌋ or ⌈n / 2⌉ chips."""
-    sizes = {n_chips // 2, n_chips - n_chips // 2}
-    members = [list(half) for size in sorted(sizes) for half in combinations(range(n_chips), size)]
-    halves = np.zeros((len(members), n_chips), bool)
-    for row, half in zip(halves, members, strict=True):
-        row[half] = True
-    return halves
-
-
-def _all_sides(n_switches: int) -> Iterator[NDArray[np.bool_]]:
-    """Yield every way to put the switches inside (True) or outside."""
-    for bits in range(2**n_switches):
-        yield np.array([bits >> s & 1 for s in range(n_switches)], bool)

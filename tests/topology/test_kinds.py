@@ -11,8 +11,11 @@ from attrs import frozen
 import topology as topologies
 from configs.errors import ConfigError
 from configs.spec import LinkSpec, RoutingSpec, TopologySpec
+from tests.topology.halves import bisection_of_all_halves
 from topology import (
     TOPOLOGY_KINDS,
+    Cable,
+    Compose,
     Dragonfly,
     FatTree,
     FullyConnected,
@@ -20,6 +23,7 @@ from topology import (
     GraphLink,
     Line,
     Mesh,
+    Nodes,
     Ring,
     Switch,
     Topology,
@@ -29,7 +33,8 @@ from topology import (
     diameter_hops,
     ports,
 )
-from topology.metrics import searched_bisection_bytes_per_s, searched_diameter_hops
+from topology.bisection import searched_bisection_bytes_per_s
+from topology.metrics import searched_diameter_hops
 from topology.networkx_io import from_networkx, to_networkx
 
 LINK = LinkSpec(bandwidth_bytes_per_s=10e9, latency_ps=1_000)
@@ -41,6 +46,15 @@ CUBE_MESH = (
     (2, 6), (3, 7), (4, 5), (4, 6), (4, 7, 2), (5, 6, 2), (5, 7), (6, 7, 2),
 )  # fmt: skip
 STAR = tuple((f"chip{c}", f"switch{s}", 2) for c in range(4) for s in range(2))
+EIGHT = LinkSpec(bandwidth_bytes_per_s=10e9, latency_ps=1_000, count=8)
+SEAMS = tuple(
+    Cable(((2 * i + j, here), (other, there)))
+    for i in range(2)
+    for j in range(2)
+    for here, there, other in (("x=3", "x=0", 2 * (1 - i) + j), ("y=1", "y=0", 2 * i + 1 - j))
+)
+GATEWAYS = tuple(Cable(((0, f"x={2 * k},y=0"), (1 + k, 0))) for k in range(2))
+BOARD = Switch(4, LINK, planes=(1, 2))
 
 
 @frozen
@@ -107,11 +121,35 @@ ROWS = [
     Row("rails", FatTree(8, 8, LINK, rails=4), 8, 24, 1, 1, 4, 4, n_switches=6),
     Row("odd fat tree", FatTree(7, 6, TWO, down=3, up=2), 7, 26, 1, 2, 4, 4, n_switches=4),
     Row("dragonfly", Dragonfly(3, 2, 1, LINK, chips=2), 12, 18, 1, 1, 5, 2, n_switches=6),
-    Row("balanced dragonfly", Dragonfly(9, 4, 2, LINK, chips=2), 72, 162, 1, 1, 5, None, n_switches=36, detours=True),
+    Row("balanced dragonfly", Dragonfly(9, 4, 2, LINK, chips=2), 72, 162, 1, 1, 5, 20, n_switches=36, detours=True),
     Row("groq rack", Dragonfly(9, 8, 4, LINK), 72, 396, 11, 11, 3, None, detours=True),
     Row("one group", Dragonfly(1, 4, 0, LINK), 4, 6, 3, 3, 1, 4),
     Row("lanes between groups", Dragonfly(2, 2, 3, LINK), 4, 8, 2, 4, 2, 2),
 ]
+RINGS = Compose(BOARD, 3, network=Ring((3,), LINK), each_nic=True, link=LINK)
+DGX_2 = Compose(Switch(8, LINK, (1,) * 6), 2, network=Line((2,), EIGHT), nics="switches", each_nic=True, link=LINK)
+ULTRA = Compose(Torus((4, 4), LINK), 4, ("z",), network=Ring((4,), LINK), each_nic=True, link=LINK)
+GATED = Compose(parts=(Nodes(Mesh((3, 2), LINK)), Nodes(Mesh((1,), LINK), 2)), cables=GATEWAYS, link=LINK)
+SHARED = Compose(FullyConnected(4, LINK), 2, network=Switch(4, TWO), nics=2, nic_link=LINK, link=LINK)
+POD = Compose(Switch(2, FOUR), 2, network=Line((2,), TWO), nics=("switch0",))
+RAILS = Compose(Switch(4, FOUR), 4, network=FatTree(16, 8, LINK, rails=4), link=LINK)
+ROWS += [
+    Row("one node", Compose(Mesh((2, 2), LINK), link=LINK), 4, 4, 2, 2, 2, 2),
+    Row("pod", Compose(Switch(4, FOUR), 2, network=Switch(8, LINK), link=LINK), 8, 40, 2, 5, 2, 4, n_switches=3),
+    Row("nodes on rails", RAILS, 16, 96, 2, 5, 4, 8, n_switches=10),
+    Row("dgx-2", DGX_2, 16, 144, 6, 6, 3, 48, n_switches=12),
+    Row("ultraserver", ULTRA, 64, 192, 6, 6, 6, None),
+    Row("rings through boards", RINGS, 12, 48, 4, 5, 3, 12, n_switches=6),
+    Row("seams", Compose(Mesh((4, 2), LINK), (2, 2), cables=SEAMS, link=LINK), 32, 64, 4, 4, 6, 8),
+    Row("gateways", GATED, 8, 9, 3, 3, 4, 3),
+    Row("shared NICs", SHARED, 8, 28, 4, 4, 4, 4, n_switches=5),
+    Row("two NICs", Compose(Line((2,), LINK), 2, network=Switch(8, LINK), nics=4, link=LINK), 4, 10, 2, 3, 2, 4, 1),
+    Row("one NIC", Compose(Line((3,), LINK), 2, network=Line((2,), LINK), nics=(1,), link=LINK), 6, 5, 3, 3, 3, 1),
+    Row(
+        "rack of pods", Compose(POD, 3, ("rack",), network=Switch(12, LINK), link=LINK),
+        12, 66, 2, 5, 2, 8, n_switches=7, detours=True,
+    ),
+]  # fmt: skip
 ROUTINGS = {
     "natural": RoutingSpec(),
     "alternate": RoutingSpec(ties="alternate"),
@@ -192,12 +230,15 @@ def test_diameter_and_bisection(row: Row) -> None:
 
 
 def test_search_agrees_with_closed_formulas(row: Row) -> None:
-    """Breadth-first search, and trying all halves where they are few, find the same."""
+    """Searches find the same, where they are not too much work: breadth first, node by node, and all halves."""
     topology = build(row)
     assert searched_diameter_hops(topology) == row.diameter_hops
-    if topology.n_chips <= 16 and topology.n_switches <= 6 and row.cut is not None:
-        cut = searched_bisection_bytes_per_s(topology)
-        assert cut == pytest.approx(row.cut * row.spec.link.bandwidth_bytes_per_s)
+    cuts = [searched_bisection_bytes_per_s(topology)]
+    if topology.n_chips <= 16 and topology.n_switches <= 6:
+        cuts.append(bisection_of_all_halves(topology))
+    for cut in cuts:
+        if row.cut is not None and cut is not None:
+            assert cut == pytest.approx(row.cut * row.spec.link.bandwidth_bytes_per_s)
 
 
 def test_routes_lead_from_src_to_dst(row: Row, routing: RoutingSpec) -> None:
@@ -323,6 +364,42 @@ WRONG = [
     (lambda: Graph(2, (GraphLink((0, 1), latency_ps=-1),), link=LINK), "links[0].latency: must not be negative"),
     (lambda: Graph(6, (), dims=(2, 4)), "dims: [2, 4] are 8 chips, but chips is 6"),
     (lambda: Graph(6, (), axes=("x",)), "axes: names for no dims"),
+    (lambda: Compose(link=LINK), "neither of node and parts given; accepted: one of them"),
+    (lambda: Compose(BOARD, parts=(Nodes(BOARD),)), "both of node and parts given"),
+    (lambda: Compose(BOARD, ()), "count: at least one number is needed, got none"),
+    (lambda: Compose(BOARD, (2, 0)), "count: 0; accepted: at least 1"),
+    (lambda: Compose(BOARD, 2, ("a", "b")), "axes: 2 names ['a', 'b'] for a count of [2]"),
+    (lambda: Compose(BOARD, 2, ("chips",)), "axes: chips, chips: names must be different; accepted: names for the"),
+    (lambda: Compose(BOARD, 100_000), "count: at most 250,000 chips, got 400,000"),
+    (lambda: Compose(parts=(Nodes(BOARD),), axes=("a",)), "axes: are for equal nodes; accepted: node and count"),
+    (lambda: Compose(parts=(Nodes(BOARD),), each_nic=True), "each_nic: needs equal nodes"),
+    (lambda: Compose(BOARD, 2, nics=4), "network: is missing; accepted: a network for the NICs"),
+    (lambda: Compose(BOARD, 2, network=Switch(9, LINK)), "network: has 9 end points; accepted: 8, the NICs of all 2"),
+    (
+        lambda: Compose(BOARD, 2, network=Ring((3,), LINK), each_nic=True),
+        "network: has 3 end points; accepted: 2, the 2 nodes",
+    ),
+    (lambda: Compose(BOARD, 2, network=Switch(4, LINK), nics=2), "nics: 2 for 4 chips: several chips share one"),
+    (lambda: Compose(BOARD, 2, network=Switch(6, LINK), nics=3), "nics: 3 cannot be dealt out evenly among 4 chips"),
+    (lambda: Compose(BOARD, 2, network=BOARD, nics=((0, 1), (2, 3))), "nics: one NIC serves several chips; accepted"),
+    (lambda: Compose(BOARD, 2, network=BOARD, nics=(0, "switch1")), "nics: some are chips' and some are switches'"),
+    (lambda: Compose(BOARD, 2, network=BOARD, nics=()), "nics: is empty"),
+    (lambda: Compose(BOARD, 2, network=BOARD, nics=(0, ())), "nics[1]: is empty"),
+    (lambda: Compose(BOARD, 2, network=BOARD, nics=(0, 4)), "nics[1]: 4: accepted: chips, chip0 to chip3, coordinates"),
+    (lambda: Compose(BOARD, 2, network=BOARD, nics="racks"), "nics: 'racks': accepted: chips, chip0 to chip3"),
+    (
+        lambda: Compose(Line((2,), LINK), cables=(Cable(((0, 0), (0, 1))),), link=LinkSpec(1e9, 1)),
+        "1 edges join nodes that have another edge of a different latency",
+    ),
+    (lambda: Compose(BOARD, 2, network=Line((4,), LINK), nics=(0, 0)), "network: joins a chip or switch to itself"),
+    (lambda: Compose(BOARD, 2, cables=(Cable(((0, 0), (1, 0))),)), "cables[0]: has no link; accepted: one here or in"),
+    (lambda: Compose(BOARD, 2, link=LinkSpec(0, 1)), "link.bandwidth: must be above zero"),
+    (lambda: Compose(BOARD, 2, cables=(Cable(((0, 0), (2, 0))),), link=LINK), "cables[0]: no node 2; accepted: 0 to 1"),
+    (
+        lambda: Compose(BOARD, 2, cables=(Cable(((0, "chips"), (1, "switches"))),), link=LINK),
+        "cables[0]: joins 4 to 2; accepted: as many at both ends",
+    ),
+    (lambda: Compose(BOARD, 2, cables=(Cable(((0, "z=1"), (1, 0))),), link=LINK), "cables[0]: 'z=1': accepted: chips,"),
     (lambda: FatTree(0, 8, LINK), "chips: at least one chip is needed, got 0"),
     (lambda: FatTree(64, 4, LINK), "chips: 32 leaves of 2 chips; 2 tiers reach at most 4; accepted: tiers: 3, or"),
     (lambda: FatTree(64, 4, LINK, tiers=3), "chips: 32 leaves of 2 chips; 3 tiers reach at most 8"),
