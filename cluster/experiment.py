@@ -106,13 +106,14 @@ class _Collector:
     def __call__(self, rank: int, name: str, value: Any, index: int) -> None:
         """Take a value that a chip emits."""
         place = self.job.layout.place(rank)
+        replica = self.job.layout.replica(place)
         if name == "ready":
             self.ready += 1
             self.ready_s = time.perf_counter() - self.began_s
         elif name == "logits":
-            self.logits[place.dp, index, place.tp] = value
+            self.logits[replica, index, place.tp] = value
         elif name == "tokens" and isinstance(value, np.ndarray):
-            for row, token in zip(self.job.rows(place.dp), value.tolist(), strict=True):
+            for row, token in zip(self.job.rows(replica), value.tolist(), strict=True):
                 self.ids[row, index] = token
                 self.on_token(row, index, self._streams[row].feed(token) if self._streams else f" {token}")
 
@@ -125,9 +126,9 @@ class _Collector:
         """Return the logits, [batch, new_tokens, vocab], put together from the shards of the vocabulary."""
         layout = self.job.layout
         replicas = []
-        for dp in range(layout.dp):
+        for replica in range(layout.n_replicas):
             steps = [
-                np.concatenate([self.logits[dp, s, tp] for tp in range(layout.tp)], axis=1)
+                np.concatenate([self.logits[replica, s, tp] for tp in range(layout.tp)], axis=1)
                 for s in range(self.job.new_tokens)
             ]
             replicas.append(np.stack(steps, axis=1))
@@ -196,8 +197,9 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
         ids = (tokenizer.encode(workload.prompt, chat=workload.chat),) * workload.batch
     lengths = tuple(map(len, ids)) if ids else (workload.prompt_tokens or 0,) * workload.batch
     p = spec.parallel
-    job = DecodeJob(spec.model, Layout(tp=p.tp, pp=p.pp, dp=p.dp), spec.dtype, lengths, workload.new_tokens,
-                    ids, keep_logits, spec.overlap)  # fmt: skip
+    layout = Layout(p.tp, p.pp, p.dp, p.ep, spec.experts.redundant)
+    job = DecodeJob(spec.model, layout, spec.dtype, lengths, workload.new_tokens, ids, keep_logits, spec.overlap,
+                    spec.seed, spec.experts.skew)  # fmt: skip
     check_job(job)
     if ids is None and spec.numerics == "real":  # after the check: the length may be absurd
         draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, job.prompt_lengths[0])
@@ -237,15 +239,15 @@ def fullest_chip(system: SystemSpec, job: DecodeJob) -> Mapping[str, int]:
 
 def _times(job: DecodeJob, result: RunResult) -> Times:
     """Work out TTFT, TPOT and rates from the moments at which the replicas' last stages had their tokens."""
-    timeline, last = result.timeline, job.new_tokens - 1
+    timeline, last, layout = result.timeline, job.new_tokens - 1, job.layout
     first_s: list[float] = []
     steps_s: list[float] = []
     moments = {
-        (job.layout.place(event.chip).dp, index): event.end_ps * 1e-12
+        (layout.replica(layout.place(event.chip)), index): event.end_ps * 1e-12
         for event, index in zip(timeline.marks, timeline.mark_index, strict=True)
         if event.operation == "tokens"
     }
-    for replica in range(job.layout.dp):
+    for replica in range(layout.n_replicas):
         for _ in job.rows(replica):
             first_s.append(moments[replica, 0])
             steps_s.append((moments[replica, last] - moments[replica, 0]) / max(last, 1))

@@ -79,9 +79,8 @@ def _prompt_ids_rule(rows: tuple[tuple[int, ...], ...], batch: int) -> Broken:
 
 def parallel_rule(parallel: ParallelSpec) -> Broken:
     """Degrees that this version does not have are 1."""
-    for name, degree in (("ep", parallel.ep), ("cp", parallel.cp)):
-        if degree != 1:
-            yield (name,), f"{degree} is not possible: this version has tp, pp and dp; accepted: 1"
+    if parallel.cp != 1:
+        yield ("cp",), f"{parallel.cp} is not possible: this version has tp, pp, dp and ep; accepted: 1"
 
 
 def weights_rule(weights: WeightsSpec) -> Broken:

@@ -223,6 +223,18 @@ class ParallelSpec:
 
 
 @frozen
+class ExpertsSpec:
+    """How a mixture of experts is run.
+
+    redundant: copies of experts beyond the first, spread evenly over the experts; tokens take turns at the copies.
+    skew: without values, how unevenly experts are chosen: the e-th most popular one ∝ e^-skew (0: all alike).
+    """
+
+    redundant: int = field(default=0, metadata=at_least(0))
+    skew: float = field(default=0.0, metadata=between(0, 10))
+
+
+@frozen
 class DtypeSpec:
     """Number formats of the weights, the KV cache and the activations."""
 
@@ -256,6 +268,7 @@ class ExperimentSpec:
     model: ModelSpec
     workload: WorkloadSpec
     parallel: ParallelSpec = ParallelSpec()
+    experts: ExpertsSpec = ExpertsSpec()
     numerics: Numerics = "real"
     dtype: DtypeSpec = DtypeSpec()
     collectives: Mapping[str, str] = field(factory=dict)

@@ -39,6 +39,11 @@ class ShapeArray:
         return self.size * self.dtype.itemsize
 
 
+def zeros(shape: tuple[int, ...], dtype: np.dtype[Any], *, real: bool) -> Array:
+    """Return an array of zeros, or one without data."""
+    return np.zeros(shape, dtype) if real else ShapeArray(shape, dtype)
+
+
 def concatenate(arrays: Sequence[Array]) -> Array:
     """Return arrays joined along axis 0, with data or without.
 

@@ -13,7 +13,6 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from attrs import frozen
 
 from workloads.array import Array
@@ -70,7 +69,7 @@ class RopeAppend:
         rope = self.rope
         if rope is None:
             return heads
-        turns = _turns(rope_table(rope, max_length), starts, heads.shape[1])
+        turns = turns_of(rope, max_length, starts, heads.shape[1])
         if rope.dim == heads.shape[3]:
             whole: Floats = (heads.view(np.complex64) * turns).view(np.float32)
             return whole
@@ -91,8 +90,9 @@ def _query_width(qkv: Array, k_cache: Tensor) -> int:
     return int(qkv.shape[1] - 2 * k_cache.shape[1] * k_cache.shape[3])
 
 
-def _turns(table: npt.NDArray[np.complex64], starts: Starts, n_tokens: int) -> Any:
+def turns_of(rope: Rope, max_length: int, starts: Starts, n_tokens: int) -> Any:
     """Return the rotation of every new token, [rows or 1, n_tokens, 1, head_dim/2]."""
+    table = rope_table(rope, max_length)
     if _all_equal(starts):
         return table[None, starts[0] : starts[0] + n_tokens, None]
     return table[np.add.outer(starts, np.arange(n_tokens))][:, :, None]
@@ -160,7 +160,7 @@ class Attention:
         first = max(0, min(starts) + 1 - window) if window else 0
         scaled = as_fp32(q) * np.float32(dim**-0.5 if self.scale is None else self.scale)
         heads = scaled.reshape(n_rows, n_tokens, -1, dim).swapaxes(1, 2)
-        bias = None if n_tokens == 1 and _all_equal(starts) else _causal_bias(starts, n_tokens, first, window)
+        bias = None if n_tokens == 1 and _all_equal(starts) else causal_bias(starts, n_tokens, first, window)
         outs = []
         head = 0
         for kv, group in _runs(queries):
@@ -190,12 +190,12 @@ class Attention:
         matmuls: list[tuple[int, int, int, int]] = []
         seen = n_read = 0
         for start, n_rows in sorted(Counter(starts).items()):
-            n_seen = _n_seen(start, n_tokens, window)
-            n_keys = -(-n_seen // n_tokens)
+            of_row = n_seen(start, n_tokens, window)
+            n_keys = -(-of_row // n_tokens)
             for kv, group in _runs(queries):
                 count, m = n_rows * len(kv), group * n_tokens
                 matmuls += [(count, m, dim, n_keys), (count, m, n_keys, dim)]
-            seen += n_rows * n_seen
+            seen += n_rows * of_row
             n_read += n_rows * min(start + n_tokens, n_tokens - 1 + (window or start + 1))
         prefix = n_read * len(queries) * dim
         flops = SOFTMAX_FLOPS + (0 if self.softcap is None else SOFTCAP_FLOPS)
@@ -208,10 +208,10 @@ class Attention:
         )
 
 
-def _n_seen(start: int, n_tokens: int, window: int | None) -> int:
+def n_seen(start: int, n_tokens: int, window: int | None) -> int:
     """Return how many keys the new tokens of a row see, all together.
 
-    >>> _n_seen(0, 4, None), _n_seen(0, 4, 2), _n_seen(9, 1, 4)
+    >>> n_seen(0, 4, None), n_seen(0, 4, 2), n_seen(9, 1, 4)
     (10, 7, 4)
     """
     full = n_tokens * start + n_tokens * (n_tokens + 1) // 2
@@ -237,7 +237,7 @@ def _runs(queries: tuple[int, ...]) -> tuple[tuple[range, int], ...]:
 
 
 @lru_cache(maxsize=4)
-def _causal_bias(starts: Starts, n_tokens: int, first: int, window: int | None) -> Floats:
+def causal_bias(starts: Starts, n_tokens: int, first: int, window: int | None) -> Floats:
     """Return 0 for a visible key from `first` on and -inf for another, [rows or 1, 1, 1, n_tokens, stop - first]."""
     own = starts[:1] if _all_equal(starts) else starts
     position = np.add.outer(own, np.arange(n_tokens))[..., None]

@@ -1,7 +1,7 @@
 """Greedy decoding as an SPMD program: prefill, then one token per row and step, over TP, PP and DP.
 
-Every replica takes an even share of the batch's rows. Rows are right-padded in the prefill and stand at their
-own positions afterwards. Exactly `new_tokens` are generated: simulated time may not depend on values.
+Every replica (dp and ep) takes an even share of the batch's rows. Rows are right-padded in the prefill and stand at
+their own positions afterwards. Exactly `new_tokens` are generated: simulated time may not depend on values.
 
 With `overlap` a replica's rows are two halves that take turns on every chip, so that one communicates while the other
 computes. Over pipeline stages each half goes its own way: a stage works on one while the other is on its way, and the
@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from configs.errors import ConfigError
 from configs.spec import DtypeSpec, ModelSpec
 from workloads.array import Array, ShapeArray, concatenate
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place, split_evenly
+from workloads.models.blocks.site import ALONE, Peers
 from workloads.models.family import ModelShape, Stage
 from workloads.rounding import INT32
 from workloads.shards import ShardSpec, place_shards, rows_of
@@ -41,6 +42,8 @@ class DecodeJob:
     prompt_ids: tuple[tuple[int, ...], ...] | None = None
     keep_logits: bool = False
     overlap: bool = False
+    seed: int = 0
+    skew: float = 0.0
 
     @property
     def shape(self) -> ModelShape:
@@ -53,8 +56,14 @@ class DecodeJob:
         return max(self.prompt_lengths) + self.new_tokens
 
     def rows(self, replica: int) -> range:
-        """Return the rows of the batch that a data-parallel replica decodes."""
-        return split_evenly(len(self.prompt_lengths), self.layout.dp)[replica]
+        """Return the rows of the batch that a replica decodes."""
+        return split_evenly(len(self.prompt_lengths), self.layout.n_replicas)[replica]
+
+    def peers(self, place: Place) -> Peers:
+        """Return what a rank knows of its expert-parallel group."""
+        replicas = (self.layout.replica(evolve(place, ep=index)) for index in range(self.layout.ep))
+        lengths = tuple(tuple(self.prompt_lengths[row] for row in self.rows(replica)) for replica in replicas)
+        return Peers(lengths, self.seed, self.skew)
 
 
 def check_job(job: DecodeJob) -> None:
@@ -64,6 +73,8 @@ def check_job(job: DecodeJob) -> None:
         problems.append(
             f"parallel.dp: {job.layout.dp} is above the batch of {len(job.prompt_lengths)}; every replica needs a row"
         )
+    if job.overlap and job.layout.ep > 1:
+        problems.append("overlap: true is not possible with parallel.ep above 1; accepted: false")
     if job.new_tokens < 1:
         problems.append(f"workload.new_tokens: {job.new_tokens} must be at least 1")
     if job.prompt_lengths and job.max_length > job.shape.max_context:
@@ -95,7 +106,7 @@ def _prompt_problems(job: DecodeJob) -> list[str]:
 def plan_rank(job: DecodeJob, rank: int) -> tuple[ShardSpec, ...]:
     """Return the shards that `rank` will place."""
     place = job.layout.place(rank)
-    return job.shape.shards(place, job.layout, job.dtype, len(job.rows(place.dp)), job.max_length)
+    return job.shape.shards(place, job.layout, job.dtype, len(job.rows(job.layout.replica(place))), job.max_length)
 
 
 def plan_memory(job: DecodeJob) -> tuple[tuple[ShardSpec, ...], ...]:
@@ -115,8 +126,9 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     shards = plan_rank(job, chip.rank)
     memory = place_shards(chip, shards, source)
     place = job.layout.place(chip.rank)
-    rows = job.rows(place.dp)
-    whole = _Rank(chip, job, place, job.shape.stage(chip, job.layout, job.dtype, memory), rows, _Output(chip))
+    rows = job.rows(job.layout.replica(place))
+    stage = job.shape.stage(chip, job.layout, job.dtype, memory, job.peers(place))
+    whole = _Rank(chip, job, place, stage, rows, _Output(chip))
     chip.emit("ready")
     if job.overlap and len(rows) > 1 and job.layout.tp * job.layout.pp > 1:
         await _generate_in_halves(whole, shards, memory)
@@ -131,7 +143,7 @@ async def _generate_in_halves(whole: _Rank, shards: Sequence[ShardSpec], memory:
     halves = []
     for i, rows in enumerate(split_evenly(len(whole.rows), 2)):
         view = shared(chip, f"half {i}", MESSAGES if staged else COMMUNICATION)
-        stage = job.shape.stage(view, job.layout, job.dtype, rows_of(memory, shards, rows))
+        stage = job.shape.stage(view, job.layout, job.dtype, rows_of(memory, shards, rows), ALONE)
         halves.append(_Rank(view, job, whole.place, stage, whole.rows[rows.start : rows.stop], output, i))
     steps = range(job.new_tokens if staged else 1)
     ids = await take_turns(chip, [half.generate(steps) for half in halves])
@@ -174,7 +186,7 @@ class _Rank:
         for step in steps:
             starts, picked = tuple(length + step - 1 for length in lengths), tuple(range(len(lengths)))
             if step == 0:
-                ids, starts, longest = self._prompts(lengths), (0,) * len(lengths), max(lengths)
+                ids, starts, longest = self._prompts(lengths), (0,) * len(lengths), max(lengths, default=0)
                 picked = tuple(row * longest + length - 1 for row, length in enumerate(lengths))
             hidden = await self._forward(ids, starts)
             ids = await self._next_ids(hidden, picked, step)
@@ -186,22 +198,22 @@ class _Rank:
         if self.place.pp == 0:
             x = await self.stage.embed(ids, starts)
         else:
-            x = await self.chip.recv(rank - layout.tp)
+            x = await self.chip.recv(layout.on_stage(rank, self.place.pp - 1))
         x = await self.stage.layers(x, starts)
         if self.place.pp < layout.pp - 1:
-            await self.chip.send(x, rank + layout.tp)
+            await self.chip.send(x, layout.on_stage(rank, self.place.pp + 1))
         return x
 
     async def _next_ids(self, hidden: Array, picked: tuple[int, ...], step: int) -> Array:
         """Bring the ids that the last stage picks to the first; None on the stages between."""
         layout, rank = self.job.layout, self.chip.rank
-        to_first = (layout.pp - 1) * layout.tp
         hand_over = layout.pp > 1 and step + 1 < self.job.new_tokens
         if self.place.pp < layout.pp - 1:
-            return await self.chip.recv(rank + to_first) if hand_over and self.place.pp == 0 else None
+            last = layout.on_stage(rank, layout.pp - 1)
+            return await self.chip.recv(last) if hand_over and self.place.pp == 0 else None
         ids = await self._pick(hidden, picked, step)
         if hand_over:
-            await self.chip.send(ids, rank - to_first)
+            await self.chip.send(ids, layout.on_stage(rank, 0))
         return ids
 
     async def _pick(self, hidden: Array, picked: tuple[int, ...], step: int) -> Array:
@@ -217,10 +229,10 @@ class _Rank:
     def _prompts(self, lengths: tuple[int, ...]) -> Array:
         """Return the rows' prompts, right-padded with id 0, [rows·longest]."""
         if not self.chip.real:
-            return ShapeArray((len(lengths) * max(lengths),), INT32)
+            return ShapeArray((len(lengths) * max(lengths, default=0),), INT32)
         if self.job.prompt_ids is None:
             raise ConfigError(("workload: real numerics need a prompt, not only its length",))
-        ids = np.zeros((len(lengths), max(lengths)), np.int32)
+        ids = np.zeros((len(lengths), max(lengths, default=0)), np.int32)
         for i, row in enumerate(self.rows):
             ids[i, : lengths[i]] = self.job.prompt_ids[row]
         return ids.ravel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from workloads.chip import Group
 
@@ -24,54 +24,80 @@ def split_evenly(n: int, parts: int) -> tuple[range, ...]:
 
 @frozen
 class Place:
-    """Where a rank stands: its replica, its pipeline stage, its tensor-parallel index."""
+    """Where a rank stands: its replica, its pipeline stage, its expert- and its tensor-parallel index."""
 
     dp: int
     pp: int
     tp: int
+    ep: int = 0
 
 
 @frozen
 class Layout:
-    """Ranks as a mesh [dp, pp, tp], last axis fastest: rank = (dp_index·pp + pp_index)·tp + tp_index.
+    """Ranks as a mesh [dp, pp, ep, tp], last axis fastest: ((dp_index·pp + pp_index)·ep + ep_index)·tp + tp_index.
+
+    The ranks of an expert-parallel group share the experts and nothing else: each has rows of the batch of its own.
+    So rows are split over dp · ep replicas. `redundant_experts` are copies of experts (`workloads.routing.spread`).
 
     >>> Layout(tp=4, pp=8).place(13)
-    Place(dp=0, pp=3, tp=1)
+    Place(dp=0, pp=3, tp=1, ep=0)
     """
 
     tp: int = 1
     pp: int = 1
     dp: int = 1
+    ep: int = 1
+    redundant_experts: int = 0
 
     @property
     def n_ranks(self) -> int:
         """Number of ranks."""
-        return self.tp * self.pp * self.dp
+        return self.tp * self.pp * self.dp * self.ep
+
+    @property
+    def n_replicas(self) -> int:
+        """Number of sets of ranks that have rows of their own."""
+        return self.dp * self.ep
+
+    def replica(self, place: Place) -> int:
+        """Return which rows the rank at `place` works on."""
+        return place.dp * self.ep + place.ep
 
     def rank(self, place: Place) -> int:
         """Return the rank that stands at `place`."""
-        return (place.dp * self.pp + place.pp) * self.tp + place.tp
+        return ((place.dp * self.pp + place.pp) * self.ep + place.ep) * self.tp + place.tp
 
     def place(self, rank: int) -> Place:
         """Return where `rank` stands."""
         stage, tp = divmod(rank, self.tp)
+        stage, ep = divmod(stage, self.ep)
         dp, pp = divmod(stage, self.pp)
-        return Place(dp=dp, pp=pp, tp=tp)
+        return Place(dp, pp, tp, ep)
+
+    def on_stage(self, rank: int, stage: int) -> int:
+        """Return the rank that holds `rank`'s place on another pipeline stage."""
+        return self.rank(evolve(self.place(rank), pp=stage))
 
     def tp_group(self, rank: int) -> Group:
         """Return the ranks that share the layers of `rank`'s stage, by tensor-parallel index."""
         place = self.place(rank)
-        first = self.rank(Place(place.dp, place.pp, 0))
-        return Group(f"tp.{place.dp}.{place.pp}", tuple(range(first, first + self.tp)))
+        first = self.rank(evolve(place, tp=0))
+        return Group(f"tp.{place.dp}.{place.pp}.{place.ep}", tuple(range(first, first + self.tp)))
+
+    def ep_group(self, rank: int) -> Group:
+        """Return the ranks that share the experts of `rank`'s stage, by expert-parallel index."""
+        place = self.place(rank)
+        ranks = tuple(self.rank(evolve(place, ep=index)) for index in range(self.ep))
+        return Group(f"ep.{place.dp}.{place.pp}.{place.tp}", ranks)
 
     def pp_group(self, rank: int) -> Group:
         """Return the ranks that hold `rank`'s shard of the other stages, by stage."""
         place = self.place(rank)
-        ranks = tuple(self.rank(Place(place.dp, stage, place.tp)) for stage in range(self.pp))
-        return Group(f"pp.{place.dp}.{place.tp}", ranks)
+        ranks = tuple(self.on_stage(rank, stage) for stage in range(self.pp))
+        return Group(f"pp.{place.dp}.{place.ep}.{place.tp}", ranks)
 
     def dp_group(self, rank: int) -> Group:
         """Return the ranks that hold the same weights as `rank`, by replica."""
         place = self.place(rank)
-        ranks = tuple(self.rank(Place(replica, place.pp, place.tp)) for replica in range(self.dp))
-        return Group(f"dp.{place.pp}.{place.tp}", ranks)
+        ranks = tuple(self.rank(evolve(place, dp=replica)) for replica in range(self.dp))
+        return Group(f"dp.{place.pp}.{place.ep}.{place.tp}", ranks)

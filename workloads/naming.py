@@ -74,6 +74,31 @@ def halves(dim: int, rotated: int | None = None) -> RowMap:
     return rows
 
 
+def last_halves(block: int, rotated: int) -> RowMap:
+    """Return the map for blocks of rows of which the last `rotated` are pairs (j, j + rotated/2), not neighbours.
+
+    >>> last_halves(6, 4)(np.arange(6)).tolist()
+    [0, 1, 2, 4, 3, 5]
+    """
+    first, half = block - rotated, rotated // 2
+
+    def rows(r: Indices) -> Indices:
+        i = r % block
+        j = i - first
+        return r - i + np.where(i < first, i, first + j // 2 + j % 2 * half)
+
+    return rows
+
+
+def blocks_of(dim: int, block: int, first: int) -> RowMap:
+    """Return the map for blocks of `dim` rows that are stored from row `first` on in blocks of `block` rows.
+
+    >>> blocks_of(2, 5, 3)(np.arange(4)).tolist()
+    [3, 4, 8, 9]
+    """
+    return lambda r: r // dim * block + first + r % dim
+
+
 def offset(first: int, inner: RowMap | None = None) -> RowMap:
     """Return the map for a matrix that begins at row `first` of its tensor."""
     return lambda r: first + (r if inner is None else inner(r))

@@ -12,6 +12,7 @@ from configs.dtypes import DTYPES
 from workloads.array import ShapeArray
 from workloads.chip import Group, Tensor
 from workloads.decode import decode
+from workloads.layout import Place
 from workloads.rounding import round_to
 
 
@@ -44,6 +45,8 @@ class DoubleChip:
     def apply(self, kernel, *operands, **params):
         """Run a kernel, checking its values against its inferred shape."""
         shape, dtype = kernel.infer(*operands, **params)
+        if 0 in shape:
+            return np.zeros(shape, dtype) if self.real else ShapeArray(shape, dtype)
         self.trace.append((kernel.name, kernel.work(*operands, **params)))
         if not self.real:
             return ShapeArray(shape, dtype)
@@ -65,6 +68,17 @@ class DoubleChip:
         parts = await self._meet(x, group)
         shape = (sum(part.shape[0] for part in parts), *x.shape[1:])
         return np.concatenate(parts) if self.real else ShapeArray(shape, x.dtype)
+
+    async def all_to_all_v(self, x, rows, group):
+        """Return the rows for this member, in group order."""
+        me = group.ranks.index(self.rank)
+        parts = await self._meet((x, rows), group)
+        assert all(np.array_equal(table, rows) for _, table in parts)
+        n = [table[me] for table in rows]
+        if not self.real:
+            return ShapeArray((sum(n), *x.shape[1:]), x.dtype)
+        starts = [sum(table[:me]) for table in rows]
+        return np.concatenate([part[s : s + k] for (part, _), s, k in zip(parts, starts, n, strict=True)])
 
     async def send(self, x, dst, tag=""):
         """Put an array into the receiver's mailbox."""
@@ -106,17 +120,21 @@ def run_job(job, *, real=True):
     return asyncio.run(main())
 
 
+def last_stages(layout):
+    """Return the first rank of every replica's last stage."""
+    return [layout.rank(Place(dp, layout.pp - 1, 0, ep)) for dp in range(layout.dp) for ep in range(layout.ep)]
+
+
 def tokens_of(job, chips):
     """Return the ids, [batch, new_tokens]."""
-    first = [chips[(dp * job.layout.pp + job.layout.pp - 1) * job.layout.tp] for dp in range(job.layout.dp)]
+    first = [chips[rank] for rank in last_stages(job.layout)]
     return np.concatenate([np.stack([chip.emitted["tokens", i] for i in range(job.new_tokens)], 1) for chip in first])
 
 
 def logits_of(job, chips):
     """Return the logits, [batch, new_tokens, vocab]."""
     replicas = []
-    for dp in range(job.layout.dp):
-        first = (dp * job.layout.pp + job.layout.pp - 1) * job.layout.tp
+    for first in last_stages(job.layout):
         shards = [
             np.stack([chip.emitted["logits", i] for i in range(job.new_tokens)], 1)
             for chip in chips[first : first + job.layout.tp]

@@ -3,27 +3,33 @@
 from typing import Any
 
 from workloads.models.decoder import DecoderShape
+from workloads.models.deepseek import DeepseekShape
 from workloads.models.falcon import FalconShape
 from workloads.models.family import Stage
 from workloads.models.gemma2 import Gemma2Shape
 from workloads.models.gpt2 import Gpt2Shape
 from workloads.models.llama import LlamaShape
 from workloads.models.mistral import MistralShape
+from workloads.models.mixtral import MixtralShape
 from workloads.models.palm import PalmShape
 from workloads.models.phi3 import Phi3Shape
 from workloads.models.qwen2 import Qwen2Shape
 from workloads.models.qwen3 import Qwen3Shape
+from workloads.models.qwen3_moe import Qwen3MoeShape
 
 MODEL_FAMILIES: dict[str, Any] = {
+    "deepseek_v3": DeepseekShape,
     "falcon": FalconShape,
     "gemma2": Gemma2Shape,
     "gpt2": Gpt2Shape,
     "llama": LlamaShape,
     "mistral": MistralShape,
+    "mixtral": MixtralShape,
     "palm": PalmShape,
     "phi3": Phi3Shape,
     "qwen2": Qwen2Shape,
     "qwen3": Qwen3Shape,
+    "qwen3_moe": Qwen3MoeShape,
 }
 """The shape class of every family.
 

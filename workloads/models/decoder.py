@@ -18,7 +18,7 @@ from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place, split_evenly
 from workloads.models.blocks.layer import Layer
 from workloads.models.blocks.norm import Norm
-from workloads.models.blocks.site import Plan, Site
+from workloads.models.blocks.site import ALONE, Peers, Plan, Site
 from workloads.models.decoder_stage import DecoderStage
 from workloads.shards import Part, ShardSpec
 
@@ -97,11 +97,15 @@ class DecoderShape:
             ("tp", layout.tp, self.vocab, f"{self.vocab} vocabulary entries"),
             ("pp", layout.pp, self.n_layers + 1, f"{self.n_layers} layers and its head"),
         )
-        return tuple(
+        found = [
             f"parallel.{axis}: {degree} is above the model's {what}; at most {limit}"
             for axis, degree, limit, what in limits
             if degree > limit
-        )
+        ]
+        has_experts = hasattr(self, "n_experts")
+        if not has_experts and (layout.ep > 1 or layout.redundant_experts):
+            found.append("parallel.ep, experts.redundant: the model has no experts; accepted: ep 1 and redundant 0")
+        return tuple(found)
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every stored matrix, by neutral name."""
@@ -134,9 +138,11 @@ class DecoderShape:
             shards.append(plan.weights("head", table, Part("embedding" if self.tied_embeddings else "head", own)))
         return tuple(shards)
 
-    def stage(self, chip: Chip, layout: Layout, dtype: DtypeSpec, memory: Mapping[str, Tensor]) -> DecoderStage:
+    def stage(
+        self, chip: Chip, layout: Layout, dtype: DtypeSpec, memory: Mapping[str, Tensor], peers: Peers = ALONE
+    ) -> DecoderStage:
         """Return this rank's stage, on the tensors that `shards` listed."""
-        site = Site(chip, layout.place(chip.rank), layout, dtype.activations, memory)
+        site = Site(chip, layout.place(chip.rank), layout, dtype.activations, memory, peers)
         return DecoderStage(self, site)
 
     @property

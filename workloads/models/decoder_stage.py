@@ -63,10 +63,10 @@ class DecoderStage:
     async def pick(self, logits: Array) -> Array:
         """Return the greedy ids [k]: each rank's best, gathered and merged on every rank alike."""
         best = self._chip.apply(self._local_argmax, logits)
-        if self._group:
+        if self._group and best.shape[0]:
             best = await self._chip.all_gather(best, self._group)
         return self._chip.apply(MERGE_ARGMAX, best, n_ranks=self._tp)
 
     async def _sum(self, x: Array) -> Array:
         """Return the sum over the tensor-parallel group."""
-        return await self._chip.all_reduce(x, self._group) if self._group else x
+        return await self._chip.all_reduce(x, self._group) if self._group and x.shape[0] else x

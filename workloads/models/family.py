@@ -9,6 +9,7 @@ from configs.spec import DtypeSpec
 from workloads.array import Array
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place
+from workloads.models.blocks.site import Peers
 from workloads.shards import ShardSpec
 
 
@@ -48,5 +49,5 @@ class ModelShape(Protocol):
     ) -> tuple[ShardSpec, ...]:
         """Return what the rank at `place` keeps for `n_rows` sequences of at most `max_length` tokens."""
 
-    def stage(self, chip: Chip, layout: Layout, dtype: DtypeSpec, memory: Mapping[str, Tensor]) -> Stage:
+    def stage(self, chip: Chip, layout: Layout, dtype: DtypeSpec, memory: Mapping[str, Tensor], peers: Peers) -> Stage:
         """Return this rank's stage, on the tensors that `shards` listed."""

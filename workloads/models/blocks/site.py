@@ -35,6 +35,10 @@ class Plan:
         """Return this rank's even share of n things that its tensor-parallel group splits."""
         return split_evenly(n, self.layout.tp)[self.place.tp]
 
+    def experts(self, n: int) -> range:
+        """Return this rank's even share of n experts."""
+        return split_evenly(n, self.layout.ep)[self.place.ep]
+
     def weights(self, name: str, shape: tuple[int, ...], *parts: Part) -> ShardSpec:
         """Return a shard of weights; without parts, all of the matrix of the same name. Vectors keep 16 bits."""
         parts = tuple(evolve(part, name=self.prefix + part.name) for part in parts)
@@ -44,6 +48,26 @@ class Plan:
     def cache(self, name: str, shape: tuple[int, ...]) -> ShardSpec:
         """Return a KV cache [rows, ..., max length, ...] as `shape` says."""
         return ShardSpec(self.prefix + name, shape, self.dtype.kv)
+
+
+@frozen
+class Peers:
+    """What a rank knows of its expert-parallel group, where there are no values to learn it from.
+
+    lengths: the prompt lengths of every rank's rows.  seed, skew: see `workloads.routing`.
+    """
+
+    lengths: tuple[tuple[int, ...], ...] = ((),)
+    seed: int = 0
+    skew: float = 0.0
+
+    def tokens(self, step: int) -> tuple[int, ...]:
+        """Return how many tokens every rank has in a step; step 0 is the prefill, padded to a rank's longest row."""
+        return tuple(len(rows) * (1 if step else max(rows, default=0)) for rows in self.lengths)
+
+
+ALONE = Peers()
+"""No expert-parallel group."""
 
 
 @frozen(eq=False)
@@ -58,6 +82,7 @@ class Site:
     layout: Layout
     activations: str
     memory: Mapping[str, Tensor]
+    peers: Peers = ALONE
     prefix: str = ""
 
     @property
@@ -76,6 +101,10 @@ class Site:
     def share(self, n: int) -> range:
         """Return this rank's even share of n things that its tensor-parallel group splits."""
         return split_evenly(n, self.layout.tp)[self.place.tp]
+
+    def experts(self, n: int) -> range:
+        """Return this rank's even share of n experts."""
+        return split_evenly(n, self.layout.ep)[self.place.ep]
 
     def tensors(self, *names: str) -> tuple[Tensor, ...]:
         """Return those of the named tensors that the model has, in order."""

@@ -1,0 +1,116 @@
+"""Multi-head latent attention: heads are split over the tensor-parallel group, every rank caches all latents.
+
+DeepSeek-AI, arXiv 2405.04434. Neutral names, all [out, in]: q, or q_down, q_norm and q_up; kv_down (latent, then the
+rotated key), kv_norm, k_up and v_up [heads·dim, latent], o. Rows 2j and 2j+1 of a rotated part are one pair.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from workloads.array import Array
+from workloads.chip import Chip, Tensor
+from workloads.elementwise import RmsNorm
+from workloads.kernels import Matmul
+from workloads.latent import HeadMatmul, LatentAppend, LatentAttention, SplitHeads
+from workloads.models.blocks.site import Plan, Site
+from workloads.rope import Rope
+from workloads.shards import Part, ShardSpec
+
+Q, Q_DOWN, KV_DOWN, O_PROJ = Matmul("q_matmul"), Matmul("q_down_matmul"), Matmul("kv_down_matmul"), Matmul("o_matmul")
+ABSORB_Q = HeadMatmul("absorb_k_up", transposed=True)
+V_UP = HeadMatmul("v_up_matmul")
+
+
+@frozen
+class LatentHeads:
+    """The sizes of the block; q_latent: None if queries are made directly; plain: what is not rotated of a head."""
+
+    hidden: int
+    n_heads: int
+    q_latent: int | None
+    latent: int
+    plain: int
+    rope: Rope
+    value: int
+    eps: float
+    scale: float
+
+    @property
+    def _query(self) -> int:
+        return self.plain + self.rope.dim
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every stored matrix."""
+        queries = self.n_heads * self._query
+        found: dict[str, tuple[int, ...]] = {"q": (queries, self.hidden)}
+        if self.q_latent is not None:
+            found = {
+                "q_down": (self.q_latent, self.hidden), "q_norm": (self.q_latent,), "q_up": (queries, self.q_latent),
+            }  # fmt: skip
+        return found | {
+            "kv_down": (self.latent + self.rope.dim, self.hidden),
+            "kv_norm": (self.latent,),
+            "k_up": (self.n_heads * self.plain, self.latent),
+            "v_up": (self.n_heads * self.value, self.latent),
+            "o": (self.hidden, self.n_heads * self.value),
+        }
+
+    def shards(self, plan: Plan) -> tuple[ShardSpec, ...]:
+        """Return what makes the latents, whole, and the own heads of the rest."""
+        own, latent, shapes = plan.share(self.n_heads), self.latent, self.tensors()
+
+        def heads(dim: int) -> range:
+            return range(own.start * dim, own.stop * dim)
+
+        q = heads(self._query)
+        if self.q_latent is None:
+            found = [plan.weights("q", (len(q), self.hidden), Part("q", q))]
+        else:
+            found = [plan.weights(name, shapes[name]) for name in ("q_down", "q_norm")]
+            found.append(plan.weights("q_up", (len(q), self.q_latent), Part("q_up", q)))
+        found += [plan.weights(name, shapes[name]) for name in ("kv_down", "kv_norm")]
+        found.append(plan.cache("latent_cache", (plan.n_rows, plan.max_length, latent + self.rope.dim)))
+        k, v = heads(self.plain), heads(self.value)
+        found.append(plan.weights("k_up", (len(k), latent), Part("k_up", k)))
+        found.append(plan.weights("v_up", (len(v), latent), Part("v_up", v)))
+        found.append(plan.weights("o", (self.hidden, len(v)), Part("o", None, v)))
+        return tuple(found)
+
+    def start(self, site: Site) -> RunningLatentHeads:
+        """Return the block on one rank."""
+        names = ("q",) if self.q_latent is None else ("q_down", "q_norm", "q_up")
+        return RunningLatentHeads(
+            self, site.chip, len(site.share(self.n_heads)), site.tensors(*names),
+            site.tensors("kv_down", "kv_norm", "latent_cache"), site.tensors("k_up", "v_up", "o"),
+        )  # fmt: skip
+
+
+@frozen(eq=False)
+class RunningLatentHeads:
+    """The block on one rank."""
+
+    block: LatentHeads
+    chip: Chip
+    n_heads: int
+    q: tuple[Tensor, ...]
+    kv: tuple[Tensor, ...]
+    up: tuple[Tensor, ...]
+
+    async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
+        """Return this rank's part of the attention block, to be summed over the group."""
+        apply, block, n_heads = self.chip.apply, self.block, self.n_heads
+        (kv_down, kv_norm, cache), (k_up, v_up, o) = self.kv, self.up
+        q = self._queries(x)
+        kv = apply(KV_DOWN, x, kv_down)
+        rotated = apply(SplitHeads(block.rope.dim, last=True), q, n_heads=n_heads)
+        rotated = apply(LatentAppend(block.rope, block.eps), rotated, kv, kv_norm, cache, starts=starts)
+        latent = apply(ABSORB_Q, apply(SplitHeads(block.plain), q, n_heads=n_heads), k_up, n_heads=n_heads)
+        y = apply(LatentAttention(block.scale), latent, rotated, cache, starts=starts, n_heads=n_heads)
+        return apply(O_PROJ, apply(V_UP, y, v_up, n_heads=n_heads), o)
+
+    def _queries(self, x: Array) -> Array:
+        if len(self.q) == 1:
+            return self.chip.apply(Q, x, *self.q)
+        down, norm, up = self.q
+        return self.chip.apply(Q, self.chip.apply(RmsNorm(self.block.eps), self.chip.apply(Q_DOWN, x, down), norm), up)
