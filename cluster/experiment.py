@@ -18,8 +18,9 @@ from configs.rules import check_experiment
 from configs.spec import ExperimentSpec, SystemSpec
 from topology import build_topology, refuse_cut_off
 from workloads.decode import DecodeJob, check_job, decode, plan_memory
+from workloads.folder_tokenizer import open_tokenizer
 from workloads.layout import Layout
-from workloads.tokenizer import TextStream, Tokenizer, gguf_tokenizer
+from workloads.tokenizer import TextStream, Tokenizer
 from workloads.weights import locate_weights
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _tokenizer(spec: ExperimentSpec) -> Tokenizer | None:
         return None
     path = locate_weights(spec.model.weights)
     try:
-        return gguf_tokenizer(path)
+        return open_tokenizer(path)
     except ConfigError:
         if spec.workload.prompt is not None:
             raise

@@ -230,7 +230,7 @@ _COLUMNS: Mapping[str, Columns] = {
         "name": lambda e: e["name"],
         "family": lambda e: e["family"],
         "parameters": lambda e: f"{e['parameters'] / 1e9:,.3f}B",
-        "KV bytes per token, bf16": lambda e: f"{e['kv_bytes_per_token']:,}",
+        "KV B/token": lambda e: f"{e['kv_bytes_per_token']:,}",
         "confidence": lambda e: e["confidence"],
         "description": lambda e: e["description"],
     },

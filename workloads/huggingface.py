@@ -58,7 +58,7 @@ class FolderTensors:
         """Return the file of every tensor; all files are opened, which reads their headers."""
         index, single = self._path / INDEX, self._path / SINGLE
         if index.exists():
-            listed = _read_json(index).get("weight_map")
+            listed = read_json(index).get("weight_map")
             if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
                 raise ConfigError((f"{index}: weight_map is not a mapping of tensors to files",))
             files = sorted(set(listed.values()))
@@ -100,7 +100,8 @@ def _open(folder: Path, name: str) -> Any:
         raise ConfigError((f"{path}: is not a safetensors file: {error}",)) from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON file; ConfigError names the file and what is wrong."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -116,7 +117,7 @@ def huggingface_model(path: Path | str) -> ModelSpec:
     """Return the model of a folder; ConfigError names the file and what is wrong."""
     folder = Path(path)
     config = folder / CONFIG
-    keys = _read_json(config)
+    keys = read_json(config)
     kind = keys.get("model_type")
     known = {name: family for name, family in MODEL_FAMILIES.items() if "from_huggingface" in vars(family)}
     if kind not in known:

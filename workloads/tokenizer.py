@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from configs.errors import ConfigError
 from workloads.gguf_file import GgufFile, read_gguf
@@ -67,10 +67,11 @@ class Tokenizer:
 
     def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the ids of a text; with `chat`, of the text as a user's message, the answer to begin."""
-        if chat:
-            text = self.chat(text)
+        return self._ids(self.chat(text) if chat else text, frame=False)
+
+    def _ids(self, text: str, *, frame: bool) -> tuple[int, ...]:
         try:
-            return tuple(self._engine.encode(text, add_special_tokens=False).ids)
+            return tuple(self._engine.encode(text, add_special_tokens=frame).ids)
         except TypeError:  # a lone surrogate: bytes of a command line or a file that are not UTF-8
             raise ConfigError(("workload.prompt: is not valid UTF-8 text",)) from None
 
@@ -81,7 +82,7 @@ class Tokenizer:
 
     def stream(self) -> TextStream:
         """Return a decoder for ids that come one at a time."""
-        return TextStream(self)
+        return ByteStream(self)
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of one id."""
@@ -107,7 +108,17 @@ class Tokenizer:
             raise ConfigError((f"workload.chat: the model's chat template fails: {error}",)) from None
 
 
-class TextStream:
+class TextStream(Protocol):
+    """Decode ids one at a time."""
+
+    def feed(self, token: int) -> str:
+        """Return the characters that `token` completes."""
+
+    def end(self) -> str:
+        """Return what is left at the end: U+FFFD for an incomplete character."""
+
+
+class ByteStream:
     """Decode ids one at a time, holding back the bytes of an incomplete character."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
