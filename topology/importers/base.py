@@ -15,6 +15,15 @@ from configs.spec import Confidence
 MOST_BYTES = 2**26
 
 
+def plain_name(file: str) -> str:
+    """Return a file's name as text that any file can hold: names can be any bytes.
+
+    >>> plain_name("/x/topo.xml"), plain_name("\\udcff.xml")
+    ('topo.xml', '\\\\udcff.xml')
+    """
+    return Path(file).name.encode(errors="backslashreplace").decode()
+
+
 @frozen
 class Source:
     """A file to import: its path as given, and its bytes."""
@@ -44,7 +53,7 @@ class Source:
     @property
     def citation(self) -> str:
         """How a figure that stands in the file cites it."""
-        return f"the imported file {Path(self.file).name}"
+        return f"the imported file {plain_name(self.file)}"
 
     def has(self, pattern: str) -> bool:
         """Return whether the file has a place like the regular expression (lines begin with ^)."""

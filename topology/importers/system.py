@@ -18,7 +18,7 @@ from attrs import frozen
 from configs.catalogue_files import catalogue_names
 from configs.units import exact_bandwidth, exact_time
 from configs.yaml_source import scalar
-from topology.importers.base import Edge, Figure, Found
+from topology.importers.base import Edge, Figure, Found, plain_name
 from topology.importers.fit import fit
 
 ASSUMED_CHIP = "h100-sxm"
@@ -82,7 +82,7 @@ def system(found: Found, file: str, form: str, options: Options) -> System:
     """Return the system that a file describes; `form` is what kind of file it is."""
     chip, notes = _chip(found, options)
     found, more = _completed(found, options)
-    table = _Sources(f"the imported file {Path(file).name}")
+    table = _Sources(f"the imported file {plain_name(file)}")
     topology, order = _topology(found, table)
     notes += more + found.notes
     if found.renumbered or order != tuple(range(found.n_chips)):
@@ -90,7 +90,7 @@ def system(found: Found, file: str, form: str, options: Options) -> System:
         notes += (f"ranks 0 to {len(order) - 1} are, in the file: {names}",)
     mapping = {
         "name": _name(file),
-        "description": f"imported from {Path(file).name}, {form}",
+        "description": f"imported from {plain_name(file)}, {form}",
         "chip": chip,
         "sources": table.keys,
         "topology": topology,

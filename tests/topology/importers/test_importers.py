@@ -1,6 +1,7 @@
 """The common suite of the importers: a new format adds rows to ROWS."""
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,15 @@ def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.xml", b"a\nb: [.xml", b"1e9", b"on.yaml", b" .xml"])
+def test_any_file_name_will_do(name: bytes, tmp_path: Path) -> None:
+    """The system file cites the file by its name, in whatever bytes that is, and can be read again."""
+    path, target = tmp_path / os.fsdecode(name), tmp_path / "system"
+    path.write_text(files.nvswitch_xml())
+    target.write_text(import_file(path).to_yaml())
+    assert build_topology(load_system(target, (), VOCABULARY)).n_chips == 8
 
 
 def test_chips_that_formats_name_are_in_the_catalogue() -> None:
