@@ -61,7 +61,7 @@ def draw(topology: Topology, name: str, utilisation: Mapping[str, float] | None 
     layout = lay_out(topology)
     canvas = _canvas(topology, layout)
     use = None if utilisation is None else _edge_use(topology, utilisation)
-    legend, notes = _legend(topology, use, _widest(canvas)), _left_out(topology)
+    legend, notes = _legend(topology, use, _widest(topology, canvas)), _left_out(topology)
     lines = _lines(topology, layout, canvas)
     if any("l" in line for line in lines):
         notes.append("short ends: edges round an axis, from its last chip to its first")
@@ -90,7 +90,8 @@ def _canvas(topology: Topology, layout: Layout) -> _Canvas:
         unit = float(np.clip(MOST_WIDTH / span.max(), 24, 150))
         chip = unit * min(0.34, 0.75 / topology.dims[2])
     else:
-        chip = unit * 0.46
+        chords_pass = 1.6 * np.pi / topology.n_chips if layout.form == "circle" else 1.0  # beside the chips between
+        chip = unit * min(0.46, max(0.25, chords_pass))
     size = span * unit + 2 * MARGIN
     return _Canvas(unit, max(chip, 2), low, float(size[0]), float(size[1]) + HEADER)
 
@@ -141,9 +142,7 @@ def _links(topology: Topology, canvas: _Canvas, lines: list[str], use: NDArray[n
     if not lines:
         return []
     bandwidth = topology.link_bandwidth_bytes_per_s[::2]
-    widest = _widest(canvas)
-    thin = 1.0 if n_edges < 20 * topology.n_nodes / 2 else 0.5  # a veil of lines stays one
-    widths = np.round(np.maximum(thin * widest * np.sqrt(bandwidth / bandwidth.max()), 0.4), 1)
+    widths = np.round(np.maximum(_widest(topology, canvas) * np.sqrt(bandwidth / bandwidth.max()), 0.4), 1)
     top = _top(use)
     looks = [
         (f'class="{_kind(use, e)}"', f' stroke="{_colour(round(float(use[e]) / top, 2))}"' if _is_hot(use, e) else "")
@@ -167,9 +166,10 @@ def _links(topology: Topology, canvas: _Canvas, lines: list[str], use: NDArray[n
     ]
 
 
-def _widest(canvas: _Canvas) -> float:
-    """Return the width of the link of the most bandwidth, in pixels."""
-    return min(5.0, max(1.0, canvas.chip / 9))
+def _widest(topology: Topology, canvas: _Canvas) -> float:
+    """Return the width of the edge of the most bandwidth, in pixels: less where many meet."""
+    crowd = 2.5 * topology.n_nodes / max(1, len(topology.link_src) // 2)
+    return max(0.4, min(5.0, max(1.0, canvas.chip / 9)) * min(1.0, crowd))
 
 
 def _is_hot(use: NDArray[np.float64] | None, e: int) -> bool:

@@ -16,11 +16,7 @@ MOST_BYTES = 2**26
 
 
 def plain_name(file: str) -> str:
-    """Return a file's name as text that any file can hold: names can be any bytes.
-
-    >>> plain_name("/x/topo.xml"), plain_name("\\udcff.xml")
-    ('topo.xml', '\\\\udcff.xml')
-    """
+    """Return a file's name as text that any file can hold: names can be any bytes."""
     return Path(file).name.encode(errors="backslashreplace").decode()
 
 
