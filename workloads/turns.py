@@ -27,9 +27,10 @@ COMMUNICATION = MESSAGES | {
 
 @frozen(eq=False)
 class _Turn(Generic[T]):
-    """What a program yields at the end of its turn: the operation that it waits for."""
+    """What a program yields at the end of its turn: the operation that it waits for, or the handle of one."""
 
     operation: Awaitable[T]
+    started: bool = False
 
     def __await__(self) -> Generator[_Turn[T], T, T]:
         return (yield self)
@@ -56,6 +57,10 @@ class _SharedChip:
         """Receive from the same program on another chip."""
         operation = self._chip.recv
         return (partial(_turn, operation) if "recv" in self._beside else operation)(src, self._own(tag))
+
+    def start(self, operation: Awaitable[T]) -> Awaitable[T]:
+        """Let an operation go on beside all programs; awaiting it ends the turn."""
+        return _Turn(self._chip.start(operation.operation if isinstance(operation, _Turn) else operation), started=True)
 
     def _own(self, tag: str) -> str:
         return f"{tag} {self._name}".strip()
@@ -92,7 +97,7 @@ class _Turns(Generic[T]):
                 except StopIteration as end:
                     results[i] = end.value
                 else:
-                    turns.append((i, self.chip.start(asked.operation)))
+                    turns.append((i, asked.operation if asked.started else self.chip.start(asked.operation)))
         finally:
             for program in self.programs:
                 program.close()

@@ -55,6 +55,22 @@ def test_turns_over_stages(numerics):
     assert numerics == "shapes" or result.values[3] == [16.0, 32.0]
 
 
+def test_programs_that_start_operations_themselves():
+    """While one awaits what it started, it is the other's turn: two kernels of C beside two all-reduces in a row."""
+
+    async def program(chip, k):
+        handle = chip.start(chip.all_reduce(array(chip, 1000, k)))
+        chip.apply(BURN, array(chip, 1), flops=5 * US)
+        return float((await handle)[0])
+
+    async def turns(chip):
+        return await take_turns(chip, [program(shared(chip, f"{k}"), k) for k in (1, 2)])
+
+    result = launch(ring(4)).run(turns)
+    assert result.values == [[4.0, 8.0]] * 4
+    assert result.timeline.total_ps == 2 * T
+
+
 def test_a_program_that_fails_in_its_turn_closes_the_others():
     """The error comes out as it would of a program alone."""
     closed = []
