@@ -5,8 +5,8 @@ is h = ⌈log2 n⌉.
 
 With n = 2^h ranks, k pieces, latency α of a route and bandwidth B of a rank, on an idle switch:
 
-    broadcast   (α + S/(kB)) + (k + h - 2) (α + 2 S/(kB))    n > 2; two children share their parent's link
-    broadcast   k (α + S/(kB))                               n = 2
+    broadcast, reduce   (α + S/(kB)) + (k + h - 2) (α + 2 S/(kB))    n > 2; two children share their parent's link
+    broadcast, reduce   k (α + S/(kB))                               n = 2
 
 Source: P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan",
 Parallel Computing 35 (2009), section 2.

@@ -4,6 +4,7 @@ With n ranks, part size m, latency α of a route and bandwidth B of a rank, on a
 
     all_gather, reduce_scatter, all_to_all   α + (n-1) m/B
     gather, scatter                          α + (n-1) m/B
+    all_to_all_v                             α + Σ m_s/B, with parts m_s from every rank to the one s further on
     permute                                  α + m/B
 
 Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH",

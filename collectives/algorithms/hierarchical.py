@@ -7,6 +7,8 @@ l chips, rings for both, buffer size S, hop latency α and link bandwidth B per 
     all_gather, reduce_scatter   (r-1) (α + m/B) + (l-1) (α + r m/B)    m = S/(r l)
     all_reduce                   twice that
 
+With direct algorithms in nodes whose chips are all joined, (l-1) (α + r m/B) becomes α + r m/B.
+
 Source: T. T. Nguyen, M. Wahib, R. Takano, "Hierarchical distributed-memory multi-leader MPI_Allreduce for deep
 learning workloads", CANDARW 2018; A. Castelló et al. describe the same scheme for NCCL.
 """

@@ -2,7 +2,8 @@
 
 With n ranks, part size m, latency α of a route and bandwidth B of a rank, on an idle switch:
 
-    all_to_all   (n-1) (α + m/B)
+    all_to_all     (n-1) (α + m/B)
+    all_to_all_v   Σ (α + m_s/B), with parts m_s from every rank to the one s further on, n no power of two
 
 In step s a rank exchanges with the rank whose number differs by XOR with s if n is a power of two; otherwise it sends
 to the rank s further on. Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication

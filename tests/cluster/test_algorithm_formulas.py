@@ -1,4 +1,4 @@
-"""The closed formulas of the algorithms' docstrings, to the picosecond, and bounds that no algorithm beats."""
+"""The closed formulas of the algorithms' docstrings, to the picosecond."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import launch
-from cluster.bench import bench
+from cluster.prediction import predict_ps
+from cluster.records import Collective
 from configs.spec import LinkSpec
 from tests.cluster import machines
 from tests.cluster.test_formulas import WHOLE_PS, total_ps
-from tests.collectives.rows import LINK, ROWS, TOPOLOGIES, all_of, schedule_of
-from topology import bisection_bytes_per_s
+from tests.collectives.rows import TOPOLOGIES, all_of, schedule_of
 
 GATHERS = ("all_gather", "reduce_scatter", "all_reduce")
 POWERS = st.sampled_from([2, 4, 8, 16])
@@ -197,36 +197,49 @@ def test_hierarchical_rings(op, dims, part, latency_ps, bandwidth):
     assert gather_ps(system, op, "hierarchical", r * length, part) == want
 
 
-# --- bounds ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dims", [(3, 3), (4, 2), (5, 3), (2, 2)], ids=str)
+@pytest.mark.parametrize("op", GATHERS)
+@given(part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=5, deadline=None)
+def test_hierarchical_with_direct_nodes(op, dims, part, latency_ps, bandwidth):
+    """(r-1) (α + m/B) over the rails and α + r m/B in nodes whose chips are all joined."""
+    (r, length), m = dims, part_ps(part, bandwidth)
+    want = times(op) * ((r - 1) * (latency_ps + m) + latency_ps + r * m)
+    system = machines.torus(*dims, bandwidth=bandwidth, latency_ps=latency_ps)
+    assert gather_ps(system, op, "hierarchical_direct", r * length, part) == want
 
 
-BOUNDS = {
-    # operation: bytes through the port of a chip (on average, or of the root), and across a cut into halves
-    "all_gather": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
-    "reduce_scatter": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
-    "all_reduce": lambda n, size: (2 * (n - 1) * size / n, size),
-    "all_to_all": lambda n, size: ((n - 1) * size / n, (n // 2) * (n - n // 2) * size / n),
-    "broadcast": lambda _n, size: (size, size),
-    "reduce": lambda _n, size: (size, size),
-    "gather": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
-    "scatter": lambda n, size: ((n - 1) * size / n, n // 2 * size / n),
-}
-"""What must move, whatever the algorithm; sizes are those of nccl-tests."""
-
-
-@pytest.mark.parametrize(("op", "name"), [row for row in ROWS if row[0] in BOUNDS])
-@given(kind=st.sampled_from(sorted(TOPOLOGIES)), n=st.integers(2, 12), k=st.integers(1, 1000))
-@settings(max_examples=8, deadline=None)
-def test_no_algorithm_is_faster_than_the_machine(op, name, kind, n, k):
-    """Without latency, no algorithm beats the ports of the chips or the bisection of the topology."""
-    group = all_of(kind, n)
-    if schedule_of(op, name, group) is None:
-        return
-    topology, size = group.topology, 4 * n * k
-    out = np.bincount(topology.link_src, topology.link_bandwidth_bytes_per_s)
-    through_port, across = BOUNDS[op](n, size)
-    least_s = max(through_port / out[:n].mean(), across / bisection_bytes_per_s(topology))
-    link = LinkSpec(LINK.bandwidth_bytes_per_s, latency_ps=0)
+@pytest.mark.parametrize("kind", ["ring", "torus", "grid"])
+@pytest.mark.parametrize("op", GATHERS)
+@given(n=st.integers(3, 9), part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=5, deadline=None)
+def test_synthesised_on_equal_links(op, kind, n, part, latency_ps, bandwidth):
+    """Steps x (α + m/B), with as many steps as the schedule has."""
+    link = LinkSpec(bandwidth, latency_ps)
     system = machines.system(evolve(TOPOLOGIES[kind](n), link=link))
-    [row] = bench(system, op, algorithm=name, sizes_bytes=[size], numerics="shapes")
-    assert row.time_s >= least_s * (1 - 1e-9) - 1e-12 * topology.n_chips
+    steps = schedule_of(op, "synthesised", all_of(kind, n)).n_steps
+    assert gather_ps(system, op, "synthesised", n, part) == steps * (latency_ps + part_ps(part, bandwidth))
+
+
+@given(n=POWERS, part=parts, latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=15, deadline=None)
+def test_reduce_up_a_binary_tree_on_a_switch(n, part, latency_ps, bandwidth):
+    """It takes the time of the broadcast down the tree: k = 8 pieces, two children sharing their parent's link."""
+    system, alpha, h, k = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps, n.bit_length() - 1, 8
+    piece = part_ps(part, bandwidth)
+    up = k * (alpha + piece) if n == 2 else alpha + piece + (k + h - 2) * (alpha + 2 * piece)
+    assert total_ps(system, "reduce", "binary_tree", (k * part,)) == up
+
+
+@given(n=st.sampled_from([3, 5, 6, 7, 9]), data=st.data(), latency_ps=latencies, bandwidth=bandwidths)
+@settings(max_examples=15, deadline=None)
+def test_uneven_exchanges_on_a_switch(n, data, latency_ps, bandwidth):
+    """Rows of m_s to the rank s further on: direct α + Σ m_s/B, pairwise Σ (α + m_s/B); parts of no size need none."""
+    rows = data.draw(st.lists(st.integers(1, 50), min_size=n - 1, max_size=n - 1))
+    table = tuple(tuple(rows[(j - i) % n - 1] if i != j else 0 for j in range(n)) for i in range(n))
+    system, alpha = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps
+    topology = system.topology.build(system.routing)
+    m = [part_ps(row, bandwidth) for row in rows]
+    for algorithm, want, slack in (("direct", alpha + sum(m), n), ("pairwise", (n - 1) * alpha + sum(m), 0)):
+        call = Collective("all_to_all_v", algorithm, "all", tuple(range(n)), 0, (1,), np.dtype(np.float32), table=table)
+        assert abs(predict_ps(system, topology, call) - want) <= slack
