@@ -81,6 +81,15 @@ class Routes:
             np.array([r.latency_ps for r in routes], np.int64),
         )
 
+    def over(self, number: NDArray[np.integer], n_numbers: int) -> Routes:
+        """Return the routes over renumbered links: each number once in a route, with the sum of its weights."""
+        owner = np.repeat(np.arange(len(self.latency_ps)), np.diff(self.start))
+        keys, place = np.unique(owner * n_numbers + number[self.links], return_inverse=True)
+        weights = np.bincount(place, self.weights, minlength=len(keys)).astype(np.float64)
+        owner, link = np.divmod(keys, n_numbers)
+        start = np.searchsorted(owner, np.arange(len(self.latency_ps) + 1))
+        return Routes(start, link.astype(np.int32), weights, self.latency_ps)
+
     @classmethod
     def join(cls, several: Sequence[Routes]) -> Routes:
         """Return these routes one after the other."""

@@ -151,7 +151,12 @@ def routes_of(
     pairs, numbers = distinct(owner[sends].astype(np.int64) * topology.n_chips + peer[sends], topology.n_chips**2)
     route = np.full(len(owner), -1, np.int32)
     route[sends] = numbers
-    return route, topology.routes(*np.divmod(pairs, topology.n_chips))
+    routes = topology.routes(*np.divmod(pairs, topology.n_chips))
+    if (routes.weights < 1).any():  # several ways, which may have links in common
+        n_links = len(topology.link_src)
+        once = routes.over(np.arange(n_links), n_links)
+        routes = once if len(once.links) < len(routes.links) else routes
+    return route, routes
 
 
 def _operations(records: Sequence[Record], traces: Sequence[Trace]) -> Operations:

@@ -129,10 +129,4 @@ def _class_routes(routes: Routes, classes: LinkClasses, *, share: bool) -> Route
     """
     if not share:
         return Routes(routes.start, classes.of_link[routes.links].astype(np.int32), routes.weights, routes.latency_ps)
-    n_classes = len(classes.bandwidth_bytes_per_s)
-    owner = np.repeat(np.arange(len(routes.latency_ps)), np.diff(routes.start))
-    keys, place = np.unique(owner * n_classes + classes.of_link[routes.links], return_inverse=True)
-    weights = np.bincount(place, routes.weights, minlength=len(keys)).astype(np.float64)
-    owner, link = np.divmod(keys, n_classes)
-    start = np.searchsorted(owner, np.arange(len(routes.latency_ps) + 1))
-    return Routes(start, link.astype(np.int32), weights, routes.latency_ps)
+    return routes.over(classes.of_link, len(classes.bandwidth_bytes_per_s))

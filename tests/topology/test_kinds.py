@@ -95,7 +95,7 @@ ROWS = [
     Row("tpu v6e 8x16", Torus((8, 16), LINK, wrap=(False, True)), 128, 240, 4, 4, 15, 16),
     Row("3x3 mesh", Mesh((3, 3), LINK), 9, 12, 4, 4, 4, 4),
     Row("3x5 torus", Torus((3, 5), LINK), 15, 30, 4, 4, 3, 8),
-    Row("twisted 3x6", Torus((3, 6), LINK, twist=True), 18, 36, 4, 4, 3, None),
+    Row("twisted 3x6", Torus((3, 6), LINK, twist=True), 18, 36, 4, 4, 3, 12),
     Row("twisted 4x4x8", Torus((4, 4, 8), LINK, twist=True), 128, 384, 6, 6, 6, None),
     Row("twisted 4x8x8", Torus((4, 8, 8), LINK, twist=True), 256, 768, 6, 6, 6, None),
     Row("twisted by rows", Torus((4, 3), LINK, twist=((0, 1), (0, 0))), 12, 24, 4, 4, 3, 6),
