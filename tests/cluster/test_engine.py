@@ -25,8 +25,10 @@ def routed(topology, src, dst):
 
 @st.composite
 def traffic(draw, max_tasks=14):
-    """A topology's capacities and tasks over its routes: kernels, transfers, empty ones, with dependencies."""
+    """A topology's capacities, some links faster, and tasks over its routes: kernels, transfers, with dependencies."""
     topology = draw(topologies())
+    n_links = len(topology.link_src)
+    faster = draw(st.just([1] * n_links) | st.lists(st.sampled_from([1, 2, 3]), min_size=n_links, max_size=n_links))
     tasks = []
     for i in range(draw(st.integers(1, max_tasks))):
         src, dst = draw(
@@ -37,7 +39,7 @@ def traffic(draw, max_tasks=14):
         links = () if draw(st.integers(0, 5)) == 0 else routed(topology, src, dst)
         after = draw(st.lists(st.integers(0, i - 1), max_size=3, unique=True)) if i else ()
         tasks.append(Task(delay, size, links, tuple(after)))
-    return topology.link_bandwidth_bytes_per_s, shuffled(tasks, draw(st.permutations(range(len(tasks)))))
+    return topology.link_bandwidth_bytes_per_s * faster, shuffled(tasks, draw(st.permutations(range(len(tasks)))))
 
 
 def shuffled(tasks, order):
