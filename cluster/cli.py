@@ -59,6 +59,9 @@ def run(
     chips_per_actor: ChipsPerActor = 1,
     out: Annotated[Path | None, Parameter(help="Write result.json and links.json into this folder.")] = None,
     save_logits: Annotated[Path | None, Parameter(help="Write the logits, [batch, new_tokens, vocab].")] = None,
+    compare_fp32: Annotated[
+        bool, Parameter(help="Decode again in fp32 on one chip and report the error of the logits.", negative=())
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Run an experiment: a catalogue name or the path of a YAML file."""
@@ -72,6 +75,7 @@ def run(
     console = _console(stderr=json_)
     result = run_experiment(
         spec, backend=backend, chips_per_actor=chips_per_actor, keep_logits=save_logits is not None,
+        compare_fp32=compare_fp32,
         on_token=_show_tokens(console, spec.workload.prompt or ""), on_status=_show_status(),
     )  # fmt: skip
     _save(result, out, save_logits)

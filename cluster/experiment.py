@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, evolve, frozen
 from numpy.typing import NDArray
 
+from cluster.collector import Collector, OnToken
+from cluster.comparison import LogitError, against_fp32
 from cluster.memory import Memory, check_fits, tier_capacity_bytes
 from cluster.session import BackendName, RunResult, launch
 from configs.errors import ConfigError
@@ -20,15 +22,13 @@ from topology import build_topology, refuse_cut_off
 from workloads.decode import DecodeJob, check_job, decode, plan_memory
 from workloads.folder_tokenizer import open_tokenizer
 from workloads.layout import Layout
-from workloads.tokenizer import TextStream, Tokenizer
+from workloads.tokenizer import Tokenizer
 from workloads.weights import locate_weights
 
 if TYPE_CHECKING:
     from cluster.timeline import Timeline
 
 SCHEMA = "chipmesh.run.v1"
-OnToken = Callable[[int, int, str], None]
-"""(row, step, text that this token completes): called as tokens come."""
 
 
 @frozen(eq=False)
@@ -62,6 +62,7 @@ class ExperimentResult:
     setup_s: float
     run_s: float
     logits: NDArray[np.float32] | None = None
+    error: LogitError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON document (design section 7)."""
@@ -77,6 +78,7 @@ class ExperimentResult:
             "memory": dict(self.memory),
             "links": [link._asdict() for link in self.timeline.busiest_links(10)],
             "timeline_sha256": self.timeline.sha256(),
+            "error_against_fp32": None if self.error is None else asdict(self.error),
             "notes": self.notes,
             "wall": {"setup_s": self.setup_s, "run_s": self.run_s},
         }  # fmt: skip
@@ -87,65 +89,17 @@ class ExperimentResult:
         return {"schema": "chipmesh.links.v1", "links": [link._asdict() for link in links]}
 
 
-@define(eq=False)
-class _Collector:
-    """Receives what the chips hand over while they run."""
-
-    job: DecodeJob
-    tokenizer: Tokenizer | None
-    on_token: OnToken
-    began_s: float
-    ready: int = 0
-    ready_s: float = 0.0
-    ids: dict[tuple[int, int], int] = field(factory=dict)
-    logits: dict[tuple[int, int, int], Any] = field(factory=dict)
-    _streams: list[TextStream] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._streams = [self.tokenizer.stream() for _ in self.job.prompt_lengths] if self.tokenizer else []
-
-    def __call__(self, rank: int, name: str, value: Any, index: int) -> None:
-        """Take a value that a chip emits."""
-        place = self.job.layout.place(rank)
-        replica = self.job.layout.replica(place)
-        if name == "ready":
-            self.ready += 1
-            self.ready_s = time.perf_counter() - self.began_s
-        elif name == "logits":
-            self.logits[replica, index, place.tp] = value
-        elif name == "tokens" and isinstance(value, np.ndarray):
-            for row, token in zip(self.job.rows(replica), value.tolist(), strict=True):
-                self.ids[row, index] = token
-                self.on_token(row, index, self._streams[row].feed(token) if self._streams else f" {token}")
-
-    def output_ids(self) -> tuple[tuple[int, ...], ...]:
-        """Return the generated ids, [batch][new_tokens]."""
-        steps = range(self.job.new_tokens)
-        return tuple(tuple(self.ids[row, s] for s in steps) for row in range(len(self.job.prompt_lengths)))
-
-    def all_logits(self) -> NDArray[np.float32]:
-        """Return the logits, [batch, new_tokens, vocab], put together from the shards of the vocabulary."""
-        layout = self.job.layout
-        replicas = []
-        for replica in range(layout.n_replicas):
-            steps = [
-                np.concatenate([self.logits[replica, s, tp] for tp in range(layout.tp)], axis=1)
-                for s in range(self.job.new_tokens)
-            ]
-            replicas.append(np.stack(steps, axis=1))
-        return np.concatenate(replicas).astype(np.float32)
-
-
 def run_experiment(
     spec: ExperimentSpec,
     *,
     backend: BackendName = "local",
     chips_per_actor: int = 1,
     keep_logits: bool = False,
+    compare_fp32: bool = False,
     on_token: OnToken = lambda _row, _step, _text: None,
     on_status: Callable[[str], None] = lambda _text: None,
 ) -> ExperimentResult:
-    """Run an experiment and return its result.
+    """Run an experiment and return its result; `compare_fp32` decodes once more, in fp32 on one chip.
 
     Raises ConfigError, before anything runs, for what cannot work; RunError if the run fails.
     """
@@ -154,7 +108,9 @@ def run_experiment(
     check_experiment(spec, topology.n_chips)
     used = np.arange(spec.parallel.n_ranks)
     refuse_cut_off(topology, np.zeros_like(used), used)
-    job, tokenizer = prepare(spec, keep_logits=keep_logits)
+    if compare_fp32 and spec.numerics == "shapes":
+        raise ConfigError(("--compare-fp32: numerics is 'shapes', which computes no values; accepted: numerics=real",))
+    job, tokenizer = prepare(spec, keep_logits=keep_logits or compare_fp32)
     memory = fullest_chip(spec.system, job)
     on_status(f"starting {job.layout.n_ranks} chips ({backend})")
     with launch(
@@ -162,16 +118,21 @@ def run_experiment(
         contention=spec.contention, collectives=spec.collectives, chips_per_actor=chips_per_actor,
     ) as cluster:  # fmt: skip
         on_status("loading the shards" if spec.numerics == "real" else "running without data")
-        collector = _Collector(job, tokenizer, on_token, began)
+        collector = Collector(job, tokenizer, on_token, began)
         result = cluster.run(decode, job, on_emit=collector)
         run_s = time.perf_counter() - began - collector.ready_s
     real = spec.numerics == "real"
     output_ids = collector.output_ids() if real else None
+    logits = collector.all_logits() if job.keep_logits else None
+    error = None
+    if compare_fp32 and output_ids is not None and logits is not None:
+        on_status("decoding again in fp32")
+        error = against_fp32(job, output_ids, logits)
     return ExperimentResult(
         spec, topology.n_chips, job.prompt_ids, output_ids,
         tuple(map(tokenizer.decode, output_ids)) if tokenizer and output_ids else None,
         _times(job, result), result.timeline, memory, _notes(spec), collector.ready_s, run_s,
-        collector.all_logits() if keep_logits else None,
+        logits if keep_logits else None, error,
     )  # fmt: skip
 
 

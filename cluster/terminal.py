@@ -40,6 +40,12 @@ def print_run(console: Console, result: ExperimentResult) -> None:
     )
     links = ", ".join(f"{link.name} {link.utilisation:.2%}" for link in result.timeline.busiest_links(4))
     console.print(f"busiest links: {links or 'none is used'}")
+    if result.error is not None:
+        error = result.error
+        console.print(
+            f"against fp32: logits differ by {error.relative_rms:.2%} (rms, relative), at most {error.max_abs:.3g}; "
+            f"{error.n_equal_tokens} of {error.n_tokens} tokens equal before the first other one"
+        )
     for note in result.notes:
         console.print(f"[dim]note: {note}[/]")
     console.print(
