@@ -39,7 +39,7 @@ def fit(found: Found) -> Fit | None:
     if len({edge.count for edge in found.edges}) != 1:
         return None
     grid = _grid(found, found.dims, found.axes) if found.dims else None
-    return grid or _fully_connected(found) or _walk(found)
+    return grid or _fully_connected(found) or _walk(found) or _mesh(found)
 
 
 def _pairs(found: Found) -> Pairs:
@@ -93,12 +93,17 @@ def _switch(found: Found) -> Fit | None:
     return Fit("switch", {"chips": n, "planes": planes}, link, tuple(range(n)))
 
 
-def _walk(found: Found) -> Fit | None:
-    """Return the ring or line that a walk from neighbour to neighbour goes along."""
+def _neighbours(found: Found) -> dict[int, list[int]]:
     near: dict[int, list[int]] = {chip: [] for chip in range(found.n_chips)}
     for a, b in sorted(_pairs(found)):
         near[a].append(b)
         near[b].append(a)
+    return near
+
+
+def _walk(found: Found) -> Fit | None:
+    """Return the ring or line that a walk from neighbour to neighbour goes along."""
+    near = _neighbours(found)
     ends = [chip for chip, others in near.items() if len(others) == 1]
     if any(len(others) > 2 for others in near.values()) or len(ends) not in (0, 2):
         return None
@@ -109,3 +114,39 @@ def _walk(found: Found) -> Fit | None:
     if len(order) != found.n_chips or (renumbered and found.keep_ranks):
         return None
     return Fit("line" if ends else "ring", {"dims": [len(order)]}, found.edges[0], tuple(order))
+
+
+def _mesh(found: Found) -> Fit | None:
+    """Return the mesh of two axes that has these edges: distances from two of its corners are the coordinates.
+
+    With i and j the steps from corner A along both axes, i + j away from A is (n - 1 - i) + j away from the corner
+    at the end of the first axis, which has n chips.
+    """
+    near = _neighbours(found)
+    corners = [chip for chip, others in near.items() if len(others) == 2]
+    if len(corners) != 4 or found.keep_ranks:
+        return None
+    from_a = _hops(near, corners[0])
+    if len(from_a) != found.n_chips:
+        return None
+    c, b, _ = sorted(corners[1:], key=lambda corner: (from_a[corner], -corner))
+    last, from_b = from_a[b], _hops(near, b)
+    dims = (last + 1, from_a[c] + 1)
+    steps = {chip: (from_a[chip] - from_b[chip] + last) // 2 for chip in near}
+    ranks = {chip: i * dims[1] + from_a[chip] - i for chip, i in steps.items()}
+    if sorted(ranks.values()) != list(range(found.n_chips)):
+        return None
+    edges = tuple(attrs.evolve(e, ends=(ranks[e.ends[0]], ranks[e.ends[1]])) for e in found.edges)
+    exact = _grid(attrs.evolve(found, edges=edges), dims, ())
+    order = tuple(sorted(ranks, key=lambda chip: ranks[chip]))
+    return exact and attrs.evolve(exact, order=order)
+
+
+def _hops(near: dict[int, list[int]], start: int) -> dict[int, int]:
+    """Return the hops from a chip to all that it reaches."""
+    hops, todo = {start: 0}, [start]
+    for chip in todo:
+        fresh = [other for other in near[chip] if other not in hops]
+        hops |= dict.fromkeys(fresh, hops[chip] + 1)
+        todo += fresh
+    return hops

@@ -78,10 +78,10 @@ def _connections(source: Source, document: dict[Any, Any], archs: dict[int, str]
     pairs = []
     for i, row in enumerate(rows):
         where = f"{source.file}: ethernet_connections[{i}]"
-        if not isinstance(row, list) or len(row) != 2 or not all(_is_end(end) for end in row):
+        if not isinstance(row, list) or len(row) < 2 or not all(_is_end(end) for end in row[:2]):
             problems.append(f"{where}: {shown(row)}; accepted: two of {{chip: number, chan: number}}")
             continue
-        for end in row:
+        for end in row[:2]:  # more may follow, such as whether routing is on
             if end["chip"] not in archs:
                 problems.append(f"{where}: chip: {end['chip']} is not among the chips of `arch`")
             first = taken.setdefault((end["chip"], end["chan"]), i)

@@ -18,6 +18,9 @@ from topology import Topology, build_topology
 from topology.importers import IMPORTERS, Options, import_file, nccl_xml, rccl_xml, tt_metal, tt_umd
 
 T3K = [(0, 2), (0, 4), (0, 1), (1, 3), (1, 5), (2, 6), (2, 3), (3, 7), (4, 5), (6, 7)]
+SHUFFLED_MESH = [
+    (5 * a % 13, 5 * b % 13) for a in range(12) for b in (a + 3, a + 1) if b < 12 and (b == a + 3 or b % 3)
+]
 T3K_PLACES = {0: (1, 0), 1: (1, 1), 2: (2, 0), 3: (2, 1), 4: (0, 0), 5: (0, 1), 6: (3, 0), 7: (3, 1)}
 ALL_OF_8 = dict.fromkeys(itertools.combinations(range(8), 2), 1)
 PAIRS = {(0, 1): 1, (2, 3): 1}
@@ -61,6 +64,8 @@ ROWS = [
     Row("t3k", "tt-umd", files.umd(T3K, places=T3K_PLACES), "mesh", (4, 2), 0, 10, 20, 25e9, 711_000, "wormhole-n300"),
     Row("quietbox", "tt-umd", files.umd([(0, 2), (0, 3), (1, 3), (1, 2)], lanes=4, board="p150", arch="blackhole"),
         "ring", (4,), 0, 4, 16, 200e9, 515_000, ""),
+    Row("mesh without coordinates", "tt-umd", files.umd(SHUFFLED_MESH, lanes=4, board="ubb"),
+        "mesh", (4, 3), 0, 17, 68, 50e9, 711_000, "wormhole-galaxy-module"),
     Row("galaxy torus", "tt-metal", files.mgd("[ 8, 4 ]", "[ RING, RING ]"),
         "torus", (8, 4), 0, 64, 256, 50e9, 711_000, "wormhole-galaxy-module"),
     Row("loudbox", "tt-metal", files.mgd("[4, 2]", count=2), "mesh", (4, 2), 0, 10, 20, 25e9, 711_000, "wormhole-n300"),
