@@ -1,8 +1,8 @@
 """Where the nodes of a topology stand in a picture, in units of the distance between two neighbours.
 
 Chips with coordinates form their grid: axis 0 to the right, axis 1 down, axis 2 into the depth, further axes as blocks
-side by side. Other chips stand in a circle, or in rows if there are switches. Switches stand in rows above the chips, a
-row for each number of links to the nearest chip.
+side by side. Chips that are joined to switches alone stand in rows, others in a circle. Switches stand in rows above
+them, a row for each number of links to the nearest chip.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Layout:
 
 def lay_out(topology: Topology) -> Layout:
     """Return the places of chips and switches."""
-    grid = topology.axes != ("chips",)
+    alone = topology.n_switches > 0 and not _joined(topology).any()
+    grid = topology.axes != ("chips",) and not alone
     axes = np.zeros((0, 2))
     form: Literal["grid", "circle", "rows"] = "rows" if topology.n_switches else "circle"
     if grid and not (len(topology.dims) == 1 and topology.wraps[0] and not topology.n_switches):
@@ -49,6 +50,12 @@ def lay_out(topology: Topology) -> Layout:
     else:
         chips = _circle(topology.n_chips)
     return Layout(form, np.concatenate([chips, _switches(topology, chips)]), axes)
+
+
+def _joined(topology: Topology) -> NDArray[np.bool_]:
+    """Return which edges join two chips."""
+    joined: NDArray[np.bool_] = np.maximum(topology.link_src[::2], topology.link_dst[::2]) < topology.n_chips
+    return joined
 
 
 def _steps(dims: tuple[int, ...]) -> Points:
@@ -87,7 +94,7 @@ def _switches(topology: Topology, chips: Points) -> Points:
         members = np.flatnonzero(tier == level)
         means = _means(topology, places[:, 0], tier < level, members)
         order = members[np.lexsort((members, means))]
-        span = max(right - left, len(order) * 0.7)
+        span = max(right - left, len(order) * 1.0)
         middle = (left + right) / 2
         step = span / len(order)
         height -= max(1.6, 0.15 * span)

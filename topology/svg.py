@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from html import escape
 
 import numpy as np
-from attrs import frozen
 from numpy.typing import NDArray
 
 from configs.units import format_bandwidth
+from topology.curves import MARGIN, Canvas, canvas_of, edge_paths
 from topology.graph import Topology
 from topology.layout import Layout, lay_out
 
@@ -21,11 +21,7 @@ MOST_EDGES = 60_000
 MOST_NODES = 60_000
 MOST_TITLES = 1_500  # edges that say on hover what they are
 MOST_NUMBERS = 512  # chips with their number
-MOST_ROUND = 16  # chips that a line is drawn round; longer ones end short
-MOST_WIDTH = 1_500  # of the drawing, in pixels
 LEGEND_LINES = 5
-MARGIN = 48
-HEADER = 62
 RAMP = ((0.0, (59, 130, 246)), (0.5, (245, 158, 11)), (1.0, (220, 38, 38)))  # blue, amber, red
 STYLE = """
  svg { font-family: system-ui, sans-serif; }
@@ -41,28 +37,13 @@ STYLE = """
 """
 
 
-@frozen(eq=False)
-class _Canvas:
-    """The scale of a picture: pixels of a unit, the size of a chip, and where the units' origin lies."""
-
-    unit: float
-    chip: float
-    origin: NDArray[np.float64]
-    width: float
-    height: float
-
-    def pixels(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return places in pixels."""
-        return (places - self.origin) * self.unit + (MARGIN, MARGIN + HEADER)
-
-
 def draw(topology: Topology, name: str, utilisation: Mapping[str, float] | None = None) -> str:
     """Return the picture; `utilisation` gives the share of its bandwidth that a link (`chip0→chip1`) has used."""
     layout = lay_out(topology)
-    canvas = _canvas(topology, layout)
+    canvas = canvas_of(topology, layout)
     use = None if utilisation is None else _edge_use(topology, utilisation)
     legend, notes = _legend(topology, use, _widest(topology, canvas)), _left_out(topology)
-    lines = _lines(topology, layout, canvas)
+    lines = edge_paths(topology, layout, canvas) if len(topology.link_src) // 2 <= MOST_EDGES else []
     if any("l" in line for line in lines):
         notes.append("short ends: edges round an axis, from its last chip to its first")
     width = max(canvas.width, 460)
@@ -79,21 +60,6 @@ def draw(topology: Topology, name: str, utilisation: Mapping[str, float] | None 
     for k, line in enumerate(legend + [_text(MARGIN, 0, "soft", 13, note) for note in notes]):
         body.append(f'<g transform="translate(0 {canvas.height + 8 + 22 * k:.0f})">{line}</g>')
     return "\n".join([*body, "</svg>\n"])
-
-
-def _canvas(topology: Topology, layout: Layout) -> _Canvas:
-    low, high = layout.places.min(axis=0), layout.places.max(axis=0)
-    low, high = low - 0.3, high + 0.3
-    span = np.maximum(high - low, 0.5)
-    unit = float(np.clip(MOST_WIDTH / span.max(), 5, 84))
-    if len(topology.dims) > 2 and layout.form == "grid":
-        unit = float(np.clip(MOST_WIDTH / span.max(), 24, 150))
-        chip = unit * min(0.34, 0.75 / topology.dims[2])
-    else:
-        chords_pass = 1.6 * np.pi / topology.n_chips if layout.form == "circle" else 1.0  # beside the chips between
-        chip = unit * min(0.46, max(0.25, chords_pass))
-    size = span * unit + 2 * MARGIN
-    return _Canvas(unit, max(chip, 2), low, float(size[0]), float(size[1]) + HEADER)
 
 
 def _text(x: float, y: float, kind: str, size: float, words: str) -> str:
@@ -136,7 +102,7 @@ def _colour(share: float) -> str:
     return "#" + "".join(f"{round(float(channel)):02x}" for channel in channels)
 
 
-def _links(topology: Topology, canvas: _Canvas, lines: list[str], use: NDArray[np.float64] | None) -> list[str]:
+def _links(topology: Topology, canvas: Canvas, lines: list[str], use: NDArray[np.float64] | None) -> list[str]:
     """Return the edges, the busiest last; those of one look are one path where there are many."""
     n_edges = len(topology.link_src) // 2
     if not lines:
@@ -166,7 +132,7 @@ def _links(topology: Topology, canvas: _Canvas, lines: list[str], use: NDArray[n
     ]
 
 
-def _widest(topology: Topology, canvas: _Canvas) -> float:
+def _widest(topology: Topology, canvas: Canvas) -> float:
     """Return the width of the edge of the most bandwidth, in pixels: less where many meet."""
     crowd = 2.5 * topology.n_nodes / max(1, len(topology.link_src) // 2)
     return max(0.4, min(5.0, max(1.0, canvas.chip / 9)) * min(1.0, crowd))
@@ -193,62 +159,7 @@ def _title(topology: Topology, e: int, use: NDArray[np.float64] | None) -> str:
     return f"{ends}: {n} link{'s' * (n > 1)}, {format_bandwidth(bandwidth)} per direction{used}"
 
 
-def _lines(topology: Topology, layout: Layout, canvas: _Canvas) -> list[str]:
-    """Return the path of every edge, unless they are too many: straight, beside the straight one, or two short ends."""
-    src, dst = topology.link_src[::2], topology.link_dst[::2]
-    if len(src) > MOST_EDGES:
-        return []
-    beside, stub = _ways(topology, layout, canvas)
-    ends = np.concatenate([canvas.pixels(layout.places[src]), canvas.pixels(layout.places[dst])], axis=1)
-    paths = []
-    for e, (ax, ay, bx, by) in enumerate(ends.tolist()):
-        wx, wy = stub[e]
-        if wx or wy:
-            paths.append(f"M{ax:.0f} {ay:.0f}l{-wx:.0f} {-wy:.0f}M{bx:.0f} {by:.0f}l{wx:.0f} {wy:.0f}")
-        elif beside[e]:
-            controls = _below(ax, ay, bx, by) if layout.form == "rows" else _beside(ax, ay, bx, by, canvas.unit)
-            paths.append(f"M{ax:.0f} {ay:.0f}C{controls} {bx:.0f} {by:.0f}")
-        else:
-            paths.append(f"M{ax:.0f} {ay:.0f}L{bx:.0f} {by:.0f}")
-    return paths
-
-
-def _ways(topology: Topology, layout: Layout, canvas: _Canvas) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return which edges pass beside the chips between their ends, and which end short, going which way (or 0, 0)."""
-    src, dst = topology.link_src[::2], topology.link_dst[::2]
-    chips = (src < topology.n_chips) & (dst < topology.n_chips)
-    stub = np.zeros((len(src), 2))
-    if layout.form != "grid":
-        return chips & (layout.form == "rows"), stub
-    coords = np.stack(np.unravel_index(topology.positions, topology.dims), axis=1)
-    step = np.zeros((len(src), len(topology.dims)), np.int64)
-    step[chips] = coords[dst[chips]] - coords[src[chips]]
-    far = chips & (np.abs(step).sum(axis=1) != 1)
-    if len(topology.dims) <= 2 and max(topology.dims) <= MOST_ROUND:
-        return far, stub
-    round_axis = far & ((step != 0).sum(axis=1) == 1)
-    lengths = np.hypot(layout.axes[:, 0], layout.axes[:, 1])
-    short = layout.axes * (np.maximum(0.3 * lengths, canvas.chip / canvas.unit) / lengths)[:, None] * canvas.unit
-    stub[round_axis] = np.sign(step[round_axis]) @ short
-    return np.zeros(len(src), bool), stub
-
-
-def _beside(ax: float, ay: float, bx: float, by: float, unit: float) -> str:
-    """Return the control points of a line beside the straight one, above or right of it, never a whole unit away."""
-    dx, dy = bx - ax, by - ay
-    length = max((dx * dx + dy * dy) ** 0.5, 1.0)
-    ex, ey = dx / length * unit * 0.5, dy / length * unit * 0.5
-    nx, ny = (ey, -ex) if (ey > 0 or (ey == 0 and ex > 0)) else (-ey, ex)
-    return f"{ax + nx + ex:.0f} {ay + ny + ey:.0f} {bx + nx - ex:.0f} {by + ny - ey:.0f}"
-
-
-def _below(ax: float, ay: float, bx: float, by: float) -> str:
-    """Return the control points of a line below a row, the deeper the longer it is."""
-    deep = max(ay, by) + 30 + 0.3 * abs(bx - ax)
-    return f"{ax:.0f} {deep:.0f} {bx:.0f} {deep:.0f}"
-
-
-def _nodes(topology: Topology, layout: Layout, canvas: _Canvas) -> list[str]:
+def _nodes(topology: Topology, layout: Layout, canvas: Canvas) -> list[str]:
     """Return squares for chips and flat boxes for switches, with their numbers where there is room."""
     places = canvas.pixels(layout.places)[:MOST_NODES]
     size = canvas.chip
