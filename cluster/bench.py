@@ -1,39 +1,45 @@
-"""Time and check one collective over a range of sizes, in the terms of nccl-tests."""
+"""Time and check collectives over a range of sizes, in the terms of nccl-tests."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from attrs import frozen
-from numpy.typing import NDArray
+from attrs import field, frozen
 
 from cluster.backends.base import Setting
-from cluster.prediction import first_call, predict_ps
+from cluster.bench_cases import NUMBER_FORMATS, Case
+from cluster.prediction import first_call, predict_ps, predict_together_ps
+from cluster.records import Collective
+from cluster.selection import Chooser
 from cluster.session import BackendName, Cluster, launch
-from collectives import ALGORITHMS, OPERATIONS, Detail, GroupView, build, cut, msccl, read_files, select
+from collectives import ALGORITHMS, OFFERED, OPERATIONS, REDUCTIONS, GroupView, Schedule, build, msccl, read_files
+from configs.algorithm_names import AUTO, algorithm_problem
 from configs.errors import ConfigError
 from configs.problems import unknown
-from configs.rules import is_algorithm_file
-from configs.spec import Numerics, SystemSpec
+from configs.spec import Contention, Numerics, SystemSpec
 from configs.units import format_size
 from topology import Topology, build_topology
 from workloads.array import Array, ShapeArray
 from workloads.chip import Chip
 
-FP32 = np.dtype(np.float32)
+ALL = "all"
 MOST_RANKS = 2048
 COPIES = 3  # input, result, and what is under way
 DEFAULT_SIZES_BYTES = tuple(4**k * 1024 for k in range(9))
+Groups = tuple[tuple[int, ...], ...]
 
 
 @frozen
 class Row:
-    """One measurement; sizes and bandwidths mean what nccl-tests mean, `wrong` counts elements (None without data)."""
+    """One measurement; sizes and bandwidths mean what nccl-tests mean, `wrong` counts elements (None without data).
+
+    n_ranks: of a group; n_groups do the same at the same time, and `time_s` is when the last one is done.
+    chosen: `auto` takes this algorithm for the size (None if that was not asked).
+    """
 
     op: str
     algorithm: str
@@ -43,97 +49,252 @@ class Row:
     algbw_bytes_per_s: float
     busbw_bytes_per_s: float
     wrong: int | None
+    dtype: str = "fp32"
+    reduction: str | None = None
+    n_groups: int = 1
+    chosen: bool | None = None
+
+
+@frozen
+class Bench:
+    """What is to be measured, once it is known to be possible.
+
+    groups: chips that take part, group by group; all groups begin at the same time.
+    names: the algorithms that fit; AUTO alone is chosen for every size anew.
+    """
+
+    system: SystemSpec
+    topology: Topology = field(repr=False)
+    op: str
+    names: tuple[str, ...]
+    groups: Groups
+    numerics: Numerics
+    contention: Contention
+    dtype: str
+    reduction: str
+    compare: bool
+    files: Mapping[str, Schedule] = field(repr=False)
+
+    def case(self, size_bytes: int) -> Case:
+        """Return the case of a size: rounded down to whole elements, and equal parts where the operation has parts."""
+        return Case(self.op, len(self.groups[0]), self._elements(size_bytes), self.dtype, self.reduction)
+
+    def calls(self, case: Case) -> list[Collective]:
+        """Return the calls of all groups; their algorithm is open."""
+        setting = Setting(self.system, self.topology.n_chips, "shapes", self.contention)
+        first = first_call(setting, self.groups[0][0], program, (self.groups, case))
+        return [first._replace(ranks=ranks) for ranks in self.groups]
+
+    def row(self, case: Case, algorithm: str, time_s: float, wrong: int | None, *, chosen: bool | None) -> Row:
+        """Return the row of a measurement."""
+        size_bytes = case.n_elements * case.format.itemsize
+        if time_s <= 0:
+            few = "take less than a picosecond on these links; accepted: larger"
+            raise ConfigError((f"--sizes: {size_bytes} B {few}",))
+        algbw, operation = size_bytes / time_s, OPERATIONS[case.op]
+        reduction = case.reduction if operation.reduces else None
+        return Row(
+            case.op, algorithm, case.n, size_bytes, time_s, algbw, algbw * operation.busbw_factor(case.n), wrong,
+            case.dtype, reduction, len(self.groups), chosen,
+        )  # fmt: skip
+
+    def _elements(self, size_bytes: int) -> int:
+        n, itemsize = len(self.groups[0]), NUMBER_FORMATS[self.dtype].itemsize
+        n_elements = size_bytes // itemsize
+        if self.op == "barrier":
+            return 0
+        parted = OPERATIONS[self.op].parts != "one" and self.op != "permute"
+        if parted:
+            n_elements -= n_elements % n
+        if n_elements < 1:
+            smallest = itemsize * (n if parted else 1)
+            raise ConfigError(
+                (f"--sizes: {size_bytes} B; accepted: at least {smallest} B for {self.op} among {n} ranks",)
+            )
+        return n_elements
 
 
 def bench(
     system: SystemSpec,
     op: str,
     *,
-    algorithm: str = "auto",
+    algorithm: str = AUTO,
     n_ranks: int | None = None,
+    ranks: Sequence[int] | None = None,
+    axis: str | None = None,
     sizes_bytes: Sequence[int] = DEFAULT_SIZES_BYTES,
+    dtype: str = "fp32",
+    reduction: str = "sum",
     numerics: Numerics = "real",
+    contention: Contention = "fluid",
     backend: BackendName = "local",
     chips_per_actor: int = 1,
+    on_misfit: Callable[[str], None] = lambda _reason: None,
 ) -> Iterator[Row]:
-    """Yield a row per size (and per algorithm, for `all`) of an operation among the first `n_ranks` chips.
+    """Yield a row per size (and per algorithm, for `all`) of an operation.
 
-    Sizes are rounded down to whole float32 elements that divide among the ranks where the operation needs it.
-    Raises ConfigError for an unknown operation or algorithm, or one that does not fit the system.
+    Among all chips, the first `n_ranks`, these `ranks`, or all lines along an `axis` at once. Sizes are rounded down
+    to whole elements that divide among the ranks where the operation needs it. `on_misfit` is told why an algorithm of
+    `all` is left out. Raises ConfigError for what is unknown or does not fit.
     """
     topology = build_topology(system)
-    n = topology.n_chips if n_ranks is None else n_ranks
-    names = _algorithms(op, algorithm, topology, n, numerics)
-    _check_memory(sizes_bytes, n, numerics)
+    groups = _groups(topology, n_ranks, ranks, axis)
+    _check_words(op, algorithm, dtype, reduction)
+    names, files = _fitting(op, algorithm, topology, groups, numerics, on_misfit)
+    _check_memory(sizes_bytes, sum(map(len, groups)), numerics)
+    asked = Bench(system, topology, op, names, groups, numerics, contention, dtype, reduction, algorithm == ALL, files)
+    plan = list(_plan(asked, sizes_bytes))
     if numerics == "shapes":
-        yield from _predicted(system, topology, op, names, n, sizes_bytes)
+        yield from (_predicted(asked, name, case, chosen) for name, case, chosen in plan)
         return
-    for name in names:
-        with launch(system, backend=backend, n_chips=n, numerics=numerics, collectives={op: name},
-                    chips_per_actor=chips_per_actor) as cluster:  # fmt: skip
-            for size_bytes in sizes_bytes:
-                yield measure(cluster, op, name, size_bytes)
+    for name, items in groupby(plan, key=lambda item: item[0]):
+        with launch(
+            system, backend=backend, n_chips=max(map(max, groups)) + 1, numerics=numerics, contention=contention,
+            collectives={op: name}, chips_per_actor=chips_per_actor,
+        ) as cluster:  # fmt: skip
+            for _, case, chosen in items:
+                time_s, wrong = measure(cluster, groups, case)
+                yield asked.row(case, name, time_s, wrong, chosen=chosen)
 
 
-def _predicted(
-    system: SystemSpec, topology: Topology, op: str, names: Sequence[str], n: int, sizes_bytes: Sequence[int]
-) -> Iterator[Row]:
-    """Yield the rows of a bench without data: one call on an idle machine each, wherever the chips would live."""
-    for name in names:
-        setting = Setting(system, n, "shapes", {op: name}, read_files({op: name}))
-        for size_bytes in sizes_bytes:
-            n_elements = _elements(op, n, size_bytes)
-            call = first_call(setting, _program, (op, n_elements))
-            time_ps = predict_ps(system, topology, call, files=setting.files)
-            yield _row(op, name, n, n_elements, time_ps * 1e-12, None)
+def _plan(asked: Bench, sizes_bytes: Sequence[int]) -> Iterator[tuple[str, Case, bool | None]]:
+    """Yield (algorithm, case, whether it is the chosen one): algorithm by algorithm, sizes within."""
+    cases = [asked.case(size) for size in sizes_bytes]
+    if asked.names != (AUTO,) and not asked.compare:
+        yield from ((name, case, None) for name in asked.names for case in cases)
+        return
+    choose = Chooser(asked.system, asked.contention)
+    chosen = [choose(asked.calls(case)[0]) for case in cases]
+    if asked.names == (AUTO,):
+        yield from ((name, case, True) for name, case in zip(chosen, cases, strict=True))
+        return
+    for name in asked.names:
+        yield from ((name, case, name == best) for best, case in zip(chosen, cases, strict=True))
+
+
+def _predicted(asked: Bench, name: str, case: Case, chosen: bool | None) -> Row:
+    """Return a row without data: the calls on an idle machine, wherever the chips would live."""
+    first, *others = [call._replace(algorithm=name) for call in asked.calls(case)]
+    if others:
+        time_ps = predict_together_ps(
+            asked.system, asked.topology, [first, *others], asked.contention, asked.files
+        )  # fmt: skip
+    else:
+        time_ps = predict_ps(asked.system, asked.topology, first, asked.contention, asked.files)
+    return asked.row(case, name, time_ps * 1e-12, None, chosen=chosen)
+
+
+def measure(cluster: Cluster, groups: Groups, case: Case) -> tuple[float, int | None]:
+    """Run one collective; return its simulated time, and how many elements are wrong."""
+    result = cluster.run(program, groups, case)
+    counts = [count for count in result.values if count is not None]
+    return result.time_s, sum(counts) if counts else None
+
+
+async def program(chip: Chip, groups: Groups, case: Case) -> int | None:
+    """Run the operation on known values; return how many elements of the result differ from what must come out."""
+    ranks = next((ranks for ranks in groups if chip.rank in ranks), None)
+    if ranks is None:
+        return None
+    group, place = chip.group("bench", ranks), ranks.index(chip.rank)
+    if case.op == "barrier":
+        await chip.barrier(group=group)
+        return 0 if chip.real else None
+    x: Array = case.input(place) if chip.real else ShapeArray((case.n_input,), case.format)
+    y = await getattr(chip, case.op)(x, *case.arguments, group=group, **case.more)
+    if not chip.real:
+        return None
+    want = case.expected(place)
+    if y is None or want is None:
+        return 0 if y is want else case.n_elements
+    return int(np.count_nonzero(y != want))
 
 
 def export(system: SystemSpec, op: str, algorithm: str, n_ranks: int | None, path: Path) -> None:
     """Write an algorithm's schedule among the first `n_ranks` chips as MSCCL XML.
 
-    Raises ConfigError for more than one algorithm, or one that does not fit, or a file that cannot be written.
+    Raises ConfigError for `all` and `auto`, one that does not fit, or a file that cannot be written.
     """
-    topology = build_topology(system)
-    n = topology.n_chips if n_ranks is None else n_ranks
-    if algorithm == "all":
+    if algorithm in {ALL, AUTO}:
         raise ConfigError(("--export: one algorithm can be written; accepted: --algorithm with its name",))
-    [name] = _algorithms(op, algorithm, topology, n, "real")
-    msccl.write(build(op, name, GroupView(topology, tuple(range(n))), 0, read_files({op: name})), path)
+    topology = build_topology(system)
+    groups = _groups(topology, n_ranks, None, None)
+    _check_words(op, algorithm, "fp32", "sum")
+    _, files = _fitting(op, algorithm, topology, groups, "real", lambda _reason: None)
+    msccl.write(build(op, algorithm, GroupView(topology, groups[0]), 0, files), path)
 
 
-def _algorithms(op: str, algorithm: str, topology: Topology, n: int, numerics: Numerics) -> list[str]:
-    """Return the algorithms to run; raise ConfigError with all that is wrong."""
-    problems = []
+def _groups(topology: Topology, n_ranks: int | None, ranks: Sequence[int] | None, axis: str | None) -> Groups:
+    """Return the groups that are asked for."""
+    n_chips = topology.n_chips
+    if sum(given is not None for given in (n_ranks, ranks, axis)) > 1:
+        raise ConfigError(("--ranks, --axis: both given; accepted: one of them",))
+    if n_chips < 2:
+        raise ConfigError(("--ranks: this system has one chip; accepted: a system of at least 2",))
+    if axis is not None:
+        if axis not in topology.axes:
+            raise ConfigError((f"--axis: {unknown(axis, 'an axis of this system', topology.axes)}",))
+        lines = tuple(dict.fromkeys(topology.axis_ranks(rank, axis) for rank in range(n_chips)))
+        if len(lines[0]) < 2:
+            raise ConfigError((f"--axis: {axis} has one chip; accepted: an axis of at least 2",))
+        return lines
+    if ranks is not None:
+        strange = [rank for rank in ranks if not 0 <= rank < n_chips]
+        if strange or len(set(ranks)) != len(ranks) or len(ranks) < 2:
+            given = ",".join(map(str, ranks))
+            raise ConfigError((f"--ranks: {given}; accepted: at least 2 different chips of 0 to {n_chips - 1}",))
+        return (tuple(ranks),)
+    n = n_chips if n_ranks is None else n_ranks
+    if not 2 <= n <= n_chips:
+        raise ConfigError((f"--ranks: {n}; accepted: 2 to {n_chips}, the chips of this system",))
+    return (tuple(range(n)),)
+
+
+def _check_words(op: str, algorithm: str, dtype: str, reduction: str) -> None:
+    """Raise ConfigError with every word that is not known."""
     if op not in OPERATIONS:
         raise ConfigError((f"--op: {unknown(op, 'an operation', OPERATIONS)}",))
-    names = list(ALGORITHMS[op])
-    if algorithm not in (*names, "auto", "all") and not is_algorithm_file(algorithm):
-        problems.append(f"--algorithm: {unknown(algorithm, f'an algorithm of {op}', [*names, 'auto', 'all'])}")
-    if topology.n_chips < 2:
-        problems.append("--ranks: this system has one chip; accepted: a system of at least 2")
-    elif not 2 <= n <= topology.n_chips:
-        problems.append(f"--ranks: {n}; accepted: 2 to {topology.n_chips}, the chips of this system")
-    elif n > MOST_RANKS and (numerics == "real" or algorithm == "all"):
-        problems.append(f"--ranks: {n}; accepted: 2 to {MOST_RANKS}, or --numerics shapes and one algorithm")
+    problems = []
+    problem = algorithm_problem(algorithm, op, OFFERED[op], also=(AUTO, ALL))
+    if problem is not None:
+        problems.append(f"--algorithm: {problem}")
+    if dtype not in NUMBER_FORMATS:
+        problems.append(f"--dtype: {unknown(dtype, 'a number format', NUMBER_FORMATS)}")
+    if reduction not in REDUCTIONS:
+        problems.append(f"--reduction: {unknown(reduction, 'a reduction', REDUCTIONS)}")
+    elif reduction != "sum" and not OPERATIONS[op].reduces:
+        problems.append(f"--reduction: {op} reduces nothing; accepted: --op all_reduce, reduce_scatter or reduce")
     if problems:
         raise ConfigError(tuple(problems))
-    group = GroupView(topology, tuple(range(n)))
-    chosen = names if algorithm == "all" else [select(op, algorithm)]
+
+
+def _fitting(
+    op: str, algorithm: str, topology: Topology, groups: Groups, numerics: Numerics, on_misfit: Callable[[str], None]
+) -> tuple[tuple[str, ...], Mapping[str, Schedule]]:
+    """Return the algorithms that fit all groups, and the files among them; raise ConfigError if there is none."""
+    n_chips, n = sum(map(len, groups)), len(groups[0])
+    if n_chips > MOST_RANKS and numerics == "real":
+        raise ConfigError((f"--ranks: {n_chips}; accepted: 2 to {MOST_RANKS}, or --numerics shapes",))
     files = read_files({op: algorithm})
+    if algorithm == AUTO:
+        return (AUTO,), files
     fitting: list[str] = []
     reasons: list[str] = []
-    for name in chosen:
+    for name in ALGORITHMS[op] if algorithm == ALL else [algorithm]:
         try:
-            schedule = build(op, name, group, DETAILS.get(op, 0), files)
-            if n > MOST_RANKS and schedule.uniform(topology.dims) is None:
-                reasons.append(f"--ranks: {n}; accepted for {op} {name} on this system: 2 to {MOST_RANKS}")
-                continue
-            fitting.append(name)
+            schedules = [build(op, name, GroupView(topology, ranks), Case(op, n, n).detail, files) for ranks in groups]
         except ConfigError as error:
             reasons += error.problems
+            continue
+        if n_chips > MOST_RANKS and (len(groups) > 1 or schedules[0].uniform(topology.dims) is None):
+            reasons.append(f"--ranks: {n_chips}; accepted for {op} {name} on this system: 2 to {MOST_RANKS}")
+        else:
+            fitting.append(name)
     if not fitting:
         raise ConfigError(tuple(reasons))
-    return fitting
+    for reason in reasons:
+        on_misfit(reason)
+    return tuple(fitting), files
 
 
 def _check_memory(sizes_bytes: Sequence[int], n: int, numerics: Numerics) -> None:
@@ -144,130 +305,3 @@ def _check_memory(sizes_bytes: Sequence[int], n: int, numerics: Numerics) -> Non
         need, have = format_size(need_bytes), format_size(have_bytes)
         limit = f"need about {need}, this machine has {have}; accepted: smaller sizes, or --numerics shapes"
         raise ConfigError((f"--sizes: {format_size(max(sizes_bytes))} on {n} ranks {limit}",))
-
-
-def measure(cluster: Cluster, op: str, algorithm: str, size_bytes: int) -> Row:
-    """Run one collective and return its row."""
-    n = cluster.n_chips
-    n_elements = _elements(op, n, size_bytes)
-    result = cluster.run(_program, op, n_elements)
-    wrong = None if any(w is None for w in result.values) else sum(result.values)
-    return _row(op, algorithm, n, n_elements, result.time_s, wrong)
-
-
-def _row(op: str, algorithm: str, n: int, n_elements: int, time_s: float, wrong: int | None) -> Row:
-    size_bytes = n_elements * FP32.itemsize
-    if time_s <= 0:
-        raise ConfigError((f"--sizes: {size_bytes} B take less than a picosecond on these links; accepted: larger",))
-    algbw = size_bytes / time_s
-    return Row(op, algorithm, n, size_bytes, time_s, algbw, algbw * OPERATIONS[op].busbw_factor(n), wrong)
-
-
-def _elements(op: str, n: int, size_bytes: int) -> int:
-    """Return the elements of the buffer that the size speaks of: a multiple of the ranks where parts must be equal."""
-    n_elements = size_bytes // FP32.itemsize
-    if op == "barrier":
-        return 0
-    parted = OPERATIONS[op].parts != "one" and op != "permute"
-    if parted:
-        n_elements -= n_elements % n
-    if n_elements < 1:
-        smallest = FP32.itemsize * (n if parted else 1)
-        raise ConfigError((f"--sizes: {size_bytes} B; accepted: at least {smallest} B for {op} among {n} ranks",))
-    return n_elements
-
-
-async def _program(chip: Chip, op: str, n_elements: int) -> int | None:
-    """Run the operation on known values; return how many elements of the result differ from the reference."""
-    make, reference = CASES[op]
-    count = n_elements // chip.n_chips if op in {"all_gather", "gather"} else n_elements
-    x: Array = make(chip.rank, chip.n_chips, count) if chip.real else ShapeArray((count,), FP32)
-    more = ARGUMENTS[op](chip.n_chips, n_elements) if op in ARGUMENTS else ()
-    y = await (chip.barrier() if op == "barrier" else getattr(chip, op)(x, *more))
-    if not chip.real:
-        return None
-    want = reference(chip.rank, chip.n_chips, n_elements)
-    if y is None or want is None:
-        return 0 if y is want else n_elements
-    return int(np.count_nonzero(y != want))
-
-
-Values = NDArray[np.float32]
-
-
-def _pattern(rank: int, n_elements: int, begin: int = 0) -> Values:
-    """Return small whole numbers that tell ranks and places (from `begin`) apart; their sums are exact in float32."""
-    period = (((begin + np.arange(251)) * 7 + rank * 13) % 251).astype(np.float32)
-    return np.resize(period, n_elements)
-
-
-@lru_cache(maxsize=1)  # the same for all ranks
-def _pattern_sum(n: int, n_elements: int) -> Values:
-    total = np.zeros(n_elements, np.float32)
-    for rank in range(n):
-        total += _pattern(rank, n_elements)
-    return total
-
-
-@lru_cache(maxsize=1)
-def _all_patterns(n: int, n_elements: int) -> Values:
-    return np.concatenate([_pattern(rank, n_elements) for rank in range(n)])
-
-
-def _own_rows(rank: int, n: int, n_elements: int) -> Values:
-    sizes = cut(n_elements, n)
-    begin = sum(sizes[:rank])
-    return _pattern_sum(n, n_elements)[begin : begin + sizes[rank]]
-
-
-def _received(rank: int, n: int, n_elements: int) -> Values:
-    m = n_elements // n
-    return np.concatenate([_pattern(src, m, rank * m) for src in range(n)])
-
-
-def _input(rank: int, _n: int, n_elements: int) -> Values:
-    return _pattern(rank, n_elements)
-
-
-def _uneven_rows(n: int, n_elements: int) -> tuple[tuple[int, ...], ...]:
-    """Return the rows of an all_to_all_v: half more or less than even, and as many to as from each rank."""
-    m = n_elements // n
-    swing = [0 if n % 2 and k == 0 else m // 2 * (-1) ** k for k in range(n)]
-    return tuple(tuple(m + swing[(i + j) % n] for j in range(n)) for i in range(n))
-
-
-def _received_uneven(rank: int, n: int, n_elements: int) -> Values:
-    rows = _uneven_rows(n, n_elements)
-    return np.concatenate([_pattern(src, rows[src][rank], sum(rows[src][:rank])) for src in range(n)])
-
-
-def _all_parts(_rank: int, n: int, n_elements: int) -> Values:
-    return np.concatenate([_pattern(r, n_elements // n) for r in range(n)])
-
-
-def _at_root(reference: Reference) -> Reference:
-    return lambda rank, n, n_elements: reference(rank, n, n_elements) if rank == 0 else None
-
-
-Reference = Callable[[int, int, int], Values | None]
-CASES: dict[str, tuple[Callable[[int, int, int], Values], Reference]] = {
-    "all_gather": (_input, _all_parts),
-    "reduce_scatter": (_input, _own_rows),
-    "all_reduce": (_input, lambda _r, n, e: _pattern_sum(n, e)),
-    "all_to_all": (_input, _received),
-    "all_to_all_v": (_input, _received_uneven),
-    "broadcast": (_input, lambda _r, _n, e: _pattern(0, e)),
-    "reduce": (_input, _at_root(lambda _r, n, e: _pattern_sum(n, e))),
-    "gather": (_input, _at_root(_all_parts)),
-    "scatter": (_input, lambda r, n, e: _pattern(0, e // n, r * (e // n))),
-    "permute": (_input, lambda r, n, e: _pattern((r - 1) % n, e)),
-    "barrier": (_input, lambda _r, _n, _e: None),
-}
-"""Per operation: a rank's input, and what it must end with (computed without any collective)."""
-ARGUMENTS: dict[str, Callable[[int, int], tuple[Any, ...]]] = {
-    "permute": lambda n, _e: (tuple((rank, (rank + 1) % n) for rank in range(n)),),
-    "all_to_all_v": lambda n, e: (_uneven_rows(n, e),),
-}
-"""What some operations take besides their input."""
-DETAILS: dict[str, Detail] = {"permute": ()}
-"""With what an operation's algorithms are tried out, where that is no root."""

@@ -19,6 +19,7 @@ from cluster.handles import CommunicationEngine, Handle, Operation
 from cluster.host import Host, Mailbox
 from cluster.memory import Memory
 from cluster.records import Collective, Compute, Mark, Receive, Record, RecordTable, Send, Trace
+from cluster.selection import Choose
 from collectives import (
     NO_FILES,
     OPERATIONS,
@@ -30,9 +31,9 @@ from collectives import (
     ends_with_something,
     execute,
     join,
-    select,
     split,
 )
+from configs.algorithm_names import AUTO
 from configs.dtypes import DTYPES
 from configs.errors import ProgramError
 from configs.spec import Numerics, SystemSpec
@@ -53,11 +54,23 @@ class Machine:
     system: SystemSpec
     topology: Topology
     numerics: Numerics
+    choose: Choose
+    """Called for calls whose algorithm is `auto`."""
     algorithms: Mapping[str, str]
     files: Mapping[str, Schedule] = NO_FILES
     table: RecordTable = field(factory=RecordTable)
     kernel_results: dict[Any, tuple[tuple[int, ...], Any, int]] = field(factory=dict)
     _schedules: dict[tuple[str, str, tuple[int, ...], Detail], Schedule] = field(factory=dict)
+    _chosen: dict[Collective, Collective] = field(factory=dict)
+
+    def settled(self, call: Collective) -> Collective:
+        """Return the call with the algorithm that `auto` stands for in it."""
+        if call.algorithm != AUTO:
+            return call
+        known = self._chosen.get(call)
+        if known is None:
+            known = self._chosen[call] = call._replace(algorithm=self.choose(call))
+        return known
 
     def schedule(self, op: str, algorithm: str, ranks: tuple[int, ...], detail: Detail) -> Schedule:
         """Return the schedule, built once."""
@@ -163,6 +176,9 @@ class SimChip:
         if self.rank not in ranks or len(set(ranks)) != len(ranks):
             must = "it must name this chip, and each chip once"
             raise ProgramError(f"chip {self.rank}: group {name!r} is {ranks}; {must}")
+        absent = [rank for rank in ranks if not 0 <= rank < self.n_chips]
+        if absent:
+            raise ProgramError(f"chip {self.rank}: group {name!r} has chip {absent[0]}, which does not take part")
         known = self._groups.setdefault(name, Group(name, tuple(ranks)))
         if known.ranks != tuple(ranks):
             raise ProgramError(f"chip {self.rank}: group {name!r} was {known.ranks} and is now {tuple(ranks)}")
@@ -288,9 +304,10 @@ class SimChip:
         except ProgramError as error:
             raise ProgramError(f"chip {self.rank}: {error}") from None
         result = result_shape(op, n, place, shape, root, numbers)
-        algorithm = select(op, self.machine.algorithms.get(op, "auto"))
+        algorithm = self.machine.algorithms.get(op, AUTO)
         same = (1, *shape[1:]) if op == "all_to_all_v" else shape
-        call = Collective(op, algorithm, members.name, members.ranks, root, same, x.dtype, reduction, numbers)
+        asked = Collective(op, algorithm, members.name, members.ranks, root, same, x.dtype, reduction, numbers)
+        call = self.machine.settled(asked)
         return self.engine.ask(call, partial(self._carry_out, call, x, result))
 
     async def _carry_out(self, call: Collective, x: Array, result: tuple[int, ...] | None) -> Any:

@@ -90,37 +90,52 @@ def bench(
     system: str,
     /,
     *,
-    op: Annotated[str, Parameter(help="all_gather, reduce_scatter, all_reduce, all_to_all or broadcast.")],
-    algorithm: Annotated[str, Parameter(help="An algorithm, an MSCCL XML file, auto, or all.")] = "auto",
-    ranks: Annotated[int | None, Parameter(help="The first N chips; by default all.", converter=_integer)] = None,
-    sizes: Annotated[str, Parameter(help="Comma-separated, e.g. 1KiB,1MiB; by default 1KiB to 64MiB.")] = "",
+    op: Annotated[str, Parameter(help="all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, …")],
+    algorithm: Annotated[
+        str, Parameter(help="An algorithm (ring, ring:channels=4), an MSCCL XML file, auto, or all.")
+    ] = "auto",
+    ranks: Annotated[str, Parameter(help="The first N chips, or these: 0,2,5; by default all.")] = "",
+    axis: Annotated[str | None, Parameter(help="All lines of chips along this axis, at once.")] = None,
+    sizes: Annotated[str, Parameter(help="E.g. 1KiB,1MiB or 1KiB:64MiB or 1KiB:64MiB:4 (from, to, factor).")] = "",
+    dtype: Annotated[str, Parameter(help="Number format of the elements.")] = "fp32",
+    reduction: Annotated[str, Parameter(help="sum, max or min.")] = "sum",
     numerics: Annotated[Literal["real", "shapes"], Parameter(help="Move real data, or only time it.")] = "real",
     set_: Overrides = (),
     backend: Annotated[Backend, Parameter(help="Where the chips live.")] = "local",
     chips_per_actor: ChipsPerActor = 1,
     export: Annotated[Path | None, Parameter(help="Write the algorithm's schedule as MSCCL XML.")] = None,
+    svg: Annotated[Path | None, Parameter(help="Draw bus bandwidth against size.")] = None,
     json_: AsJson = False,
 ) -> None:
     """Time and check a collective on a system, in the terms of nccl-tests."""
     from cluster.bench import DEFAULT_SIZES_BYTES  # noqa: PLC0415
     from cluster.bench import bench as measure  # noqa: PLC0415
     from cluster.bench import export as write_schedule  # noqa: PLC0415
+    from cluster.curves import bandwidth_curves  # noqa: PLC0415
     from cluster.terminal import print_bench  # noqa: PLC0415
 
-    sizes_bytes = _sizes(sizes) if sizes else DEFAULT_SIZES_BYTES
+    sizes_bytes = parse_sizes(sizes) if sizes else DEFAULT_SIZES_BYTES
+    n_ranks, chips = _ranks(ranks)
     spec = _system(system, set_)
     if export is not None:
-        write_schedule(spec, op, algorithm, ranks, export)
+        write_schedule(spec, op, algorithm, n_ranks, export)
+    misfits: list[str] = []
     rows = list(
         measure(
-            spec, op, algorithm=algorithm, n_ranks=ranks, sizes_bytes=sizes_bytes,
-            numerics=numerics, backend=backend, chips_per_actor=chips_per_actor,
+            spec, op, algorithm=algorithm, n_ranks=n_ranks, ranks=chips, axis=axis, sizes_bytes=sizes_bytes,
+            dtype=dtype, reduction=reduction, numerics=numerics, backend=backend, chips_per_actor=chips_per_actor,
+            on_misfit=misfits.append,
         )
     )  # fmt: skip
+    if svg is not None:
+        _write(svg, bandwidth_curves(spec.name, rows), "--svg")
     if json_:
-        _print_json({"schema": "chipmesh.bench.v1", "system": system, "rows": [asdict(row) for row in rows]})
+        document = {"schema": "chipmesh.bench.v1", "system": system, "rows": [asdict(row) for row in rows]}
+        _print_json({**document, "left_out": misfits})
     else:
         print_bench(_console(), rows)
+        for reason in misfits:
+            print(f"chipmesh: left out: {reason}", file=sys.stderr)  # noqa: T201
 
 
 @app.command
@@ -207,11 +222,44 @@ def list_(
         print_listing(_console(), listing(kind))
 
 
-def _sizes(text: str) -> tuple[int, ...]:
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Return sizes from a list with commas; `from:to:factor` is a range, by doubling if no factor is given.
+
+    >>> parse_sizes("8B,1KiB:16KiB:4")
+    (8, 1024, 4096, 16384)
+    """
+    sizes: list[int] = []
+    for part in text.split(","):
+        first, *more = part.strip().split(":")
+        try:
+            low = parse_size_bytes(first)
+            high = parse_size_bytes(more[0]) if more else low
+        except ConfigError as error:
+            raise ConfigError((f"--sizes: {error}",)) from None
+        factor = int(more[1]) if len(more) > 1 and more[1].isdecimal() else 2 * (len(more) < 2)
+        if factor < 2 or len(more) > 2 or not 0 < low <= high:
+            how = "from:to:factor with 0 < from ≤ to and a whole factor ≥ 2, e.g. 1KiB:64MiB:4"
+            raise ConfigError((f"--sizes: {part!r}; accepted: {how}",))
+        while low <= high:
+            sizes.append(low)
+            low *= factor
+    return tuple(sizes)
+
+
+def _ranks(text: str) -> tuple[int | None, tuple[int, ...] | None]:
+    """Return (how many of the first chips, which chips); None for what is not given."""
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError((f"--ranks: {text!r}; accepted: a number of chips, or chips with commas: 0,2,5",))
+    chips = tuple(map(int, parts))
+    return (chips[0] if len(chips) == 1 else None), (chips if len(chips) > 1 else None)
+
+
+def _write(path: Path, text: str, option: str) -> None:
     try:
-        return tuple(parse_size_bytes(size.strip()) for size in text.split(","))
-    except ConfigError as error:
-        raise ConfigError((f"--sizes: {error}",)) from None
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError((f"{option}: {path}: {error.strerror}; accepted: a file that can be written",)) from None
 
 
 def _system(source: str, overrides: Sequence[str]) -> Any:

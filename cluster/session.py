@@ -15,11 +15,11 @@ from cluster.backends.local import LocalBackend
 from cluster.chip import Emit
 from cluster.records import merge
 from cluster.vocabulary import VOCABULARY
-from collectives import ALGORITHMS, NO_FILES, Schedule, read_files
+from collectives import NO_FILES, OFFERED, Schedule, read_files
+from configs.algorithm_names import algorithm_problem
 from configs.errors import ConfigError
 from configs.loader import load_system
 from configs.problems import unknown
-from configs.rules import is_algorithm_file
 from configs.spec import Contention, Numerics, SystemSpec
 from topology import Topology, build_topology
 
@@ -121,7 +121,7 @@ def launch(
     if not 1 <= count <= topology.n_chips:
         raise ConfigError((f"{spec.name}: {count} chips asked for; accepted: 1 to {topology.n_chips}",))
     files = read_files(collectives or {})
-    setting = Setting(spec, count, numerics, dict(collectives or {}), files)
+    setting = Setting(spec, count, numerics, contention, dict(collectives or {}), files)
     return Cluster(spec, topology, contention, count, _backend(backend, setting, chips_per_actor), files)
 
 
@@ -135,11 +135,10 @@ def _check_words(numerics: str, contention: str, collectives: Mapping[str, str])
         if given not in choices:
             problems.append(f"{key}: {unknown(given, f'a kind of {key}', choices)}")
     for op, algorithm in collectives.items():
-        if op not in ALGORITHMS:
-            problems.append(f"collectives: {unknown(op, 'an operation', ALGORITHMS)}")
-        elif algorithm not in ("auto", *ALGORITHMS[op]) and not is_algorithm_file(algorithm):
-            choices = ("auto", *ALGORITHMS[op])
-            problems.append(f"collectives.{op}: {unknown(algorithm, f'an algorithm of {op}', choices)}")
+        if op not in OFFERED:
+            problems.append(f"collectives: {unknown(op, 'an operation', OFFERED)}")
+        elif (problem := algorithm_problem(algorithm, op, OFFERED[op])) is not None:
+            problems.append(f"collectives.{op}: {problem}")
     if problems:
         raise ConfigError(tuple(problems))
 

@@ -83,14 +83,25 @@ def _breakdown(result: ExperimentResult) -> Table:
 
 
 def print_bench(console: Console, rows: Sequence[Row]) -> None:
-    """Print rows as nccl-tests does."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{rows[0].op} among {rows[0].n_ranks} ranks", title_justify="left")
+    """Print rows as nccl-tests does, out-of-place; of several algorithms, size by size and the fastest first."""
+    first = rows[0]
+    among = (
+        f"{first.n_ranks} ranks" if first.n_groups == 1 else f"{first.n_ranks} ranks, {first.n_groups} groups at once"
+    )
+    what = ", ".join(word for word in (first.dtype, first.reduction, "out-of-place") if word)
+    table = Table(box=box.SIMPLE_HEAD, title=f"{first.op} among {among} ({what})", title_justify="left", pad_edge=False)
     for name in ("algorithm", "size", "time", "algbw", "busbw", "#wrong"):
         table.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True)
-    for r in rows:
+    compares = len({row.algorithm for row in rows}) > 1 and first.chosen is not None
+    if compares:
+        rows = sorted(rows, key=lambda row: (row.size_bytes, row.time_s))
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        several = compares and after is not None and after.size_bytes != row.size_bytes
         table.add_row(
-            r.algorithm.rpartition("/")[2], format_size(r.size_bytes), seconds(r.time_s),
-            format_bandwidth(r.algbw_bytes_per_s), format_bandwidth(r.busbw_bytes_per_s),
-            "-" if r.wrong is None else str(r.wrong),
+            row.algorithm.rpartition("/")[2] + (" *" if compares and row.chosen else ""), format_size(row.size_bytes),
+            seconds(row.time_s), format_bandwidth(row.algbw_bytes_per_s), format_bandwidth(row.busbw_bytes_per_s),
+            "-" if row.wrong is None else str(row.wrong), end_section=several,
         )  # fmt: skip
     console.print(table)
+    if compares:
+        console.print("[dim]* what auto takes: the least predicted time[/]")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collectives import ALGORITHMS
+from collectives import OFFERED
 from configs.loader import Vocabulary
 from topology import TOPOLOGY_KINDS
 from workloads.gguf_weights import gguf_model
@@ -13,5 +13,5 @@ VOCABULARY = Vocabulary(
     topology_kinds=TOPOLOGY_KINDS,
     model_families=MODEL_FAMILIES,
     model_readers={".gguf": gguf_model, "/": huggingface_model},
-    algorithms={op: tuple(rows) for op, rows in ALGORITHMS.items()},
+    algorithms=OFFERED,
 )

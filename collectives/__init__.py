@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from inspect import signature
 from types import MappingProxyType
-from typing import Any
 
 from collectives import msccl, synthesis
 from collectives.algorithms import (
@@ -32,22 +32,23 @@ from collectives.algorithms import (
     torus,
     two_shot,
 )
-from collectives.algorithms.hierarchical import Hierarchical
 from collectives.checker import ScheduleError, check
+from collectives.compose import GATHERS
 from collectives.executor import ends_with_something, execute, join, split
 from collectives.group import GroupView
 from collectives.operations import OPERATIONS, REDUCTIONS, Detail, Operation, Table, chunk_sizes, cut, part_sizes
 from collectives.schedule import Local, RankStep, Schedule, Transfer, Transfers
+from configs.algorithm_names import Offered, is_algorithm_file, split_name
 from configs.errors import ConfigError
-from configs.rules import is_algorithm_file
+from configs.fields import Bounds
 
-Builder = Callable[[GroupView, Any], Schedule]
-"""(group, detail) -> schedule; raises ConfigError where the algorithm does not fit the group.
+Builder = Callable[..., Schedule]
+"""(group, detail, *, parameters) -> schedule; raises ConfigError where the algorithm does not fit the group.
 
 The detail is the root, or what else the operation has (`collectives.operations.Detail`)."""
 
-_RINGS = Hierarchical("hierarchical", node=hierarchical.RINGS, rail=hierarchical.RINGS)
-_DIRECT = Hierarchical("hierarchical_direct", node=hierarchical.DIRECT, rail=hierarchical.RINGS)
+_RINGS = dict(zip(GATHERS, hierarchical.hierarchical("hierarchical"), strict=True))
+_DIRECT = dict(zip(GATHERS, hierarchical.hierarchical("hierarchical_direct", "direct"), strict=True))
 
 ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
     "all_gather": {
@@ -59,8 +60,8 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "recursive_doubling": recursive_doubling.all_gather,
         "bruck": bruck.all_gather,
         "torus": torus.all_gather,
-        "hierarchical": _RINGS.all_gather,
-        "hierarchical_direct": _DIRECT.all_gather,
+        "hierarchical": _RINGS["all_gather"],
+        "hierarchical_direct": _DIRECT["all_gather"],
         "synthesised": synthesis.all_gather,
     },
     "reduce_scatter": {
@@ -71,8 +72,8 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "direct": direct.reduce_scatter,
         "recursive_halving": recursive_halving.reduce_scatter,
         "torus": torus.reduce_scatter,
-        "hierarchical": _RINGS.reduce_scatter,
-        "hierarchical_direct": _DIRECT.reduce_scatter,
+        "hierarchical": _RINGS["reduce_scatter"],
+        "hierarchical_direct": _DIRECT["reduce_scatter"],
         "synthesised": synthesis.reduce_scatter,
     },
     "all_reduce": {
@@ -86,8 +87,8 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "halving_doubling": halving_doubling.all_reduce,
         "double_binary_tree": double_binary_tree.all_reduce,
         "torus": torus.all_reduce,
-        "hierarchical": _RINGS.all_reduce,
-        "hierarchical_direct": _DIRECT.all_reduce,
+        "hierarchical": _RINGS["all_reduce"],
+        "hierarchical_direct": _DIRECT["all_reduce"],
         "synthesised": synthesis.all_reduce,
     },
     "all_to_all": {
@@ -125,8 +126,27 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "dissemination": dissemination.barrier,
     },
 }
-"""Every algorithm by operation; the first of each row is what `auto` takes."""
+"""Every algorithm by operation; of equally fast ones `auto` takes the first."""
 
+
+PARAMETERS: Mapping[str, Bounds | tuple[str, ...]] = {
+    "channels": Bounds(1, 32),
+    "pieces": Bounds(1, 1024),
+    "node": tuple(hierarchical.FLAT),
+    "rail": tuple(hierarchical.FLAT),
+}
+"""What the parameters of algorithms may be; an algorithm takes those that its builder has as keywords."""
+
+
+def _parameters(builder: Builder) -> dict[str, Bounds | tuple[str, ...]]:
+    found = signature(builder).parameters.values()
+    return {p.name: PARAMETERS[p.name] for p in found if p.kind is p.KEYWORD_ONLY}
+
+
+OFFERED: Mapping[str, Offered] = {
+    op: {name: _parameters(builder) for name, builder in row.items()} for op, row in ALGORITHMS.items()
+}
+"""Every algorithm by operation, with its parameters."""
 
 NO_FILES: Mapping[str, Schedule] = MappingProxyType({})
 
@@ -152,12 +172,13 @@ def _prove(schedule: Schedule, detail: Detail) -> None:
 def build(
     op: str, algorithm: str, group: GroupView, detail: Detail = 0, files: Mapping[str, Schedule] = NO_FILES
 ) -> Schedule:
-    """Return the schedule of a named algorithm, or the one of `files`, for a group.
+    """Return the schedule of a named algorithm, with its parameters, or the one of `files`, for a group.
 
     Raises ConfigError where it does not fit the group.
     """
     if algorithm not in files:
-        return ALGORITHMS[op][algorithm](group, detail)
+        name, parameters = split_name(algorithm)
+        return ALGORITHMS[op][name](group, detail, **parameters)
     schedule = files[algorithm]
     if schedule.n_ranks != len(group):
         n = schedule.n_ranks
@@ -169,14 +190,10 @@ def build(
     return schedule
 
 
-def select(op: str, algorithm: str) -> str:
-    """Return the algorithm to use: the named one, or for `auto` the operation's first."""
-    return next(iter(ALGORITHMS[op])) if algorithm == "auto" else algorithm
-
-
 __all__ = [
     "ALGORITHMS",
     "NO_FILES",
+    "OFFERED",
     "OPERATIONS",
     "REDUCTIONS",
     "Builder",
@@ -199,6 +216,5 @@ __all__ = [
     "join",
     "part_sizes",
     "read_files",
-    "select",
     "split",
 ]

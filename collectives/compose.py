@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,15 @@ from collectives.schedule import Schedule, Transfers, Uniform
 
 UniformMaker = Callable[[tuple[int, ...]], Uniform | None]
 """dims of a grid -> what every rank does, if it is the same for all of them there."""
+
+
+GATHERS = ("all_gather", "reduce_scatter", "all_reduce")
+"""The operations that are made of an all-gather, forwards, backwards, or both."""
+
+
+def family(schedule: Callable[..., Schedule]) -> Iterator[Callable[..., Schedule]]:
+    """Yield the builders of `GATHERS` from a function (op, group, root, *, parameters) that makes them all."""
+    yield from (partial(schedule, op) for op in GATHERS)
 
 
 def never(_dims: tuple[int, ...]) -> Uniform | None:

@@ -25,7 +25,7 @@ from functools import lru_cache, partial
 import numpy as np
 from attrs import frozen
 
-from collectives.compose import from_gather
+from collectives.compose import family, from_gather
 from collectives.group import GroupView, misfit
 from collectives.schedule import Schedule, Transfer, Transfers
 from topology.graph import Topology
@@ -56,26 +56,9 @@ class Network:
     room: tuple[tuple[int, int], ...]
 
 
-def all_gather(group: GroupView, root: int = 0) -> Schedule:
-    """Return a synthesised all-gather."""
-    del root
-    return _schedule("all_gather", group)
-
-
-def reduce_scatter(group: GroupView, root: int = 0) -> Schedule:
-    """Return a synthesised all-gather, backwards."""
-    del root
-    return _schedule("reduce_scatter", group)
-
-
-def all_reduce(group: GroupView, root: int = 0) -> Schedule:
-    """Return a synthesised reduce-scatter followed by a synthesised all-gather."""
-    del root
-    return _schedule("all_reduce", group)
-
-
-def _schedule(op: str, group: GroupView) -> Schedule:
+def _schedule(op: str, group: GroupView, root: int = 0) -> Schedule:
     """Return the schedule; raise ConfigError where the chips are not neighbours of each other, or too many."""
+    del root
     n = len(group)
     if n > MOST_RANKS:
         raise misfit("synthesised", group, "are too many to synthesise for", f"at most {MOST_RANKS} chips")
@@ -83,6 +66,9 @@ def _schedule(op: str, group: GroupView) -> Schedule:
     if n > 1 and not _is_connected(gather):
         raise misfit("synthesised", group, "are not connected by links or switches of their own", "neighbours")
     return from_gather(op, "synthesised", n, n, partial(synthesise, gather))
+
+
+all_gather, reduce_scatter, all_reduce = family(_schedule)
 
 
 def network(group: GroupView) -> Network:

@@ -7,17 +7,18 @@ Every step notes its problems; all of them are raised together, as one `ConfigEr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 from attrs import field, frozen
 
+from configs.algorithm_names import Offered, is_algorithm_file
 from configs.overrides import apply_overrides
 from configs.problems import Place, Problems, unknown
 from configs.resolve import FAILED, Document, Origin, Resolver, expand
-from configs.rules import RULES, collectives_rule, is_algorithm_file
+from configs.rules import RULES, collectives_rule
 from configs.spec import (
     ChipSpec,
     CommunicationSpec,
@@ -38,13 +39,13 @@ class Vocabulary:
 
     topology_kinds, model_families: frozen attrs classes of the parameters of each kind.
     model_readers: readers of models in other formats, by suffix (".gguf"); "/" reads a folder.
-    algorithms: for each collective operation, the names of its algorithms ("auto" goes without saying).
+    algorithms: for each collective operation, its algorithms and their parameters ("auto" goes without saying).
     """
 
     topology_kinds: Mapping[str, type] = field(factory=dict)
     model_families: Mapping[str, type] = field(factory=dict)
     model_readers: Mapping[str, Callable[[Path], ModelSpec]] = field(factory=dict)
-    algorithms: Mapping[str, Collection[str]] = field(factory=dict)
+    algorithms: Mapping[str, Offered] = field(factory=dict)
 
 
 def load_experiment(source: Source, overrides: Sequence[str], vocabulary: Vocabulary) -> ExperimentSpec:

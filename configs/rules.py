@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from configs.algorithm_names import Offered, algorithm_problem
 from configs.errors import ConfigError
 from configs.problems import Keys, unknown
 from configs.spec import (
@@ -115,22 +116,12 @@ def check_experiment(spec: ExperimentSpec, n_chips: int) -> None:
         raise ConfigError(tuple(f"experiment {spec.name}: {problem}" for problem in problems))
 
 
-def is_algorithm_file(name: str) -> bool:
-    """Return whether an algorithm is named by the path of an MSCCL XML file.
-
-    >>> is_algorithm_file("ring"), is_algorithm_file("mine.xml")
-    (False, True)
-    """
-    return name.endswith(".xml") or "/" in name
-
-
-def collectives_rule(collectives: Mapping[str, Any], algorithms: Mapping[str, Collection[str]]) -> Broken:
+def collectives_rule(collectives: Mapping[str, Any], algorithms: Mapping[str, Offered]) -> Broken:
     """Every operation is known, and its algorithm is too (or `auto`, or an MSCCL XML file)."""
     for operation, name in collectives.items():
         if operation not in algorithms:
             yield (operation,), unknown(operation, "a collective", tuple(algorithms))
-        elif isinstance(name, str) and name not in {"auto", *algorithms[operation]} and not is_algorithm_file(name):
-            yield (
-                (operation,),
-                unknown(name, f"an algorithm for {operation}", ("auto", *algorithms[operation])),
-            )
+            continue
+        problem = algorithm_problem(name, operation, algorithms[operation]) if isinstance(name, str) else None
+        if problem is not None:
+            yield (operation,), problem

@@ -12,9 +12,10 @@ from attrs import field, frozen
 from cluster.chip import Emit, Machine, SimChip
 from cluster.host import Host
 from cluster.records import Record, Trace
+from cluster.selection import Choose
 from collectives import Schedule
 from configs.errors import ProgramError
-from configs.spec import Numerics, SystemSpec
+from configs.spec import Contention, Numerics, SystemSpec
 from topology import build_topology
 
 Program = Callable[..., Coroutine[Any, Any, Any]]
@@ -28,6 +29,7 @@ class Setting:
     system: SystemSpec
     n_chips: int
     numerics: Numerics = "real"
+    contention: Contention = "fluid"
     algorithms: Mapping[str, str] = {}
     files: Mapping[str, Schedule] = field(factory=dict, eq=False)
     """The schedules of those algorithms that were read from files."""
@@ -57,11 +59,20 @@ class Backend(Protocol):
 
 
 def run_host(
-    setting: Setting, ranks: Sequence[int], host: Host, program: Program, args: Sequence[Any], emit: Emit
+    setting: Setting,
+    ranks: Sequence[int],
+    host: Host,
+    program: Program,
+    args: Sequence[Any],
+    emit: Emit,
+    choose: Choose,
 ) -> Outcome:
-    """Run the program on the chips of one host; every backend's hosts go through here."""
+    """Run the program on the chips of one host; every backend's hosts go through here.
+
+    `choose` chooses the algorithms of calls that leave it open.
+    """
     machine = Machine(setting.system, build_topology(setting.system), setting.numerics,
-                      setting.algorithms, setting.files)  # fmt: skip
+                      choose, setting.algorithms, setting.files)  # fmt: skip
     chips = [SimChip(rank, setting.n_chips, machine, host, emit) for rank in ranks]
     values = host.run({chip.rank: partial(_whole, program, chip, args) for chip in chips})
     memory = {chip.rank: dict(chip.memory.by_role()) for chip in chips}

@@ -11,7 +11,7 @@ import contextlib
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from attrs import define, field
 
 from cluster.backends.dataplane import HELLO_BYTES, hello, read_hello
 from cluster.backends.wire import FrameError, number_format
+from cluster.records import Collective
+from configs.errors import RunError
 
 READ_BYTES = 1 << 18
 MAX_MESSAGE_BYTES = 1 << 30
@@ -46,6 +48,20 @@ def unpack_value(value: Any) -> Any:
         name, shape, data = value["__array__"]
         return np.frombuffer(data, number_format(name)).reshape(shape)
     return value
+
+
+def pack_call(call: Collective) -> list[Any]:
+    """Return a call in a form that msgpack takes."""
+    return [*call._replace(dtype=call.dtype.name)]  # type: ignore[arg-type]
+
+
+def unpack_call(values: Sequence[Any]) -> Collective:
+    """Undo `pack_call`."""
+    packed = Collective(*values)
+    table = tuple(map(tuple, packed.table))
+    return packed._replace(
+        ranks=tuple(packed.ranks), shape=tuple(packed.shape), dtype=number_format(str(packed.dtype)), table=table
+    )
 
 
 @define(eq=False)
@@ -89,6 +105,16 @@ class ControlClient:
             while not over.wait(BEAT_S):
                 self.send("beat")
 
+    def ask(self, *message: Any) -> Any:
+        """Send a message and return the driver's answer; raise RunError if the driver is gone."""
+        self.send(*message)
+        unpacker = msgpack.Unpacker(max_buffer_size=MAX_MESSAGE_BYTES)
+        while data := self.sock.recv(READ_BYTES):
+            unpacker.feed(data)
+            for answer in unpacker:
+                return answer
+        raise RunError("the driver is gone")
+
 
 @define(eq=False)
 class _Actor:
@@ -125,6 +151,13 @@ class ControlServer:
                 self._selector.register(sock, selectors.EVENT_READ, _Actor(sock, unpacker))
             else:
                 yield from self._read(key.data)
+
+    def answer(self, index: int, value: Any) -> None:
+        """Answer an actor that has asked and waits; one that is gone needs no answer."""
+        for key in self._selector.get_map().values():
+            if key.data is not None and key.data.index == index:
+                with contextlib.suppress(OSError):  # the next poll says so
+                    key.data.sock.sendall(msgpack.packb(value))
 
     def _read(self, actor: _Actor) -> Iterator[tuple[int, list[Any] | None]]:
         try:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from threadpoolctl import threadpool_limits
 
 from cluster.backends.base import Outcome, Program, Setting, run_host
 from cluster.chip import Emit
 from cluster.host import Host
+from cluster.selection import Choose, Chooser
 
 
 @frozen
@@ -24,15 +25,20 @@ class LocalBackend:
     """
 
     setting: Setting
+    choose: Choose = field(init=False)
+
+    @choose.default
+    def _default_choose(self) -> Choose:
+        return Chooser(self.setting.system, self.setting.contention)
 
     def run(self, program: Program, args: Sequence[Any], emit: Emit) -> list[Outcome]:
         """Run the program on every chip."""
         ranks, n_threads = range(self.setting.n_chips), _n_cores()
         if self.setting.numerics == "shapes":  # without data there is nothing to share
-            return [run_host(self.setting, ranks, Host(), program, args, emit)]
+            return [run_host(self.setting, ranks, Host(), program, args, emit, self.choose)]
         with threadpool_limits(limits=1), ThreadPoolExecutor(max(n_threads - 1, 1)) as threads:
             host = Host(threads=threads, n_threads=n_threads) if n_threads > 1 else Host()
-            return [run_host(self.setting, ranks, host, program, args, emit)]
+            return [run_host(self.setting, ranks, host, program, args, emit, self.choose)]
 
     def close(self) -> None:
         """Nothing was started."""

@@ -25,10 +25,19 @@ import ray
 from attrs import define, field
 
 from cluster.backends.base import Outcome, Program, Setting, run_host
-from cluster.backends.control import ControlClient, ControlServer, pack_value, unpack_value
+from cluster.backends.control import (
+    ControlClient,
+    ControlServer,
+    pack_call,
+    pack_value,
+    unpack_call,
+    unpack_value,
+)
 from cluster.backends.dataplane import DataPlane
 from cluster.chip import Emit
 from cluster.host import Host, describe_deadlock
+from cluster.records import Collective
+from cluster.selection import Choose, Chooser
 from configs.errors import ChipDiedError, ConfigError, ProgramError, RunError
 
 START_DEADLINE_S = 180.0
@@ -56,13 +65,23 @@ class ActorHost:
 
         self._plane.run = run
         with threadpool_limits(limits=1), self._control.beating():
-            outcome = run_host(self._setting, self._ranks, Host(self._plane), program, args, self._emit)
+            outcome = run_host(
+                self._setting, self._ranks, Host(self._plane), program, args, self._emit, self._choose
+            )  # fmt: skip
             self._plane.flush()
         self._control.send("done", self._plane.sent)
         return outcome
 
     def _emit(self, rank: int, name: str, value: Any, index: int) -> None:
         self._control.send("emit", rank, name, pack_value(value), index)
+
+    def _choose(self, call: Collective) -> str:
+        """Ask the driver, which has the timeline engine loaded and remembers."""
+        answer = self._control.ask("choose", pack_call(call))
+        if "problems" in answer:
+            raise ConfigError(tuple(answer["problems"]))
+        chosen: str = answer["algorithm"]
+        return chosen
 
     def _report(self, sent: Mapping[int, int], received: int, waiting: Any) -> None:
         self._control.send("idle", sent, received, waiting)
@@ -78,6 +97,7 @@ class RayBackend:
     owner: Mapping[int, int]
     actors: list[Any]
     pids: list[int] = field(factory=list)
+    _choose: Choose = field(init=False)
     _run: int = 0
     _last_emitted: str = "before its first result"
     _idle: dict[int, tuple[Mapping[int, int], int, Any]] = field(factory=dict)
@@ -85,6 +105,10 @@ class RayBackend:
     _heard: dict[int, float] = field(factory=dict)
     """When each actor that has not ended was last heard of."""
     _failed: bool = False
+
+    @_choose.default
+    def _default_choose(self) -> Choose:
+        return Chooser(self.setting.system, self.setting.contention)
 
     @classmethod
     def start(cls, setting: Setting, chips_per_actor: int) -> Self:
@@ -163,6 +187,8 @@ class RayBackend:
                     self._last_emitted = f"after {name} {step} of chip {rank}"
                     self._idle.clear()
                     emit(rank, name, unpack_value(value), step)
+                elif message[0] == "choose":
+                    self.control.answer(index, self._chosen(unpack_call(message[1])))
                 elif message[0] == "done":
                     self._done[index] = message[1]
                     self._heard.pop(index, None)  # Ray watches it while its result travels
@@ -183,6 +209,12 @@ class RayBackend:
                     f"{self._chips(index)} hung (process {self.pids[index]}, no sign of life for {SILENT_S:.0f} s) "
                     f"{self._last_emitted}; the run is lost"
                 )
+
+    def _chosen(self, call: Collective) -> dict[str, Any]:
+        try:
+            return {"algorithm": self._choose(call)}
+        except ConfigError as error:
+            return {"problems": error.problems}
 
     def _check_deadlock(self) -> None:
         """Raise if every actor that has not ended is idle, and no message is on its way to any of them.

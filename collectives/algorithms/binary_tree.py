@@ -69,16 +69,16 @@ def in_order_tree(n: int) -> Tree:
     return Tree(child, parent, depth)
 
 
-def broadcast(group: GroupView, root: int = 0, n_pieces: int = PIECES) -> Schedule:
+def broadcast(group: GroupView, root: int = 0, *, pieces: int = PIECES) -> Schedule:
     """Return the broadcast down the tree whose ranks are counted from the root."""
     n = len(group)
-    return Schedule("broadcast", "binary_tree", n, n_pieces, lambda: _from(n, root).down(np.arange(n_pieces), 0))
+    return Schedule("broadcast", "binary_tree", n, pieces, lambda: _from(n, root).down(np.arange(pieces), 0))
 
 
-def reduce(group: GroupView, root: int = 0, n_pieces: int = PIECES) -> Schedule:
+def reduce(group: GroupView, root: int = 0, *, pieces: int = PIECES) -> Schedule:
     """Return the broadcast backwards: sums run up the tree."""
     n = len(group)
-    return Schedule("reduce", "binary_tree", n, n_pieces, lambda: _from(n, root).up(np.arange(n_pieces)))
+    return Schedule("reduce", "binary_tree", n, pieces, lambda: _from(n, root).up(np.arange(pieces)))
 
 
 def _from(n: int, root: int) -> Tree:

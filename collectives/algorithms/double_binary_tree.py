@@ -22,11 +22,11 @@ from collectives.group import GroupView
 from collectives.schedule import Schedule, Transfers
 
 
-def all_reduce(group: GroupView, root: int = 0, n_pieces: int = PIECES) -> Schedule:
-    """Return the all-reduce with `n_pieces` pieces on each of the two trees."""
+def all_reduce(group: GroupView, root: int = 0, *, pieces: int = PIECES) -> Schedule:
+    """Return the all-reduce with so many pieces on each of the two trees."""
     del root
     n = len(group)
-    return Schedule("all_reduce", "double_binary_tree", n, 2 * n_pieces, lambda: _transfers(n, n_pieces))
+    return Schedule("all_reduce", "double_binary_tree", n, 2 * pieces, lambda: _transfers(n, pieces))
 
 
 def _transfers(n: int, n_pieces: int) -> Transfers:

@@ -15,73 +15,72 @@ learning workloads", CANDARW 2018; A. Castelló et al. describe the same scheme 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import gcd, lcm
 
 import numpy as np
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 
-from collectives.algorithms import direct, ring, two_shot
+from collectives.algorithms import direct, halving_doubling, line, ring, two_shot
+from collectives.algorithms import recursive_doubling as doubling
+from collectives.algorithms import recursive_halving as halving
+from collectives.algorithms import ring_bidirectional as both
+from collectives.compose import GATHERS, family
 from collectives.group import GroupView, misfit
 from collectives.schedule import Schedule, Transfers
 
 Builder = Callable[[GroupView, int], Schedule]
 
+FLAT: Mapping[str, Mapping[str, Builder]] = {
+    "ring": dict(zip(GATHERS, (ring.all_gather, ring.reduce_scatter, ring.all_reduce), strict=True)),
+    "ring_bidirectional": dict(
+        zip(GATHERS, (both.all_gather, both.reduce_scatter, both.all_reduce), strict=True)
+    ),
+    "line": dict(zip(GATHERS, (line.all_gather, line.reduce_scatter, line.all_reduce), strict=True)),
+    "direct": dict(zip(GATHERS, (direct.all_gather, direct.reduce_scatter, two_shot.all_reduce), strict=True)),
+    "doubling": dict(
+        zip(GATHERS, (doubling.all_gather, halving.reduce_scatter, halving_doubling.all_reduce), strict=True)
+    ),
+}  # fmt: skip
+"""The flat algorithms that a hierarchical one can be made of, by family and operation."""
 
-@frozen
-class Flat:
-    """The algorithms of one family that a hierarchical one is made of."""
 
-    all_gather: Builder
-    reduce_scatter: Builder
-    all_reduce: Builder
+def hierarchical(name: str, default_node: str = "ring") -> Iterator[Callable[..., Schedule]]:
+    """Yield the builders of a hierarchical algorithm whose families are parameters."""
+
+    def schedule(op: str, group: GroupView, root: int = 0, *, node: str = default_node, rail: str = "ring") -> Schedule:
+        phases = {
+            "all_gather": [("rails", rail, "all_gather"), ("nodes", node, "all_gather")],
+            "reduce_scatter": [("nodes", node, "reduce_scatter"), ("rails", rail, "reduce_scatter")],
+            "all_reduce": [
+                ("nodes", node, "reduce_scatter"), ("rails", rail, "all_reduce"), ("nodes", node, "all_gather"),
+            ],
+        }  # fmt: skip
+        return _join(op, name, group, root, [(where, FLAT[flat][of]) for where, flat, of in phases[op]])
+
+    return family(schedule)
 
 
-RINGS = Flat(ring.all_gather, ring.reduce_scatter, ring.all_reduce)
-DIRECT = Flat(direct.all_gather, direct.reduce_scatter, two_shot.all_reduce)
+def _join(op: str, name: str, group: GroupView, root: int, phases: list[tuple[str, Builder]]) -> Schedule:
+    """Return the phases one after the other, on chunks that are fine enough for all of them."""
+    grid = _grid(name, group)
+    members = {"nodes": list(grid), "rails": list(grid.T)}
+    parts = [_Phase.of(group, members[where], build, grid, where, root) for where, build in phases]
+    fine = lcm(*(part.pieces for part in parts))
+    transfers = Transfers.of(())
+    for part in parts:
+        transfers = transfers.then(part.transfers(fine))
+    return Schedule(op, name, len(group), len(group) * fine, transfers)
 
 
-@frozen
-class Hierarchical:
-    """Hierarchical algorithms of two flat ones."""
-
-    name: str
-    node: Flat
-    rail: Flat
-
-    def all_gather(self, group: GroupView, root: int = 0) -> Schedule:
-        """Return the all-gather over the rails, then in the nodes."""
-        return self._join("all_gather", group, root, [("rails", self.rail.all_gather), ("nodes", self.node.all_gather)])
-
-    def reduce_scatter(self, group: GroupView, root: int = 0) -> Schedule:
-        """Return the reduce-scatter in the nodes, then over the rails."""
-        phases = [("nodes", self.node.reduce_scatter), ("rails", self.rail.reduce_scatter)]
-        return self._join("reduce_scatter", group, root, phases)
-
-    def all_reduce(self, group: GroupView, root: int = 0) -> Schedule:
-        """Return the reduce-scatter in the nodes, the all-reduce over the rails and the all-gather in the nodes."""
-        phases = [("nodes", self.node.reduce_scatter), ("rails", self.rail.all_reduce), ("nodes", self.node.all_gather)]
-        return self._join("all_reduce", group, root, phases)
-
-    def _join(self, op: str, group: GroupView, root: int, phases: list[tuple[str, Builder]]) -> Schedule:
-        """Return the phases one after the other, on chunks that are fine enough for all of them."""
-        grid = self._grid(group)
-        members = {"nodes": list(grid), "rails": list(grid.T)}
-        parts = [_Phase.of(group, members[where], build, grid, where, root) for where, build in phases]
-        fine = lcm(*(part.pieces for part in parts))
-        transfers = Transfers.of(())
-        for part in parts:
-            transfers = transfers.then(part.transfers(fine))
-        return Schedule(op, self.name, len(group), len(group) * fine, transfers)
-
-    def _grid(self, group: GroupView) -> NDArray[np.int64]:
-        """Return the places of the chips as [node, place in the node]."""
-        block = group.block
-        if block is None or len(block.lengths) == 1:
-            lacks, accepted = "are not several nodes", "all chips of a block of a grid with at least two axes"
-            raise misfit(self.name, group, lacks, accepted)
-        return block.places.reshape(-1, block.lengths[-1]) if block.lengths else block.places.reshape(1, 1)
+def _grid(name: str, group: GroupView) -> NDArray[np.int64]:
+    """Return the places of the chips as [node, place in the node]."""
+    block = group.block
+    if block is None or len(block.lengths) == 1:
+        lacks, accepted = "are not several nodes", "all chips of a block of a grid with at least two axes"
+        raise misfit(name, group, lacks, accepted)
+    return block.places.reshape(-1, block.lengths[-1]) if block.lengths else block.places.reshape(1, 1)
 
 
 @frozen(eq=False)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from collectives.compose import from_gather
+from collectives.compose import family, from_gather
 from collectives.group import GroupView, misfit
 from collectives.schedule import Schedule, Transfers
 from topology.rings import hamiltonian_path
@@ -23,32 +23,14 @@ from topology.rings import hamiltonian_path
 PIECES = 8
 
 
-def all_gather(group: GroupView, root: int = 0) -> Schedule:
-    """Return the all-gather in which every rank hands on both ways what it received."""
-    del root
-    return _schedule("all_gather", group)
-
-
-def reduce_scatter(group: GroupView, root: int = 0) -> Schedule:
-    """Return the all-gather backwards: sums walk from both ends to the owners."""
-    del root
-    return _schedule("reduce_scatter", group)
-
-
-def all_reduce(group: GroupView, root: int = 0) -> Schedule:
-    """Return a reduce-scatter followed by an all-gather."""
-    del root
-    return _schedule("all_reduce", group)
-
-
-def broadcast(group: GroupView, root: int = 0, n_pieces: int = PIECES) -> Schedule:
+def broadcast(group: GroupView, root: int = 0, *, pieces: int = PIECES) -> Schedule:
     """Return the broadcast in which the pieces leave the root one after the other, both ways."""
-    return Schedule("broadcast", "line", len(group), n_pieces, _from(group, root, n_pieces))
+    return Schedule("broadcast", "line", len(group), pieces, _from(group, root, pieces))
 
 
-def reduce(group: GroupView, root: int = 0, n_pieces: int = PIECES) -> Schedule:
+def reduce(group: GroupView, root: int = 0, *, pieces: int = PIECES) -> Schedule:
     """Return the broadcast backwards."""
-    return Schedule("reduce", "line", len(group), n_pieces, _from(group, root, n_pieces).reversed())
+    return Schedule("reduce", "line", len(group), pieces, _from(group, root, pieces).reversed())
 
 
 def _from(group: GroupView, root: int, n_pieces: int) -> Transfers:
@@ -60,9 +42,14 @@ def _from(group: GroupView, root: int, n_pieces: int) -> Transfers:
     return Transfers.single(np.abs(src - at) + piece, line[src], line[dst], piece)
 
 
-def _schedule(op: str, group: GroupView) -> Schedule:
+def _schedule(op: str, group: GroupView, root: int = 0) -> Schedule:
+    """Return the all-gather in which every rank hands on both ways what it received, or what it makes."""
+    del root
     n, line = len(group), _line(group)
     return from_gather(op, "line", n, n, lambda: _gather(line))
+
+
+all_gather, reduce_scatter, all_reduce = family(_schedule)
 
 
 def _gather(line: tuple[int, ...]) -> Transfers:

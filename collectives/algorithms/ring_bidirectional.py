@@ -14,36 +14,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from collectives.compose import cyclic, from_gather, never
+from collectives.compose import cyclic, family, from_gather, never
 from collectives.group import GroupView
 from collectives.schedule import Schedule, Transfers
 from topology.rings import hamiltonian_cycle
 
 
-def all_gather(group: GroupView, root: int = 0) -> Schedule:
-    """Return the all-gather in which every part's first half goes up the ring and its second half down."""
+def _schedule(op: str, group: GroupView, root: int = 0) -> Schedule:
+    """Return the all-gather in which half of every part goes each way round, or what it makes."""
     del root
-    return _schedule("all_gather", group)
-
-
-def reduce_scatter(group: GroupView, root: int = 0) -> Schedule:
-    """Return the all-gather backwards."""
-    del root
-    return _schedule("reduce_scatter", group)
-
-
-def all_reduce(group: GroupView, root: int = 0) -> Schedule:
-    """Return a reduce-scatter followed by an all-gather."""
-    del root
-    return _schedule("all_reduce", group)
-
-
-def _schedule(op: str, group: GroupView) -> Schedule:
     n, cycle = len(group), hamiltonian_cycle(group.topology, group.ranks)
     order = group.places(cycle or group.ranks)
     both_ways = cyclic(n, lambda: [(s, way % n, 1, int(way < 0)) for s in range(n - 1) for way in (1, -1)])
     in_order = order == tuple(range(n)) == group.ranks
     return from_gather(op, "ring_bidirectional", n, 2 * n, lambda: _gather(order), both_ways if in_order else never)
+
+
+all_gather, reduce_scatter, all_reduce = family(_schedule)
 
 
 def _gather(order: tuple[int, ...]) -> Transfers:

@@ -1,33 +1,27 @@
 """Ring algorithms over a ring of neighbours (a Hamiltonian cycle) of the topology, where one is known.
 
 The schedules and times are those of `collectives.algorithms.ring`; every transfer crosses a single link.
+Of several channels every second one goes the other way round.
 """
 
 from __future__ import annotations
 
-from collectives.algorithms.ring import ring
+from collectives.algorithms.ring import Ring, rings
+from collectives.compose import family
 from collectives.group import GroupView
 from collectives.schedule import Schedule
 from configs.errors import ConfigError
 from topology.rings import hamiltonian_cycle
 
 
-def all_gather(group: GroupView, root: int = 0) -> Schedule:
-    """Return the ring all-gather over neighbours."""
+def _schedule(op: str, group: GroupView, root: int = 0, *, channels: int = 1) -> Schedule:
     del root
-    return ring("all_gather", "ring_neighbours", _cycle(group))
+    cycle = _cycle(group)
+    ways = Ring(cycle, 1 if cycle == tuple(range(len(cycle))) else None), Ring((cycle[0], *cycle[:0:-1]))
+    return rings(op, "ring_neighbours", len(group), [ways[c % 2] for c in range(channels)])
 
 
-def reduce_scatter(group: GroupView, root: int = 0) -> Schedule:
-    """Return the ring reduce-scatter over neighbours."""
-    del root
-    return ring("reduce_scatter", "ring_neighbours", _cycle(group))
-
-
-def all_reduce(group: GroupView, root: int = 0) -> Schedule:
-    """Return the ring all-reduce over neighbours."""
-    del root
-    return ring("all_reduce", "ring_neighbours", _cycle(group))
+all_gather, reduce_scatter, all_reduce = family(_schedule)
 
 
 def _cycle(group: GroupView) -> tuple[int, ...]:

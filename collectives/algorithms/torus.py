@@ -22,7 +22,7 @@ import numpy as np
 from attrs import evolve
 from numpy.typing import NDArray
 
-from collectives.compose import from_gather, uniform
+from collectives.compose import family, from_gather, uniform
 from collectives.group import Block, GroupView, misfit
 from collectives.schedule import Schedule, Transfers, Uniform
 from topology.rings import is_path
@@ -31,25 +31,8 @@ _Hop = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """(sender, receiver, bundle) of the transfers of a step."""
 
 
-def all_gather(group: GroupView, root: int = 0) -> Schedule:
-    """Return the all-gather."""
+def _schedule(op: str, group: GroupView, root: int = 0) -> Schedule:
     del root
-    return _schedule("all_gather", group)
-
-
-def reduce_scatter(group: GroupView, root: int = 0) -> Schedule:
-    """Return the all-gather backwards."""
-    del root
-    return _schedule("reduce_scatter", group)
-
-
-def all_reduce(group: GroupView, root: int = 0) -> Schedule:
-    """Return a reduce-scatter followed by an all-gather."""
-    del root
-    return _schedule("all_reduce", group)
-
-
-def _schedule(op: str, group: GroupView) -> Schedule:
     block = group.block
     if block is None or not _joined(group, block):
         raise misfit("torus", group, "do not fill a block of neighbours", "all chips of a block of a mesh or torus")
@@ -58,6 +41,9 @@ def _schedule(op: str, group: GroupView) -> Schedule:
     return from_gather(
         op, "torus", n, n * max(1, len(lanes)), lambda: _gather(block, lanes), lambda dims: _uniform(block, lanes, dims)
     )  # fmt: skip
+
+
+all_gather, reduce_scatter, all_reduce = family(_schedule)
 
 
 def _joined(group: GroupView, block: Block) -> bool:

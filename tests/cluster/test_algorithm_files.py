@@ -76,7 +76,21 @@ def test_groups_of_different_sizes(tmp_path):
 def test_the_root_of_a_file(tmp_path, toy, capsys):
     """A broadcast's file is for one root."""
     path = str(tmp_path / "b.xml")
-    command(capsys, "bench", toy, "--op", "broadcast", "--ranks", "4", "--sizes", "1KiB", "--export", path)
+    command(
+        capsys,
+        "bench",
+        toy,
+        "--op",
+        "broadcast",
+        "--ranks",
+        "4",
+        "--sizes",
+        "1KiB",
+        "--algorithm",
+        "binomial",
+        "--export",
+        path,
+    )
 
     async def program(chip, root):
         return await chip.broadcast(np.full(3, chip.rank, np.float32), root=root)
@@ -88,7 +102,7 @@ def test_the_root_of_a_file(tmp_path, toy, capsys):
 
 
 @pytest.mark.parametrize(
-    ("op", "name"), [("all_reduce", "synthesised"), ("all_to_all", "bruck"), ("all_gather", "auto")]
+    ("op", "name"), [("all_reduce", "synthesised"), ("all_to_all", "bruck"), ("all_gather", "ring:channels=3")]
 )
 def test_export(tmp_path, toy, capsys, op, name):
     """What is exported is read again, with the same times."""
@@ -106,8 +120,9 @@ def test_export(tmp_path, toy, capsys, op, name):
     [
         (["--algorithm", "no.xml"], "no.xml: no such file"),
         (["--algorithm", "all", "--export", "x.xml"], "--export: one algorithm can be written"),
-        (["--export", "no/folder/x.xml"], "no/folder/x.xml: cannot be written: No such file"),
-        (["--export", "/"], "/: cannot be written: Is a directory"),
+        (["--export", "x.xml"], "--export: one algorithm can be written; accepted: --algorithm with its name"),
+        (["--algorithm", "ring", "--export", "no/folder/x.xml"], "no/folder/x.xml: cannot be written: No such file"),
+        (["--algorithm", "ring", "--export", "/"], "/: cannot be written: Is a directory"),
     ],
 )
 def test_bad_options(toy, capsys, options, message):

@@ -8,11 +8,13 @@ import pytest
 
 from cluster import Cluster
 from cluster.backends.local import LocalBackend
-from cluster.bench import CASES, DEFAULT_SIZES_BYTES, bench, measure
+from cluster.bench import DEFAULT_SIZES_BYTES, bench, measure
+from cluster.bench_cases import NUMBER_FORMATS, Case
+from cluster.selection import Chooser
 from cluster.session import launch
-from collectives import ALGORITHMS, OPERATIONS
+from collectives import ALGORITHMS, OPERATIONS, REDUCTIONS
 from configs.errors import ConfigError
-from tests.cluster.machines import fitting_system, mesh, ring, switch
+from tests.cluster.machines import array, fitting_system, mesh, ring, switch, torus
 from tests.collectives.rows import ROWS, ring_of, schedule_of
 
 KIB = 1024
@@ -77,13 +79,14 @@ def test_sizes_too_small_are_refused(op):
 
 
 def test_all_algorithms():
-    """`all` gives a row per size and algorithm that fits; `auto` is the first of the table."""
+    """`all` gives a row per size and algorithm that fits, and says why others are left out."""
     names = [r.algorithm for r in bench(ring(4), "all_gather", algorithm="all", sizes_bytes=[16, 32])]
     fit = [name for name in ALGORITHMS["all_gather"] if schedule_of("all_gather", name, ring_of(4))]
     assert names == [name for name in fit for _ in range(2)]
-    fitting = {r.algorithm for r in bench(mesh(3, 3), "all_gather", algorithm="all", sizes_bytes=[36])}
-    assert fitting == set(ALGORITHMS["all_gather"]) - {"ring_neighbours"}
-    assert [r.algorithm for r in bench(ring(4), "all_reduce", sizes_bytes=[16])] == ["ring"]
+    left_out = []
+    rows = list(bench(mesh(3, 3), "all_gather", algorithm="all", sizes_bytes=[36], on_misfit=left_out.append))
+    assert {r.algorithm for r in rows} == set(ALGORITHMS["all_gather"]) - {"ring_neighbours"}
+    assert [reason.split(":")[0] for reason in left_out] == ["algorithm ring_neighbours"]
     assert len(DEFAULT_SIZES_BYTES) > 4
 
 
@@ -91,7 +94,17 @@ def test_all_algorithms():
     ("arguments", "message"),
     [
         ({"op": "allreduce"}, "--op: 'allreduce' is not an operation; .*did you mean 'all_reduce'"),
-        ({"algorithm": "tree"}, "--algorithm: 'tree' is not an algorithm of all_reduce; accepted: ring"),
+        ({"algorithm": "tree"}, "--algorithm: 'tree' is not an algorithm of all_reduce; accepted: auto, all, ring"),
+        ({"algorithm": "ring:channels=0"}, "channels is 0; accepted: a whole number ≥ 1 and ≤ 32"),
+        ({"algorithm": "ring:pieces=2"}, "'pieces' is not a parameter of ring; accepted: channels"),
+        ({"algorithm": "hierarchical:node=torus"}, "node is 'torus'; accepted: ring, "),
+        ({"algorithm": "ring:channels"}, "accepted: ring:parameter=value"),
+        ({"dtype": "fp7"}, "--dtype: 'fp7' is not a number format; accepted: fp64, fp32"),
+        ({"reduction": "mean"}, "--reduction: 'mean' is not a reduction; accepted: sum, max, min"),
+        ({"op": "all_gather", "reduction": "max"}, "--reduction: all_gather reduces nothing"),
+        ({"ranks": [0, 9]}, "--ranks: 0,9; accepted: at least 2 different chips of 0 to 8"),
+        ({"axis": "z"}, "--axis: 'z' is not an axis of this system; accepted: x, y"),
+        ({"axis": "x", "n_ranks": 2}, "--ranks, --axis: both given"),
         ({"n_ranks": 1}, "--ranks: 1; accepted: 2 to 9"),
         ({"n_ranks": 10}, "--ranks: 10; accepted: 2 to 9"),
         ({"algorithm": "ring_neighbours"}, "no ring of neighbours is known for these 9 chips"),
@@ -107,7 +120,7 @@ def test_bad_arguments(arguments, message):
 def test_all_bad_arguments_at_once():
     """Two mistakes are two problems."""
     with pytest.raises(ConfigError) as error:
-        list(bench(ring(4), "all_reduce", algorithm="tree", n_ranks=7))
+        list(bench(ring(4), "all_reduce", algorithm="tree", dtype="fp7"))
     assert len(error.value.problems) == 2
 
 
@@ -158,13 +171,70 @@ def test_wrong_counts_wrong_elements(op, n_bad):
     """If one chip ends with k wrong elements, `wrong` is k."""
     good = launch(ring(3))
     faulty = Cluster(good.system, good.topology, "fluid", 3, FaultyBackend(good.backend, n_bad))
-    assert measure(faulty, op, next(iter(ALGORITHMS[op])), 120).wrong == n_bad
+    _, wrong = measure(faulty, ((0, 1, 2),), Case(op, 3, 30))
+    assert wrong == n_bad
+
+
+@pytest.mark.parametrize("op", SIZED)
+def test_the_inputs_tell_chips_and_places_apart(op):
+    """No two chips have the same input, so that a mixed-up chunk is seen; also where few numbers are to be had."""
+    for dtype in NUMBER_FORMATS:
+        case = Case(op, 16, 480 * 16, dtype)
+        inputs = [case.input(rank) for rank in range(16)]
+        assert len({x.tobytes() for x in inputs}) == 16
+        assert dtype != "fp32" or all(len(np.unique(x)) > 200 for x in inputs)
+
+
+@pytest.mark.parametrize("dtype", NUMBER_FORMATS)
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_every_number_format_and_reduction(op, dtype):
+    """`wrong` is 0 for every algorithm, in every format and with every reduction: no order of additions rounds."""
+    for reduction in REDUCTIONS if OPERATIONS[op].reduces else ["sum"]:
+        rows = list(bench(torus(3, 3), op, algorithm="all", sizes_bytes=[1152], dtype=dtype, reduction=reduction))
+        assert {(row.wrong, row.dtype) for row in rows} == {(0, dtype)}
+        assert {row.size_bytes % NUMBER_FORMATS[dtype].itemsize for row in rows} == {0}
 
 
 @pytest.mark.parametrize("op", OPERATIONS)
-def test_the_inputs_tell_chips_and_places_apart(op):
-    """No two chips have the same input, so that a mixed-up chunk is seen."""
-    make, _ = CASES[op]
-    inputs = [make(rank, 16, 480) for rank in range(16)]
-    assert len({x.tobytes() for x in inputs}) == 16
-    assert all(len(np.unique(x)) > 200 for x in inputs)
+def test_auto_is_the_fastest_of_all(op):
+    """For every size `auto` has the least time of all algorithms, and `all` marks that one."""
+    sizes = [72, 72 * KIB]
+    for system in (mesh(3, 4), switch(6), torus(3, 3)):
+        every = list(bench(system, op, algorithm="all", sizes_bytes=sizes, numerics="shapes"))
+        chosen = list(bench(system, op, sizes_bytes=sizes, numerics="shapes"))
+        for i, row in enumerate(chosen):
+            assert row.time_s == min(r.time_s for r in every[i :: len(sizes)])
+            assert [r.algorithm for r in every[i :: len(sizes)] if r.chosen] == [row.algorithm]
+
+
+def test_any_chips():
+    """Chips by number are ranked in the order given; the others do nothing."""
+    [row] = bench(mesh(3, 3), "all_gather", ranks=[8, 0, 4], sizes_bytes=[120])
+    assert (row.n_ranks, row.n_groups, row.wrong) == (3, 1, 0)
+
+
+def test_all_lines_of_an_axis_at_once():
+    """Lines that share no link take as long as one of them; the size is that of one group."""
+    for numerics in ("real", "shapes"):
+        [row] = bench(mesh(4, 3), "all_reduce", axis="x", algorithm="line", sizes_bytes=[480], numerics=numerics)
+        [alone] = bench(mesh(4, 3), "all_reduce", ranks=[0, 3, 6, 9], algorithm="line", sizes_bytes=[480])
+        assert (row.n_ranks, row.n_groups, row.wrong) == (4, 3, 0 if numerics == "real" else None)
+        assert row.time_s == alone.time_s
+
+
+def test_groups_that_look_alike_share_a_choice():
+    """All rows of a mesh are chosen for once; a choice does not depend on what was chosen before."""
+    system = mesh(8, 4)
+    cluster, asked = launch(system, numerics="shapes"), []
+
+    async def program(chip):
+        await chip.all_reduce(array(chip, 100), axis="y")
+
+    chooser = Chooser(system)
+    object.__setattr__(cluster.backend, "choose", lambda call: asked.append(call) or chooser(call))
+    cluster.run(program)
+    names = {call.ranks: chooser(call) for call in asked}
+    assert len(names) == 8
+    assert {Chooser(system)(call) for call in asked} == set(names.values())
+    assert len(chooser.structures) == 8
+    assert len(set(chooser.structures.values())) == 1

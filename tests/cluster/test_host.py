@@ -13,6 +13,7 @@ from cluster import launch
 from cluster.backends.base import Setting, run_host
 from cluster.host import Host, describe_deadlock
 from cluster.records import merge
+from cluster.selection import Chooser
 from cluster.timeline import time_run
 from configs.errors import ProgramError, RunError
 from tests.cluster.machines import array, beside, layers, mesh, ring
@@ -57,7 +58,7 @@ def on_hosts(system, partition, program, n_chips, numerics="real"):
     ends = [lines.end(k) for k in range(len(partition))]
     with ThreadPoolExecutor(len(partition)) as pool:
         jobs = [
-            pool.submit(run_host, setting, ranks, Host(end), program, (), lambda *_: None)
+            pool.submit(run_host, setting, ranks, Host(end), program, (), lambda *_: None, Chooser(system))
             for ranks, end in zip(partition, ends, strict=True)
         ]
         outcomes = [job.result() for job in jobs]
@@ -89,7 +90,7 @@ def test_threads_change_nothing(n_threads, program):
 
     def run(host):
         seen = []
-        outcome = run_host(setting, range(8), host, program, (3,), lambda *what: seen.append(what))
+        outcome = run_host(setting, range(8), host, program, (3,), lambda *what: seen.append(what), Chooser(system))
         records, traces = merge([(outcome.records, outcome.traces)])
         digest = time_run(system, topology, "fluid", records, traces).sha256()
         return digest, sorted(map(str, seen)), [outcome.values[rank].tobytes() for rank in range(8)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from collectives import ALGORITHMS, OPERATIONS, ScheduleError, check, select
+from collectives import ALGORITHMS, OPERATIONS, ScheduleError, check
 from collectives.schedule import Schedule, by_step
 from tests.collectives.rows import (
     ROWS,
@@ -139,12 +139,6 @@ def test_ring_neighbours_crosses_single_links():
 def test_ring_neighbours_refuses_what_has_no_ring():
     """Nine chips of 3 x 3 have no Hamiltonian cycle; the error names the algorithm and a way out."""
     assert schedule_of("all_gather", "ring_neighbours", VIEWS["mesh"](9)) is None
-
-
-def test_auto_is_the_first_of_the_row():
-    """`auto` takes the first algorithm of the operation's row; a name stands for itself."""
-    assert [select(op, "auto") for op in ALGORITHMS] == [next(iter(row)) for row in ALGORITHMS.values()]
-    assert select("all_gather", "direct") == "direct"
 
 
 def test_every_operation_has_an_algorithm():

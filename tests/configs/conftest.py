@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 from attrs import field, frozen
 
-from configs.fields import at_least
+from configs.fields import Bounds, at_least
 from configs.loader import Vocabulary
 from configs.spec import LinkSpec
 
@@ -60,7 +60,7 @@ class Shape:
 VOCABULARY = Vocabulary(
     topology_kinds={"mesh": Grid, "torus": Grid, "line": Grid, "ring": Grid, "switch": Switch},
     model_families={"llama": Shape},
-    algorithms={"all_reduce": ("ring", "tree"), "all_gather": ("ring",)},
+    algorithms={"all_reduce": {"ring": {"channels": Bounds(1, 32)}, "tree": {}}, "all_gather": {"ring": {}}},
 )
 
 

@@ -199,7 +199,7 @@ BAD_VALUES = [
     (
         ("collectives",),
         {"all_reduce": "rng"},
-        "'rng' is not an algorithm for all_reduce; accepted: auto, ring, tree",
+        "'rng' is not an algorithm of all_reduce; accepted: auto, ring, tree",
     ),
     (("collectives",), {"all_reduce": ["ring"]}, "collectives.all_reduce: ['ring'] is not text"),
     (("name",), "x" * 1000, None),
