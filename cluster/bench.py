@@ -235,8 +235,12 @@ def _groups(topology: Topology, n_ranks: int | None, ranks: Sequence[int] | None
         if axis not in topology.axes:
             raise ConfigError((f"--axis: {unknown(axis, 'an axis of this system', topology.axes)}",))
         lines = tuple(dict.fromkeys(topology.axis_ranks(rank, axis) for rank in range(n_chips)))
-        if len(lines[0]) < 2:
-            raise ConfigError((f"--axis: {axis} has one chip; accepted: an axis of at least 2",))
+        lengths = sorted({len(line) for line in lines})
+        if lengths[0] < 2 or len(lengths) > 1:
+            given = " and ".join(map(str, lengths))
+            raise ConfigError(
+                (f"--axis: {axis} has lines of {given} chips; accepted: lines of one length, at least 2",)
+            )
         return lines
     if ranks is not None:
         strange = [rank for rank in ranks if not 0 <= rank < n_chips]

@@ -118,7 +118,7 @@ class Chooser:
 
 def _structure(topology: Topology, ranks: tuple[int, ...]) -> Hashable:
     chips = np.array(ranks, np.int64)
-    coords = np.stack(np.unravel_index(chips, topology.dims))
+    coords = np.stack(np.unravel_index(topology.positions[chips], topology.dims))
     src, dst = np.divmod(np.arange(len(ranks) ** 2), len(ranks))
     routes = topology.routes(chips[src[src != dst]], chips[dst[src != dst]])
     links, first, number = np.unique(routes.links, return_index=True, return_inverse=True)
