@@ -16,7 +16,7 @@ from cluster.prediction import first_call, predict_ps, predict_together_ps
 from cluster.records import Collective
 from cluster.selection import Chooser
 from cluster.session import BackendName, Cluster, launch
-from collectives import ALGORITHMS, OFFERED, OPERATIONS, REDUCTIONS, GroupView, Schedule, build, msccl, read_files
+from collectives import OFFERED, OPERATIONS, REDUCTIONS, GroupView, Schedule, build, candidates, msccl, read_files
 from configs.algorithm_names import AUTO, algorithm_problem
 from configs.errors import ConfigError
 from configs.problems import unknown
@@ -284,7 +284,7 @@ def _fitting(
         return (AUTO,), files
     fitting: list[str] = []
     reasons: list[str] = []
-    for name in ALGORITHMS[op] if algorithm == ALL else [algorithm]:
+    for name in candidates(op) if algorithm == ALL else [algorithm]:
         try:
             schedules = [build(op, name, GroupView(topology, ranks), Case(op, n, n).detail, files) for ranks in groups]
         except ConfigError as error:

@@ -88,12 +88,20 @@ class _GroupPort:
     ranks: tuple[int, ...]
     tag: str
 
-    def post(self, dst: int, chunks: list[NDArray[Any]]) -> None:
-        self.chip.host.post(self.ranks[dst], self.chip.rank, self.tag, chunks)
+    def post(self, src: int, dst: int, chunks: list[NDArray[Any]]) -> None:
+        self.chip.host.post(self._home(dst), self.chip.rank, self._tag(src, dst), chunks)
 
-    async def take(self, src: int, *, last: bool) -> list[NDArray[Any]]:
-        message: list[NDArray[Any]] = await self.chip.mailbox.take((self.ranks[src], self.tag), computes=last)
+    async def take(self, src: int, dst: int, *, last: bool) -> list[NDArray[Any]]:
+        key = (self._home(src), self._tag(src, dst))
+        message: list[NDArray[Any]] = await self.chip.mailbox.take(key, computes=last)
         return message
+
+    def _home(self, node: int) -> int:
+        """Return the chip where a rank of the group, or a helper of the schedule, lives."""
+        return self.ranks[node] if node < len(self.ranks) else self.ranks[0]
+
+    def _tag(self, src: int, dst: int) -> str:
+        return self.tag if max(src, dst) < len(self.ranks) else f"{self.tag} {src}>{dst}"
 
 
 @define(eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 from attrs import define, field, frozen
 
 from cluster.records import Collective
-from collectives import ALGORITHMS, OPERATIONS, GroupView, build
+from collectives import OPERATIONS, GroupView, build, candidates
 from configs.algorithm_names import AUTO
 from configs.errors import ConfigError
 from configs.spec import Contention, SystemSpec
@@ -69,9 +69,13 @@ class Chooser:
         from cluster.prediction import predict_quickly_ps  # noqa: PLC0415  numba takes a third of a second to import
 
         call = representative(call)
-        for name in ALGORITHMS[call.op]:
+        for name in candidates(call.op):
             if name == "synthesised" and len(call.ranks) > MOST_SYNTHESISED:
                 yield Candidate(name, None, f"not tried unasked for more than {MOST_SYNTHESISED} ranks")
+                continue
+            least = self.system.communication.in_network_min_ranks
+            if name.startswith("in_network") and len(call.ranks) < least:
+                yield Candidate(name, None, f"the library uses it for {least} ranks and more")
                 continue
             try:
                 time_ps = predict_quickly_ps(
@@ -83,8 +87,8 @@ class Chooser:
             yield Candidate(name, time_ps, "" if time_ps is not None else "has too many transfers to be tried unasked")
 
     def _choose(self, call: Collective) -> str:
-        if len(ALGORITHMS[call.op]) == 1:
-            return next(iter(ALGORITHMS[call.op]))
+        if len(candidates(call.op)) == 1:
+            return candidates(call.op)[0]
         alike = (call._replace(ranks=()), self._structure(call.ranks))
         known = self._chosen.get(alike)
         if known is not None and self._fits(known, call):
@@ -97,7 +101,7 @@ class Chooser:
 
     def _first_that_fits(self, call: Collective) -> str:
         """Return the first algorithm of the table that fits, for groups in which none is predicted quickly."""
-        for name in ALGORITHMS[call.op]:
+        for name in candidates(call.op):
             if self._fits(name, call):
                 return name
         raise ConfigError((f"{call.op} among {len(call.ranks)} chips: no algorithm fits",))

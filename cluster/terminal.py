@@ -89,9 +89,12 @@ def print_bench(console: Console, rows: Sequence[Row]) -> None:
         f"{first.n_ranks} ranks" if first.n_groups == 1 else f"{first.n_ranks} ranks, {first.n_groups} groups at once"
     )
     what = ", ".join(word for word in (first.dtype, first.reduction, "out-of-place") if word)
-    table = Table(box=box.SIMPLE_HEAD, title=f"{first.op} among {among} ({what})", title_justify="left", pad_edge=False)
-    for name in ("algorithm", "size", "time", "algbw", "busbw", "#wrong"):
-        table.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{first.op} among {among} ({what})", title_justify="left", padding=(0, 1, 0, 0)
+    )
+    table.add_column("algorithm", overflow="fold")
+    for name in ("size", "time", "algbw", "busbw", "#wrong"):
+        table.add_column(name, justify="right", no_wrap=True)
     compares = len({row.algorithm for row in rows}) > 1 and first.chosen is not None
     if compares:
         rows = sorted(rows, key=lambda row: (row.size_bytes, row.time_s))

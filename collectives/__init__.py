@@ -21,6 +21,7 @@ from collectives.algorithms import (
     double_binary_tree,
     halving_doubling,
     hierarchical,
+    in_network,
     line,
     one_shot,
     pairwise,
@@ -62,6 +63,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "torus": torus.all_gather,
         "hierarchical": _RINGS["all_gather"],
         "hierarchical_direct": _DIRECT["all_gather"],
+        "in_network": in_network.all_gather,
         "synthesised": synthesis.all_gather,
     },
     "reduce_scatter": {
@@ -74,6 +76,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "torus": torus.reduce_scatter,
         "hierarchical": _RINGS["reduce_scatter"],
         "hierarchical_direct": _DIRECT["reduce_scatter"],
+        "in_network": in_network.reduce_scatter,
         "synthesised": synthesis.reduce_scatter,
     },
     "all_reduce": {
@@ -89,6 +92,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "torus": torus.all_reduce,
         "hierarchical": _RINGS["all_reduce"],
         "hierarchical_direct": _DIRECT["all_reduce"],
+        "in_network": in_network.all_reduce,
         "synthesised": synthesis.all_reduce,
     },
     "all_to_all": {
@@ -105,11 +109,13 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "binomial": binomial.broadcast,
         "binary_tree": binary_tree.broadcast,
         "line": line.broadcast,
+        "in_network": in_network.broadcast,
     },
     "reduce": {
         "binomial": binomial.reduce,
         "binary_tree": binary_tree.reduce,
         "line": line.reduce,
+        "in_network": in_network.reduce,
     },
     "gather": {
         "binomial": binomial.gather,
@@ -147,6 +153,22 @@ OFFERED: Mapping[str, Offered] = {
     op: {name: _parameters(builder) for name, builder in row.items()} for op, row in ALGORITHMS.items()
 }
 """Every algorithm by operation, with its parameters."""
+
+PIECES_TRIED = (1, 64)
+"""What `auto` tries of algorithms that are cut into pieces, besides their own default."""
+
+
+def candidates(op: str) -> list[str]:
+    """Return what `auto` chooses from: the algorithms, and those that are cut into pieces with few and many.
+
+    >>> candidates("broadcast")[:4]
+    ['binomial', 'binary_tree', 'binary_tree:pieces=1', 'binary_tree:pieces=64']
+    """
+    found = []
+    for name, parameters in OFFERED[op].items():
+        found += [name, *(f"{name}:pieces={k}" for k in PIECES_TRIED if "pieces" in parameters)]
+    return found
+
 
 NO_FILES: Mapping[str, Schedule] = MappingProxyType({})
 
@@ -208,6 +230,7 @@ __all__ = [
     "Transfer",
     "Transfers",
     "build",
+    "candidates",
     "check",
     "chunk_sizes",
     "cut",

@@ -20,25 +20,28 @@ class ScheduleError(ValueError):
 def check(schedule: Schedule, detail: Detail = 0) -> None:
     """Raise ScheduleError unless every rank ends with exactly the chunks that the operation promises.
 
-    Also refused: sending a chunk that the rank does not hold, adding the same rank's data twice, adding to nothing,
-    and two writes to one chunk of one rank in the same step unless all of them add.
+    Also refused: sending a chunk that the rank does not hold, adding the same rank's data twice, adding to nothing
+    (but in a helper), and two writes to one chunk of one rank in the same step unless all of them add.
     """
     operation = OPERATIONS[schedule.op]
     n, k = schedule.n_ranks, schedule.n_chunks
     if k % operation.n_parts(n):
         raise ScheduleError(f"{schedule.algorithm}: {k} chunks are not a multiple of {operation.n_parts(n)} parts")
-    held = [{c: 1 << r for c in range(k) if operation.starts(n, k, detail, r, c)} for r in range(n)]
+    held: list[dict[int, int]] = [
+        {c: 1 << r for c in range(k) if operation.starts(n, k, detail, r, c)} for r in range(n)
+    ]
+    held += [{} for _ in schedule.helpers]
     transfers = {step: list(group) for step, group in groupby(schedule.transfers, key=lambda t: t.step)}
     local = {step: list(group) for step, group in groupby(schedule.local, key=lambda t: t.step)}
     for step in sorted(transfers.keys() | local.keys()):
-        _advance(schedule.algorithm, held, transfers.get(step, []))
+        _advance(schedule.algorithm, n, held, transfers.get(step, []))
         for t in local.get(step, []):
             _move(schedule.algorithm, held[t.rank], t)
     for message in _missing(schedule, detail, held):
         raise ScheduleError(message)
 
 
-def _advance(algorithm: str, held: list[dict[int, int]], transfers: list[Transfer]) -> None:
+def _advance(algorithm: str, n_ranks: int, held: list[dict[int, int]], transfers: list[Transfer]) -> None:
     """Apply one step: all sends read the state before it."""
     messages = []
     for t in transfers:
@@ -52,7 +55,8 @@ def _advance(algorithm: str, held: list[dict[int, int]], transfers: list[Transfe
             if (t.dst, chunk) in written and not (t.reduce and written[t.dst, chunk]):
                 raise ScheduleError(f"{algorithm}: {t}: chunk {chunk} of rank {t.dst} is written twice in a step")
             written[t.dst, chunk] = t.reduce
-            held[t.dst][chunk] = _merged(algorithm, t, chunk, held[t.dst].get(chunk), mask)
+            nothing = 0 if t.dst >= n_ranks else None
+            held[t.dst][chunk] = _merged(algorithm, t, chunk, held[t.dst].get(chunk, nothing), mask)
 
 
 def _move(algorithm: str, held: dict[int, int], t: Local) -> None:

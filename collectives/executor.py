@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any, Protocol
@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collectives.operations import OPERATIONS, Detail, chunk_sizes, input_parts
-from collectives.schedule import Schedule
+from collectives.schedule import RankStep, Schedule
 
 Add = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 
 class Port(Protocol):
-    """A rank's connection to the other ranks of its group; messages between two ranks keep their order."""
+    """A rank's connection to the other ranks of its group; messages between two nodes keep their order."""
 
-    def post(self, dst: int, chunks: list[NDArray[Any]]) -> None:
-        """Send chunks to a rank without waiting; the arrays must not change afterwards."""
+    def post(self, src: int, dst: int, chunks: list[NDArray[Any]]) -> None:
+        """Send chunks from a node that lives here to a node without waiting; the arrays must not change afterwards."""
 
-    async def take(self, src: int, *, last: bool) -> list[NDArray[Any]]:
-        """Return the next message from a rank; `last` says that the schedule has nothing to do after it."""
+    async def take(self, src: int, dst: int, *, last: bool) -> list[NDArray[Any]]:
+        """Return the next message from a node to one that lives here; `last`: there is nothing to do after it."""
 
 
 async def execute(
@@ -33,29 +33,41 @@ async def execute(
 ) -> None:
     """Carry out the rank's steps; `chunks[c]` is what the rank holds of chunk c and is replaced as it changes.
 
-    `add` joins two values (a sum, by default). What is added up in one step is added in the order of the ranks, the own
-    value among them: so the result does not depend on arrival, and ranks that add the same values get the same bits.
+    The schedule's helpers live with the first rank. `add` joins two values (a sum, by default). What is added up in
+    one step is added in the order of the ranks, the own value among them: so the result does not depend on arrival,
+    and ranks that add the same values get the same bits.
     """
-    steps = schedule.plans[rank]
-    for step in steps:
-        for dst, ids in step.sends:
-            port.post(dst, [_held(chunks, c) for c in ids])
-        terms: dict[int, list[tuple[int, NDArray[Any]]]] = {}
-        for src, ids, reduce in step.receives:
-            for c, values in zip(ids, await port.take(src, last=step is steps[-1]), strict=True):
-                if not reduce:
-                    chunks[c] = values
-                elif len(step.receives) == 1:  # the same as below for two terms; rings do nothing else
-                    own = _held(chunks, c)
-                    chunks[c] = add(own, values) if rank < src else add(values, own)
-                else:
-                    terms.setdefault(c, [(rank, _held(chunks, c))]).append((src, values))
-        for c, values_of in terms.items():
-            values_of.sort(key=itemgetter(0))
-            chunks[c] = functools.reduce(add, (values for _, values in values_of))
-        for c, to, reduce in step.local:
-            values = _held(chunks, c)
-            chunks[to] = add(_held(chunks, to), values) if reduce else values
+    held = {rank: chunks}
+    for together in schedule.work(rank):
+        for node, step in together:
+            own = held.setdefault(node, [None] * schedule.n_cells) if node != rank else chunks
+            for dst, ids in step.sends:
+                port.post(node, dst, [_held(own, c) for c in ids])
+        for node, step in together:
+            last = node == rank and step is schedule.plans[rank][-1]
+            await _receive(step, node, held[node], partial(port.take, dst=node, last=last), add)
+
+
+async def _receive(
+    step: RankStep, node: int, chunks: list[NDArray[Any] | None], take: Callable[[int], Any], add: Add
+) -> None:
+    """Take what a node receives in a step, and carry out its local operations."""
+    terms: dict[int, list[tuple[int, NDArray[Any]]]] = {}
+    for src, ids, reduce in step.receives:
+        for c, values in zip(ids, await take(src), strict=True):
+            own = chunks[c]
+            if not reduce:
+                chunks[c] = values
+            elif len(step.receives) > 1 or own is None:  # a helper holds nothing at first
+                terms.setdefault(c, [(node, own)] if own is not None else []).append((src, values))
+            else:  # the same as below for two terms; rings do nothing else
+                chunks[c] = add(own, values) if node < src else add(values, own)
+    for c, values_of in terms.items():
+        values_of.sort(key=itemgetter(0))
+        chunks[c] = functools.reduce(add, (values for _, values in values_of))
+    for c, to, reduce in step.local:
+        values = _held(chunks, c)
+        chunks[to] = add(_held(chunks, to), values) if reduce else values
 
 
 def _held(chunks: Sequence[NDArray[Any] | None], chunk: int) -> NDArray[Any]:

@@ -7,6 +7,9 @@ real buffers by the chips, and expanded into timed transfers for the timeline.
 A rank may hold several versions of a chunk (partial sums on their way): with `n_slots` slots, cell k·n_chunks + c is
 slot k of chunk c, and what is said of chunks holds for cells. Data starts and ends in slot 0. A message lands in the
 cells that it was sent from; local operations move and add between the slots of a chunk, and take no time.
+
+Switches that add and multicast take part as helpers: nodes beside the ranks, with cells of their own that hold nothing
+at first. What is added to nothing is kept.
 """
 
 from __future__ import annotations
@@ -41,11 +44,12 @@ class Local(NamedTuple):
 
 
 class RankStep(NamedTuple):
-    """What one rank does in one step: send (dst, chunks), take (src, chunks, reduce), then local (src, dst, reduce)."""
+    """What a node does in a step: send (dst, chunks), take (src, chunks, reduce), then local (src, dst, reduce)."""
 
     sends: tuple[tuple[int, tuple[int, ...]], ...]
     receives: tuple[tuple[int, tuple[int, ...], bool], ...]
     local: tuple[tuple[int, int, bool], ...] = ()
+    number: int = -1
 
 
 @frozen(eq=False)
@@ -211,6 +215,8 @@ class Schedule:
     n_slots: int = 1
     local: tuple[Local, ...] = field(default=(), repr=False)
     """Local operations in the order in which a rank carries them out, ordered by step."""
+    helpers: tuple[int, ...] = ()
+    """Nodes of the topology (switches) that take part beside the ranks; the h-th is called n_ranks + h in transfers."""
 
     def __attrs_post_init__(self) -> None:
         self._check_local()
@@ -226,7 +232,7 @@ class Schedule:
 
     def _check(self, t: Transfers) -> None:
         ranks = np.stack([t.src, t.dst])
-        wrong = ((ranks < 0) | (ranks >= self.n_ranks)).any(axis=0) | (t.src == t.dst)
+        wrong = ((ranks < 0) | (ranks >= self.n_nodes)).any(axis=0) | (t.src == t.dst)
         if wrong.any():
             first = t[int(wrong.argmax())]
             raise ValueError(f"{self.algorithm}: transfer {first} does not join two of {self.n_ranks} ranks")
@@ -247,6 +253,11 @@ class Schedule:
                 raise ValueError(f"{self.algorithm}: local operations are not in the order of their steps")
 
     @property
+    def n_nodes(self) -> int:
+        """Number of ranks and helpers."""
+        return self.n_ranks + len(self.helpers)
+
+    @property
     def n_cells(self) -> int:
         """Number of cells of a rank: a slot of a chunk each."""
         return self.n_chunks * self.n_slots
@@ -258,14 +269,26 @@ class Schedule:
 
     @cached_property
     def plans(self) -> tuple[tuple[RankStep, ...], ...]:
-        """What every rank does, step by step; steps in which a rank is idle are left out."""
-        table: list[dict[int, tuple[list[Any], list[Any], list[Any]]]] = [{} for _ in range(self.n_ranks)]
+        """What every rank and helper does, step by step; steps in which it is idle are left out."""
+        table: list[dict[int, tuple[list[Any], list[Any], list[Any]]]] = [{} for _ in range(self.n_nodes)]
         for step, src, dst, chunks, reduce in self.transfers:
             table[src].setdefault(step, ([], [], []))[0].append((dst, chunks))
             table[dst].setdefault(step, ([], [], []))[1].append((src, chunks, reduce))
         for step, rank, cell, to, reduce in self.local:
             table[rank].setdefault(step, ([], [], []))[2].append((cell, to, reduce))
-        return tuple(tuple(RankStep(*map(tuple, steps[s])) for s in sorted(steps)) for steps in table)
+        return tuple(tuple(_rank_step(s, *steps[s]) for s in sorted(steps)) for steps in table)
+
+    def work(self, rank: int) -> Iterator[list[tuple[int, RankStep]]]:
+        """Yield, step by step, what is done where a rank lives: (node, what it does), helpers with the first rank."""
+        nodes = [rank, *range(self.n_ranks, self.n_nodes)] if rank == 0 else [rank]
+        if len(nodes) == 1:
+            yield from ([(rank, step)] for step in self.plans[rank])
+            return
+        together: dict[int, list[tuple[int, RankStep]]] = {}
+        for node in nodes:
+            for step in self.plans[node]:
+                together.setdefault(step.number, []).append((node, step))
+        yield from (together[number] for number in sorted(together))
 
     def sizes(self, chunk_sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the size of every transfer, given the size of every chunk (elements or bytes)."""
@@ -274,6 +297,10 @@ class Schedule:
         before = np.concatenate([[0], np.cumsum(cell_sizes[t.chunks])])
         sizes: NDArray[np.int64] = before[t.chunk_end] - before[t.chunk_start]
         return sizes
+
+
+def _rank_step(number: int, sends: list[Any], receives: list[Any], local: list[Any]) -> RankStep:
+    return RankStep(tuple(sends), tuple(receives), tuple(local), number)
 
 
 def by_step(transfers: Iterable[Transfer]) -> tuple[Transfer, ...]:

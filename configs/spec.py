@@ -125,11 +125,13 @@ class CommunicationSpec:
     launch_ps: once per collective or point-to-point call, on every rank.
     step_ps: once per step of a schedule, on every rank.
     link_efficiency: the fraction of every link's bandwidth that carries payload.
+    in_network_min_ranks: `auto` lets switches add only for groups of at least so many ranks.
     """
 
     launch_ps: int = 0
     step_ps: int = 0
     link_efficiency: float = field(default=1.0, metadata=above(0, 1))
+    in_network_min_ranks: int = field(default=2, metadata=at_least(2))
 
 
 @frozen

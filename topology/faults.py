@@ -143,6 +143,7 @@ def _without(whole: Topology, dead_chips: NDArray[np.bool_], left: NDArray[np.fl
     return Topology.from_edges(
         whole.kind, edges, n_chips=len(live_chips), n_switches=whole.n_switches,
         dims=whole.dims, axes=whole.axes, wraps=whole.wraps, positions=whole.positions[live_chips],
+        adding_switches=whole.adding_switches,
         router=DetourRouter(whole, node_of, link_of, left),
     )  # fmt: skip
 

@@ -189,6 +189,8 @@ class Topology:
     router: Router = field(repr=False)
     positions: NDArray[np.int64] = field(converter=_read_only, repr=False)
     twist: Twist = field(default=(), repr=False)
+    adding_switches: frozenset[int] = frozenset()
+    """The switches, counted from 0, that can add up what chips send and hand one chip's data to several."""
     known_diameter_hops: int | None = field(default=None, repr=False)
     known_bisection_bytes_per_s: float | None = field(default=None, repr=False)
     _routes: _Memo[tuple[int, int], Route] = field(default=Factory(_Memo), init=False, repr=False)
@@ -217,6 +219,7 @@ class Topology:
         dims: tuple[int, ...] = (),
         axes: tuple[str, ...] = (),
         wraps: tuple[bool, ...] = (),
+        adding_switches: frozenset[int] = frozenset(),
         positions: NDArray[np.int64] | None = None,
         twist: Twist = (),
         known_diameter_hops: int | None = None,
@@ -238,6 +241,7 @@ class Topology:
             router=router,
             positions=np.arange(n_chips) if positions is None else positions,
             twist=twist,
+            adding_switches=adding_switches,
             known_diameter_hops=known_diameter_hops,
             known_bisection_bytes_per_s=known_bisection_bytes_per_s,
         )
@@ -264,7 +268,19 @@ class Topology:
         return route
 
     def routes(self, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
-        """Return the routes from the chips `src` to the chips `dst`, pair by pair (src ≠ dst); not remembered."""
+        """Return the routes from the chips `src` to the chips `dst`, pair by pair (src ≠ dst); not remembered.
+
+        A switch may stand for one of the two: then the route is the link between them.
+        """
+        hops = np.flatnonzero(np.maximum(src, dst) >= self.n_chips)
+        if hops.size:
+            others = np.setdiff1d(np.arange(len(src)), hops)
+            links = [self.link_between(int(a), int(b)) for a, b in zip(src[hops], dst[hops], strict=True)]
+            single = Routes(np.arange(len(hops) + 1), np.array(links, np.int32), np.ones(len(hops)),
+                            self.link_latency_ps[links].astype(np.int64))  # fmt: skip
+            number = np.empty(len(src), np.int64)
+            number[others], number[hops] = np.arange(len(others)), len(others) + np.arange(len(hops))
+            return Routes.join([self.routes(src[others], dst[others]), single]).select(number)
         if not len(src):
             return Routes.of([])
         if isinstance(self.router, ManyRouter):

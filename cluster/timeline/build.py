@@ -148,10 +148,10 @@ def routes_of(
 ) -> tuple[NDArray[np.int32], Routes]:
     """Return the number of every task's route (-1 where it is no transfer), and the routes, each pair's once."""
     sends = peer >= 0
-    pairs, numbers = distinct(owner[sends].astype(np.int64) * topology.n_chips + peer[sends], topology.n_chips**2)
+    pairs, numbers = distinct(owner[sends].astype(np.int64) * topology.n_nodes + peer[sends], topology.n_nodes**2)
     route = np.full(len(owner), -1, np.int32)
     route[sends] = numbers
-    routes = topology.routes(*np.divmod(pairs, topology.n_chips))
+    routes = topology.routes(*np.divmod(pairs, topology.n_nodes))
     if (routes.weights < 1).any():  # several ways, which may have links in common
         n_links = len(topology.link_src)
         once = routes.over(np.arange(n_links), n_links)

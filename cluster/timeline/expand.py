@@ -15,8 +15,9 @@ from configs.spec import CommunicationSpec
 class Template:
     """The tasks of one collective, numbered from 0, and how they hang between its ranks' entries and exits.
 
-    `owner` and `peer` are the chips that a task keeps busy with communication: source and destination of a transfer;
-    peer is -1 for what is no transfer. A transfer's latency is added when its route is known.
+    `owner` and `peer` are the chips (or switches that help) that a task keeps busy with communication: source and
+    destination of a transfer; peer is -1 for what is no transfer. A transfer's latency is added when its route is
+    known.
     """
 
     delay_ps: NDArray[np.int64]
@@ -37,15 +38,16 @@ def expand(call: Collective, schedule: Schedule, communication: CommunicationSpe
     sizes = chunk_sizes(parts, schedule.n_chunks)
     places, edges, entries, exits = _steps(schedule)
     n_nodes, n_transfers = len(places), len(schedule.transfers)
-    ranks, t = np.array(call.ranks, np.int32), schedule.transfers
+    nodes, t = np.array([*call.ranks, *schedule.helpers], np.int32), schedule.transfers
+    is_rank = places < schedule.n_ranks
     return Template(
-        delay_ps=np.repeat(np.array([communication.step_ps, 0], np.int64), [n_nodes, n_transfers]),
+        delay_ps=np.concatenate([is_rank * communication.step_ps, np.zeros(n_transfers, np.int64)]),
         size_bytes=np.concatenate([np.zeros(n_nodes), schedule.sizes(sizes) * float(call.dtype.itemsize)]),
-        owner=np.concatenate([ranks[places], ranks[t.src]]),
-        peer=np.concatenate([np.full(n_nodes, -1, np.int32), ranks[t.dst]]),
+        owner=np.concatenate([nodes[places], nodes[t.src]]),
+        peer=np.concatenate([np.full(n_nodes, -1, np.int32), nodes[t.dst]]),
         edges=edges,
-        entries=entries,
-        exits=exits,
+        entries=entries[entries[:, 0] < schedule.n_ranks],
+        exits=exits[exits[:, 1] < schedule.n_ranks],
     )
 
 
@@ -71,7 +73,7 @@ def _steps(schedule: Schedule) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
     """
     t, n_steps = schedule.transfers, max(schedule.n_steps, 1)
     sends, receives = (rank.astype(np.int64) * n_steps + t.step for rank in (t.src, t.dst))
-    keys, part_of = distinct(np.concatenate([sends, receives]), schedule.n_ranks * n_steps)
+    keys, part_of = distinct(np.concatenate([sends, receives]), schedule.n_nodes * n_steps)
     places, n, begins = keys // n_steps, len(keys), part_of[: len(t)]
     nodes, transfers = np.arange(n), n + np.arange(len(t))
     ends_rank = np.append(places[1:] != places[:-1], True)[:n]

@@ -48,9 +48,9 @@ class Intervals:
         return Intervals(*_merge(self.owner[keep], self.start[keep], self.end[keep]))
 
     def lengths(self, n_owners: int) -> Times:
-        """Return how long the intervals of every owner are together."""
-        total = np.zeros(n_owners, np.int64)
-        np.add.at(total, self.owner, self.end - self.start)
+        """Return how long the intervals of every owner are together; owners beyond (switches that add) are left out."""
+        total, here = np.zeros(n_owners, np.int64), self.owner < n_owners
+        np.add.at(total, self.owner[here], (self.end - self.start)[here])
         return total
 
     def overlapping(self) -> NDArray[np.bool_]:

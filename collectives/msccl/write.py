@@ -44,6 +44,10 @@ def _lines(schedule: Schedule, root: int) -> Iterable[str]:
     operation, n = OPERATIONS[schedule.op], schedule.n_ranks
     if operation.detail == "pairs":
         raise ConfigError((f"{schedule.op}: has no form in MSCCL XML; accepted: one of the other operations",))
+    if schedule.helpers:
+        raise ConfigError(
+            (f"{schedule.algorithm}: switches that add have no form in MSCCL XML; accepted: another one",)
+        )
     n_loop = schedule.n_chunks // (n if operation.parts == "pairs" else 1)
     t = schedule.transfers
     n_channels = max([1, *Counter(zip(t.step.tolist(), t.src.tolist(), t.dst.tolist(), strict=True)).values()])

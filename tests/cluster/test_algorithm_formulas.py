@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -11,12 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import launch
+from cluster.bench import bench
 from cluster.prediction import predict_ps
 from cluster.records import Collective
+from collectives import OFFERED
+from collectives.algorithms.hierarchical import FLAT
 from configs.spec import LinkSpec
 from tests.cluster import machines
 from tests.cluster.test_formulas import WHOLE_PS, total_ps
 from tests.collectives.rows import TOPOLOGIES, all_of, schedule_of
+from topology import FullyConnected, Switch
 
 GATHERS = ("all_gather", "reduce_scatter", "all_reduce")
 POWERS = st.sampled_from([2, 4, 8, 16])
@@ -243,3 +248,49 @@ def test_uneven_exchanges_on_a_switch(n, data, latency_ps, bandwidth):
     for algorithm, want, slack in (("direct", alpha + sum(m), n), ("pairwise", (n - 1) * alpha + sum(m), 0)):
         call = Collective("all_to_all_v", algorithm, "all", tuple(range(n)), 0, (1,), np.dtype(np.float32), table=table)
         assert abs(predict_ps(system, topology, call) - want) <= slack
+
+
+@pytest.mark.parametrize("op", ["all_reduce", "broadcast", "reduce", "reduce_scatter", "all_gather"])
+@given(n=st.integers(3, 9), units=st.integers(1, 40), k=st.integers(1, 5), latency_ps=latencies)
+@settings(max_examples=10)
+def test_in_network(op, n, units, k, latency_ps):
+    """The chips send each byte up once: (k+1) (α + S/(kB)), and what the docstring says of the others."""
+    topology = Switch(chips=n, link=LinkSpec(1e9, latency_ps), planes=(2, 1), in_network=True)
+    part = 3 * k * units  # every lane of every piece has whole elements
+    count = {"all_gather": part, "reduce_scatter": part * n}.get(op, part)
+    piece_ps = part_ps(part // k, 3e9)
+    up = latency_ps + piece_ps
+    want = {
+        "reduce_scatter": k * (latency_ps + n * piece_ps) + up,
+        "all_gather": up + k * (latency_ps + (n - 1) * piece_ps),
+    }.get(op, (k + 1) * up)
+    got = total_ps(machines.system(topology), op, f"in_network:pieces={k}", (count,))
+    assert abs(got - want) <= 4 * (k + 1)  # a third of a byte is no whole picosecond
+
+
+@pytest.mark.parametrize("op", GATHERS)
+@given(k=st.integers(1, 6), part=parts, latency_ps=latencies)
+@settings(max_examples=10)
+def test_channels_of_a_ring(op, k, part, latency_ps):
+    """Where every pair has a link of its own, k channels of 7 ranks take (n-1) (α + m/(kB))."""
+    system = machines.system(FullyConnected(chips=7, link=LinkSpec(1e9, latency_ps)))
+    part *= 5
+    want = times(op) * 6 * (latency_ps + part_ps(-(-part // k), 1e9))
+    assert gather_ps(system, op, f"ring:channels={k}", 7, part) == want
+
+
+def test_hierarchies_of_any_two():
+    """Node and rail take any flat family; every pair of them is proven and right on real data."""
+    for node, rail in itertools.product(FLAT, FLAT):
+        algorithm = f"hierarchical:node={node},rail={rail}"
+        [row] = bench(machines.torus(3, 4), "all_reduce", algorithm=algorithm, sizes_bytes=[4800])
+        assert row.wrong == 0
+
+
+@pytest.mark.parametrize(("op", "pieces"), [("broadcast", 1), ("broadcast", 5), ("reduce", 3), ("all_reduce", 2)])
+def test_pieces_are_a_parameter(op, pieces):
+    """Trees and lines are right in any number of pieces."""
+    for name in OFFERED[op]:
+        if "pieces" in OFFERED[op][name] and name != "in_network":
+            [row] = bench(machines.ring(6), op, algorithm=f"{name}:pieces={pieces}", sizes_bytes=[4000])
+            assert row.wrong == 0

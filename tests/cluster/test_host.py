@@ -16,7 +16,10 @@ from cluster.records import merge
 from cluster.selection import Chooser
 from cluster.timeline import time_run
 from configs.errors import ProgramError, RunError
+from configs.spec import LinkSpec
 from tests.cluster.machines import array, beside, layers, mesh, ring
+from tests.cluster.machines import system as machine
+from topology import Switch
 
 
 @frozen
@@ -51,10 +54,10 @@ class LineEnd:
             raise RunError(describe_deadlock(waiting)) from None
 
 
-def on_hosts(system, partition, program, n_chips, numerics="real"):
+def on_hosts(system, partition, program, n_chips, numerics="real", algorithms=None):
     """Run a program with its chips spread over hosts in threads; return values and timeline."""
     lines = Lines({rank: k for k, ranks in enumerate(partition) for rank in ranks})
-    setting = Setting(system, n_chips, numerics)
+    setting = Setting(system, n_chips, numerics, algorithms=algorithms or {})
     ends = [lines.end(k) for k in range(len(partition))]
     with ThreadPoolExecutor(len(partition)) as pool:
         jobs = [
@@ -79,6 +82,26 @@ def test_several_hosts_are_one(partition, program):
     assert timeline.links == alone.timeline.links
     for got, want in zip(values, alone.values, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("partition", [[(0, 1), (2, 3)], [(3,), (1, 2), (0,)]], ids=str)
+def test_a_switch_that_adds_lives_with_the_first_chip(partition):
+    """In-network collectives give the same bits and times wherever the chips are, in groups that do not begin at 0."""
+    system = machine(Switch(chips=4, link=LinkSpec(1e9, 1000), planes=(2, 1), in_network=True))
+    algorithms = {"all_reduce": "in_network", "all_gather": "in_network:pieces=2"}
+
+    async def program(chip):
+        x = np.linspace(chip.rank, 7, 50, dtype=np.float32)
+        if chip.rank:
+            x = await chip.all_reduce(x, group=chip.group("some", (3, 1, 2)))
+        return await chip.all_gather(await chip.all_reduce(x))
+
+    alone = launch(system, collectives=algorithms).run(program)
+    values, timeline = on_hosts(system, partition, program, 4, algorithms=algorithms)
+    assert timeline.sha256() == alone.timeline.sha256()
+    assert [v.tobytes() for v in values] == [v.tobytes() for v in alone.values]
+    assert len({v.tobytes() for v in values}) == 1
+    assert 0 < timeline.breakdown.communication_s <= timeline.total_ps * 1e-12
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 8])

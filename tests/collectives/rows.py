@@ -26,6 +26,7 @@ def grid_dims(n: int) -> tuple[int, ...]:
 TOPOLOGIES = {
     "ring": lambda n: Ring(dims=(n,), link=LINK),
     "switch": lambda n: Switch(chips=n, link=LINK),
+    "nvswitch": lambda n: Switch(chips=n, link=LINK, planes=(2, 1), in_network=True),
     "torus": lambda n: Torus(dims=grid_dims(n)[::-1], link=LINK),
     "grid": lambda n: Mesh(dims=grid_dims(n), link=LINK),
 }
@@ -71,7 +72,7 @@ def fitting(op: str, name: str, n: int) -> tuple[str, int]:
     Behind a switch where that fits.
     """
     for count in range(n, 2 * n + 3):
-        for kind in ("switch", "ring", "grid", "torus"):
+        for kind in ("switch", "ring", "nvswitch", "grid", "torus"):
             if schedule_of(op, name, all_of(kind, count)) is not None:
                 return kind, count
     raise AssertionError(f"{op} {name} fits no group of about {n} chips")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from tests.collectives.rows import ROWS, detail_of, fitting_schedule, ring_of, s
 
 def with_transfers(schedule: Schedule, transfers) -> Schedule:
     """Return the schedule with other transfers."""
-    return Schedule(schedule.op, schedule.algorithm, schedule.n_ranks, schedule.n_chunks, tuple(transfers))
+    return evolve(schedule, transfers=tuple(transfers))
 
 
 def drop(schedule: Schedule, i: int) -> Schedule:
@@ -56,13 +57,16 @@ MUTATIONS = [drop, duplicate, swap_chunk, turn_reduce, redirect]
 def test_every_mutation_of_every_transfer_is_refused(op, name, n, mutate):
     """Whichever transfer is changed, the schedule is refused: none of ours has a transfer that is not needed.
 
-    A partial sum that takes a short cut still arrives, so sums are not redirected.
+    A partial sum that takes a short cut still arrives, so sums are not redirected; and a switch that holds nothing may
+    add or keep.
     """
     schedule = fitting_schedule(op, name, n)
     detail = detail_of(op, schedule.n_ranks)
     check(schedule, detail)
     for i, t in enumerate(schedule.transfers):
         if (mutate is swap_chunk and len(t.chunks) == schedule.n_chunks) or (mutate is redirect and t.reduce):
+            continue
+        if mutate is turn_reduce and t.dst >= schedule.n_ranks and not t.reduce:
             continue
         with pytest.raises(ScheduleError, match=name):
             check(mutate(schedule, i), detail)
@@ -170,3 +174,16 @@ def test_the_check_of_a_large_ring_is_complete():
     schedule = ALGORITHMS["all_gather"]["ring"](ring_of(64), 0)
     with pytest.raises(ScheduleError):
         check(swap_chunk(schedule, 2000))
+
+
+def test_helpers_begin_with_nothing_and_add():
+    """A switch keeps what is added to nothing; it holds nothing that was not sent to it, and no rank's data twice."""
+    up = [Transfer(0, r, 2, (0,), reduce=True) for r in range(2)]
+    down = [Transfer(1, 2, r, (0,)) for r in range(2)]
+    check(Schedule("all_reduce", "mine", 2, 1, [*up, *down], helpers=(7,)))
+    with pytest.raises(ScheduleError, match="rank 2 does not hold chunk 0"):
+        check(Schedule("all_reduce", "mine", 2, 1, down, helpers=(7,)))
+    with pytest.raises(ScheduleError, match="twice"):
+        check(Schedule("all_reduce", "mine", 2, 1, [*up, up[0]._replace(step=1)], helpers=(7,)))
+    with pytest.raises(ValueError, match="does not join two of 2 ranks"):
+        Schedule("all_reduce", "mine", 2, 1, up)

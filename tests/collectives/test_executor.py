@@ -53,14 +53,14 @@ class WirePort:
     wires: Wires
     rank: int
 
-    def post(self, dst, chunks):
+    def post(self, src, dst, chunks):
         """Send without waiting."""
-        self.wires.queues.setdefault((self.rank, dst), deque()).append(chunks)
+        self.wires.queues.setdefault((src, dst), deque()).append(chunks)
 
-    async def take(self, src, *, last):
+    async def take(self, src, dst, *, last):
         """Wait for the next message of a rank."""
         del last
-        queue = self.wires.queues.setdefault((src, self.rank), deque())
+        queue = self.wires.queues.setdefault((src, dst), deque())
         while not queue:
             await Blocked()
         return queue.popleft()

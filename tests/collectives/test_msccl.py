@@ -12,6 +12,7 @@ from tests.collectives.msccl_files import algo, all_pairs, block, save, step, tw
 from tests.collectives.rows import ROWS, fitting_schedule, ring_of, schedule_of
 from tests.collectives.test_executor import expected, run, whole_numbers
 
+WRITABLE = [(op, name) for op, name in ROWS if name != "in_network"]
 BASIC = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broadcast")
 
 
@@ -143,7 +144,7 @@ def test_messages_of_several_chunks_and_channels(tmp_path):
     assert_right(schedule)
 
 
-@pytest.mark.parametrize(("op", "name"), [row for row in ROWS if row[0] in msccl.COLLECTIVES.values()])
+@pytest.mark.parametrize(("op", "name"), [row for row in WRITABLE if row[0] in msccl.COLLECTIVES.values()])
 @pytest.mark.parametrize("n", [2, 5, 8, 14])
 def test_written_and_read_again(op, name, n, tmp_path):
     """Every algorithm of the table comes back with the same messages in the same steps, and is right."""
@@ -157,7 +158,7 @@ def test_written_and_read_again(op, name, n, tmp_path):
         assert_right(again)
 
 
-@pytest.mark.parametrize(("op", "name"), [row for row in ROWS if row[0] in BASIC])
+@pytest.mark.parametrize(("op", "name"), [row for row in WRITABLE if row[0] in BASIC])
 def test_idle_steps_are_kept(op, name, tmp_path):
     """A schedule with gaps between its steps, and before the first, has the same gaps again."""
     tight = fitting_schedule(op, name, 6)
@@ -167,6 +168,12 @@ def test_idle_steps_are_kept(op, name, tmp_path):
     again = msccl.read(tmp_path / "x.xml", name)
     assert messages(again) == messages(schedule)
     assert_right(again)
+
+
+def test_switches_that_add_have_no_form(tmp_path):
+    """The format knows GPUs alone."""
+    with pytest.raises(ConfigError, match="in_network: switches that add have no form in MSCCL XML"):
+        msccl.write(fitting_schedule("all_reduce", "in_network", 4), tmp_path / "x.xml")
 
 
 def test_what_was_read_is_written_too(tmp_path):

@@ -17,6 +17,8 @@ class Switch:
 
     With `planes: hash` in the routing a transfer takes one plane, chosen by its pair.
 
+    With `in_network` the switches add up what chips send and hand one chip's data to several (algorithm in_network).
+
     `link` is one physical link between a chip and a switch; its latency counts twice, up and down.
 
     >>> nvlink = LinkSpec(25e9, latency_ps=500_000)
@@ -33,6 +35,7 @@ class Switch:
     chips: int
     link: LinkSpec
     planes: tuple[int, ...] = (1,)
+    in_network: bool = False
 
     def __attrs_post_init__(self) -> None:
         problems = size_problems("chips", self.chips, self.chips * len(self.planes))
@@ -57,6 +60,7 @@ class Switch:
             Edges.uniform(self.link, chip, self.chips + plane, lanes=np.tile(self.planes, self.chips)),
             n_chips=self.chips,
             n_switches=n_planes,
+            adding_switches=frozenset(range(n_planes)) if self.in_network else frozenset(),
             router=choose_router(routing, router, {"up_down": router}),
             known_diameter_hops=2 if self.chips > 1 else 0,
             known_bisection_bytes_per_s=float(half_up),
