@@ -29,10 +29,12 @@ def test_two_programs_that_take_turns(compute_us, expected_us):
     async def in_a_row(chip):
         return [await rounds(chip), await rounds(chip)]
 
-    result = launch(ring(4)).run(turns)
+    result = launch(ring(4), collectives={"all_reduce": "ring"}).run(turns)
     assert result.timeline.total_ps == expected_us * US
-    assert result.values == launch(ring(4)).run(in_a_row).values
-    assert launch(ring(4)).run(in_a_row).timeline.total_ps == 6 * (compute_us * US + T)
+    assert result.values == launch(ring(4), collectives={"all_reduce": "ring"}).run(in_a_row).values
+    assert launch(ring(4), collectives={"all_reduce": "ring"}).run(in_a_row).timeline.total_ps == 6 * (
+        compute_us * US + T
+    )
 
 
 @pytest.mark.parametrize("numerics", ["real", "shapes"])
