@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from attrs import asdict
@@ -17,6 +17,8 @@ from configs.loader import load_chip, load_model, load_system
 from configs.spec import Confidence, LinkFault, Provenance, SystemSpec
 from configs.units import format_bandwidth, format_size, format_time_ps
 from topology import Topology, bisection_bytes_per_s, build_topology, diameter_hops, islands, n_cut_off_pairs
+from topology.kinds.ocs import Ocs
+from topology.ocs import shape_name
 
 KINDS = ("chips", "systems", "models", "experiments")
 CONFIDENCES: tuple[str, ...] = get_args(Confidence)
@@ -54,6 +56,7 @@ def topology_json(system: SystemSpec) -> dict[str, Any]:
             "n_cut_off_pairs": n_cut_off_pairs(topology),
             "islands": _islands(topology),
         },
+        **({"ocs": system.topology.report()} if isinstance(system.topology, Ocs) else {}),
         "links": list(links),
     }
 
@@ -81,6 +84,8 @@ def print_topology(console: Console, system: SystemSpec) -> None:
     if faults["islands"]:
         sets = "; ".join(_some(names) for names in faults["islands"][:8])
         console.print(f"{faults['n_cut_off_pairs']} pairs of chips are cut off from each other: {sets}")
+    if "ocs" in found:
+        console.print("\n".join(_ocs_lines(found["ocs"])))
     edges: dict[tuple[int, float, float], int] = {}
     for link in found["links"]:
         kind = (link["count"], link["bandwidth_bytes_per_s"], link["latency_s"])
@@ -92,8 +97,31 @@ def print_topology(console: Console, system: SystemSpec) -> None:
         )
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f", … ({len(names)} chips)" if len(names) > 8 else "")
+def _ocs_lines(ocs: Mapping[str, Any]) -> Iterator[str]:
+    """Say which cubes, circuits and ports a slice of a superpod takes, how its axes close, and what is rewired."""
+    ports = "" if ocs["switch_ports"] is None else f" of {ocs['switch_ports']}"
+    wrap = {True: "ring", False: "open", "shifted": "ring with a shift"}
+    failed = ", ".join(map(str, ocs["failed_cubes"])) or "none"
+    cubes = _some(list(map(str, ocs["cubes"])), "cubes")
+    closes = ", ".join(f"{axis}: {wrap[closed]}" for axis, closed in ocs["wrap"].items())
+    yield (
+        f"slice {shape_name(ocs['slice'])}{' twisted' if ocs['twist'] else ''}: cubes {cubes} of {ocs['n_cubes']} "
+        f"({shape_name(ocs['cube'])} each), {ocs['n_free_cubes']} free, failed: {failed}"
+    )
+    yield (
+        f"{ocs['n_circuits']} circuits through {ocs['n_switches']} optical switches, at most "
+        f"{ocs['ports_used_per_switch']}{ports} ports of each; {closes}"
+    )
+    for f in ocs["failures"]:
+        yield (
+            f"after token {f['after_token']} cube {f['cube']} fails and cube {f['spare']} takes its place: "
+            f"{f['circuits_removed']} circuits removed, {f['circuits_added']} added, "
+            f"{format_time_ps(ocs['reconfiguration_s'] * 1e12)}"
+        )
+
+
+def _some(names: list[str], what: str = "chips") -> str:
+    return ", ".join(names[:8]) + (f", … ({len(names)} {what})" if len(names) > 8 else "")
 
 
 def listing(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:

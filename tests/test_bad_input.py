@@ -232,6 +232,15 @@ BAD = [
     ),
     (["topo", "./taper.yaml"], "taper: 4 ports cannot be shared out 2:1; accepted: down and up in its place"),
     (["topo", "./dragonfly.yaml"], "global_links: 4 routers of 1 links reach 4 other groups; accepted: enough"),
+    (["topo", "tpu-v4-superpod", "--set", "topology.slice=4x4x6"], "4x4x6 is not possible; accepted: sides that are"),
+    (["topo", "tpu-v4-superpod", "--set", "topology.slice=4.5"], "4.5 is not"),
+    (["topo", "tpu-v4-superpod", "--set", "topology.twist=true"], "twist: not possible for 4x4x4; accepted: slices of"),
+    (["topo", "tpu-v4-superpod", "--set", "topology.failed_cubes=[64]"], "failed_cubes[0]: cube 64 does not exist"),
+    (
+        ["topo", "tpu-v4-superpod", "--set", "topology.failures=[{cube: 9, after_token: 1}]"],
+        "cube: 9; accepted: one of",
+    ),
+    (["topo", "tpu-v4-superpod", "--set", "topology.failures=[{cube: 0}]"], "after_token: missing"),
     # bench
     (["bench", "./small.yaml"], "requires an argument"),
     (bench(op="allreduce"), "--op: 'allreduce' is not an operation"),

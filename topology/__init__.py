@@ -13,6 +13,7 @@ from topology.kinds.fully_connected import FullyConnected
 from topology.kinds.graph import Graph, GraphLink
 from topology.kinds.line import Line
 from topology.kinds.mesh import Mesh
+from topology.kinds.ocs import Ocs
 from topology.kinds.ring import Ring
 from topology.kinds.switch import Switch
 from topology.kinds.torus import Torus
@@ -32,6 +33,7 @@ __all__ = [
     "Line",
     "Mesh",
     "Nodes",
+    "Ocs",
     "Ring",
     "Route",
     "Router",
@@ -59,6 +61,7 @@ TOPOLOGY_KINDS: dict[str, type[TopologySpec]] = {
     "graph": Graph,
     "line": Line,
     "mesh": Mesh,
+    "ocs": Ocs,
     "ring": Ring,
     "switch": Switch,
     "torus": Torus,

@@ -24,6 +24,7 @@ from topology import (
     Line,
     Mesh,
     Nodes,
+    Ocs,
     Ring,
     Switch,
     Topology,
@@ -34,6 +35,7 @@ from topology import (
     ports,
 )
 from topology.bisection import searched_bisection_bytes_per_s
+from topology.kinds.ocs import CubeFailure
 from topology.metrics import searched_diameter_hops
 from topology.networkx_io import from_networkx, to_networkx
 
@@ -99,6 +101,9 @@ ROWS = [
     Row("twisted 4x4x8", Torus((4, 4, 8), LINK, twist=True), 128, 384, 6, 6, 6, None),
     Row("twisted 4x8x8", Torus((4, 8, 8), LINK, twist=True), 256, 768, 6, 6, 6, None),
     Row("twisted by rows", Torus((4, 3), LINK, twist=((0, 1), (0, 0))), 12, 24, 4, 4, 3, 6),
+    Row("superpod slice", Ocs(64, "4x4x4", LINK), 64, 192, 6, 6, 6, 32),
+    Row("twisted superpod slice", Ocs(64, "4x4x8", LINK, twist=True), 128, 384, 6, 6, 6, None),
+    Row("part of a cube", Ocs(64, (2, 2, 4), LINK), 16, 28, 4, 4, 5, 4),
     Row("hypercube", Torus((2, 2, 2, 2), LINK), 16, 32, 4, 4, 4, 8),
     Row("mi300x", FullyConnected(8, LINK), 8, 28, 7, 7, 1, 16),
     Row("gaudi 2", FullyConnected(8, LinkSpec(12.5e9, 1_000, count=3)), 8, 84, 7, 21, 1, 48),
@@ -344,6 +349,21 @@ WRONG = [
     (lambda: Torus((4, 8), LINK, twist=((0, 4),)), "twist: [[0, 4]]; accepted: true, or 2 rows of 2 shifts"),
     (lambda: Torus((4, 8), LINK, twist=((0, 8), (0, 0))), "twist[0]: [0, 8]; accepted: shifts of 0 to [3, 7]"),
     (lambda: Torus((4, 8), LINK, twist=((0, 4), (2, 0))), "twist[0]: [0, 4]; accepted: shifts along axes that are not"),
+    (lambda: Ocs(64, "4x4x6", LINK), "slice: 4x4x6 is not possible; accepted: sides that are multiples of 4x4x4"),
+    (lambda: Ocs(64, "16x16x32", LINK), "at most 64 cubes, or 2x2x1, 2x2x2, 2x2x4, 2x4x4"),
+    (lambda: Ocs(64, "4x4", LINK), "slice: 4x4 has 2 sides"),
+    (lambda: Ocs(64, "4*4*4", LINK), "slice: '4*4*4' is not a shape; accepted: sides such as 4x4x8"),
+    (lambda: Ocs(64, "4x4x4", LINK, twist=True), "twist: not possible for 4x4x4; accepted: slices of k×k×2k"),
+    (lambda: Ocs(0, "4x4x4", LINK), "cubes: 0; accepted: 1 to 3906"),
+    (lambda: Ocs(64, "4x4x4", LINK, cube=()), "cube: []; accepted: sides of at least 1"),
+    (lambda: Ocs(64, "4x4x4", LINK, switch_ports=64), "switch_ports: 64; accepted: 2 for each of 64 cubes, or more"),
+    (lambda: Ocs(2, "4x4x8", LINK, failed_cubes=(1,)), "slice: 4x4x8 needs 2 cubes; 1 of 2 are free, 1 have failed"),
+    (lambda: Ocs(2, "4x4x4", LINK, failed_cubes=(2,)), "failed_cubes[0]: cube 2 does not exist; accepted: 0 to 1"),
+    (lambda: Ocs(2, "4x4x4", LINK, failures=(CubeFailure(0, 1),)), "reconfiguration: missing, and cubes fail"),
+    (
+        lambda: Ocs(2, "4x4x4", LINK, reconfiguration_ps=1, failures=(CubeFailure(1, 1),)),
+        "failures[0].cube: 1; accepted",
+    ),
     (lambda: Line((4, 4), LINK), "dims: exactly one number is needed, got [4, 4]"),
     (lambda: Ring((), LINK), "dims: exactly one number is needed, got []"),
     (lambda: Ring((0,), LINK), "dims: every length must be at least 1, got [0]"),
