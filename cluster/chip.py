@@ -179,6 +179,10 @@ class SimChip:
 
     # --- communication ------------------------------------------------------------------------------------------
 
+    def pause(self, name: str, duration_ps: int) -> None:
+        """Do nothing for so long."""
+        self._note(Compute(name, duration_ps, "pause"))
+
     def group(self, name: str, ranks: tuple[int, ...]) -> Group:
         """Return the group of these ranks under a name that stands for them alone on this chip."""
         if self.rank not in ranks or len(set(ranks)) != len(ranks):

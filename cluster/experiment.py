@@ -19,6 +19,7 @@ from configs.plain import fingerprint, to_plain
 from configs.rules import check_experiment
 from configs.spec import ExperimentSpec, SystemSpec
 from topology import build_topology, refuse_cut_off
+from topology.kinds.ocs import Ocs
 from workloads.decode import DecodeJob, check_job, decode, plan_memory
 from workloads.folder_tokenizer import open_tokenizer
 from workloads.layout import Layout
@@ -161,12 +162,17 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
     p = spec.parallel
     layout = Layout(p.tp, p.pp, p.dp, p.ep, spec.experts.redundant)
     job = DecodeJob(spec.model, layout, spec.dtype, lengths, workload.new_tokens, ids, keep_logits, spec.overlap,
-                    spec.seed, spec.experts.skew)  # fmt: skip
+                    spec.seed, spec.experts.skew, _stops(spec))  # fmt: skip
     check_job(job)
     if ids is None and spec.numerics == "real":  # after the check: the length may be absurd
         draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, job.prompt_lengths[0])
         job = evolve(job, prompt_ids=(tuple(draw.tolist()),) * workload.batch)
     return job, tokenizer
+
+
+def _stops(spec: ExperimentSpec) -> tuple[tuple[int, int], ...]:
+    """Return after how many tokens a cube of the superpod fails, and for how long all chips then stop."""
+    return spec.system.topology.stops() if isinstance(spec.system.topology, Ocs) else ()
 
 
 def _tokenizer(spec: ExperimentSpec) -> Tokenizer | None:
@@ -232,4 +238,6 @@ def _notes(spec: ExperimentSpec) -> tuple[str, ...]:
         notes.append(f"{spec.system.chip.name}: no launch time per kernel is known; none is charged")
     if spec.system.communication == type(spec.system.communication)():
         notes.append(f"{spec.system.name}: communication is ideal; the library's overheads are not charged")
+    if _stops(spec):
+        notes.append(f"{spec.system.name}: rewiring is charged for failed cubes; bringing back their state is not")
     return tuple(notes)

@@ -18,11 +18,11 @@ from collectives import OPERATIONS, Detail, Table
 
 
 class Compute(NamedTuple):
-    """A kernel ran for `duration_ps`, bound by the matrix unit and vectors, or by memory."""
+    """A kernel ran for `duration_ps`, bound by the matrix unit and vectors, or by memory; or the chip was stopped."""
 
     name: str
     duration_ps: int
-    bound: Literal["compute", "memory"]
+    bound: Literal["compute", "memory", "pause"]
 
 
 class Collective(NamedTuple):

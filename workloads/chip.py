@@ -106,6 +106,9 @@ class Chip(Protocol):
     def apply(self, kernel: Kernel, *operands: Any, **params: Any) -> Array:
         """Run a kernel: record what it costs, return its values (or their shape)."""
 
+    def pause(self, name: str, duration_ps: int) -> None:
+        """Do nothing for so long in simulated time: the chip is stopped from outside."""
+
     def group(self, name: str, ranks: tuple[int, ...]) -> Group:
         """Return the group of these ranks; every member must name it alike."""
 

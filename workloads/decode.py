@@ -11,7 +11,8 @@ decode step the second half would read all the weights once more, which costs mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -32,7 +33,10 @@ from workloads.weights import open_weights
 
 @frozen
 class DecodeJob:
-    """What every rank is told; `prompt_ids` may be None in shapes mode, where only lengths count."""
+    """What every rank is told; `prompt_ids` may be None in shapes mode, where only lengths count.
+
+    stops: (tokens generated, picoseconds): all chips stop for so long after so many tokens, to be rewired.
+    """
 
     model: ModelSpec
     layout: Layout
@@ -44,6 +48,7 @@ class DecodeJob:
     overlap: bool = False
     seed: int = 0
     skew: float = 0.0
+    stops: tuple[tuple[int, int], ...] = ()
 
     @property
     def shape(self) -> ModelShape:
@@ -77,6 +82,11 @@ def check_job(job: DecodeJob) -> None:
         problems.append("overlap: true is not possible with parallel.ep above 1; accepted: false")
     if job.new_tokens < 1:
         problems.append(f"workload.new_tokens: {job.new_tokens} must be at least 1")
+    problems += [
+        f"system.topology.failures: after token {token}; accepted: before the last of {job.new_tokens} new tokens"
+        for token, _ in job.stops
+        if not 0 < token < job.new_tokens
+    ]
     if job.prompt_lengths and job.max_length > job.shape.max_context:
         problems.append(
             f"workload: a prompt of {max(job.prompt_lengths)} tokens and {job.new_tokens} new tokens exceed "
@@ -133,7 +143,29 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     if job.overlap and len(rows) > 1 and job.layout.tp * job.layout.pp > 1:
         await _generate_in_halves(whole, shards, memory)
     else:
-        await whole.generate(range(job.new_tokens))
+        await _generate(whole, range(job.new_tokens))
+
+
+async def _generate(whole: _Rank, steps: range, ids: Array = None) -> None:
+    """Run the steps, with the job's stops between them."""
+    for span in _spans(whole.job, steps):
+        ids = await whole.generate(span, ids)
+        await _stop(whole.chip, whole.job, span.stop)
+
+
+def _spans(job: DecodeJob, steps: range) -> Iterator[range]:
+    """Cut the steps where the job stops."""
+    ends = [token for token, _ in job.stops if token in steps and token > steps.start]
+    for first, last in pairwise([steps.start, *ends, steps.stop]):
+        yield range(first, last)
+
+
+async def _stop(chip: Chip, job: DecodeJob, step: int) -> None:
+    """Wait for all chips of the job and stop with them, if the job stops before this step."""
+    for token, duration_ps in job.stops:
+        if token == step:
+            await chip.barrier(chip.group("job", tuple(range(job.layout.n_ranks))))
+            chip.pause("reconfigure", duration_ps)
 
 
 async def _generate_in_halves(whole: _Rank, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor]) -> None:
@@ -145,10 +177,12 @@ async def _generate_in_halves(whole: _Rank, shards: Sequence[ShardSpec], memory:
         view = shared(chip, f"half {i}", MESSAGES if staged else COMMUNICATION)
         stage = job.shape.stage(view, job.layout, job.dtype, rows_of(memory, shards, rows), ALONE)
         halves.append(_Rank(view, job, whole.place, stage, whole.rows[rows.start : rows.stop], output, i))
-    steps = range(job.new_tokens if staged else 1)
-    ids = await take_turns(chip, [half.generate(steps) for half in halves])
+    ids: Sequence[Array] = (None, None)
+    for span in _spans(job, range(job.new_tokens if staged else 1)):
+        ids = await take_turns(chip, [half.generate(span, own) for half, own in zip(halves, ids, strict=True)])
+        await _stop(chip, job, span.stop)
     if not staged:
-        await whole.generate(range(1, job.new_tokens), concatenate(ids))
+        await _generate(whole, range(1, job.new_tokens), concatenate(ids))
 
 
 @frozen(eq=False)

@@ -44,7 +44,7 @@ class Breakdown(NamedTuple):
     compute_s: kernels bound by arithmetic.  memory_s: kernels bound by memory bandwidth.
     communication_s: some transfer from or to the chip, or the chip's own communication overhead, was under way.
     exposed_communication_s: the part of it during which no kernel ran.
-    idle_s: neither a kernel nor communication: waiting for other chips.
+    idle_s: neither a kernel nor communication: waiting for other chips, or stopped.
     """
 
     compute_s: float
@@ -177,7 +177,7 @@ def _breakdown(
     compute, memory = (np.bincount(ops.chip[bound == b], spent[bound == b], n) for b in ("compute", "memory"))
     tasks = (Intervals(chips, played.start_ps, played.end_ps) for chips in (built.owner, built.peer))
     busy = Intervals.join([*tasks, run.busy]).merged()
-    kernel = bound != ""
+    kernel = np.isin(bound, ("compute", "memory"))
     kernels = Intervals(ops.chip[kernel], start_ps[kernel], end_ps[kernel])
     communication, either = busy.lengths(n), Intervals.join([busy, kernels]).merged().lengths(n)
     exposed = either - compute - memory
