@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from topology.graph import Route, Routes, Topology
 
 BLOCK_PAIRS = 2**15  # pairs walked at a time on any graph: bounds the memory
+BLOCK_SEARCHED = 2**23  # nodes in all searches of a block together
 
 Spread = Literal["modulo", "hash"]
 
@@ -44,9 +46,19 @@ def paths_in_blocks(
     by: NDArray[np.int64],
     columns_of: Callable[[Topology, NDArray[np.int64], NDArray[np.int64]], Columns],
 ) -> Routes:
-    """Return paths that are found a block of pairs at a time; pairs with the same number `by` stay together."""
+    """Return paths that are found a block of pairs at a time; pairs of the same node `by` stay together.
+
+    A search from one node is as long as there are nodes: a block has only as many of them as fit into the memory.
+    """
     order = np.argsort(by, kind="stable")
-    blocks = [order[first : first + BLOCK_PAIRS] for first in range(0, len(order), BLOCK_PAIRS)]
+    nodes, place = np.unique(by[order], return_inverse=True)
+    nodes_per_block = max(1, BLOCK_SEARCHED // topology.n_nodes)
+    cuts = np.searchsorted(place, np.arange(0, len(nodes) + nodes_per_block, nodes_per_block))
+    blocks = [
+        order[first : min(first + BLOCK_PAIRS, end)]
+        for begin, end in pairwise(cuts.tolist())
+        for first in range(begin, end, BLOCK_PAIRS)
+    ]
     found = [columns_of(topology, src[block], dst[block]) for block in blocks]
     table = np.full((max(map(len, found), default=0), len(src)), -1, np.int32)
     for block, columns in zip(blocks, found, strict=True):
