@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from attrs import evolve, frozen
 from numpy.typing import NDArray
@@ -42,7 +44,7 @@ class Kind:
     owner: NDArray[np.int32]
     peer: NDArray[np.int32]
 
-    @property
+    @cached_property
     def key(self) -> tuple[bytes, ...]:
         """What two kinds that do the same have in common."""
         g = self.graph

@@ -30,8 +30,6 @@ from collectives import NO_FILES, Schedule
 from configs.spec import Contention, SystemSpec
 from topology import Topology
 
-Known = dict[tuple[bytes, ...], list[Pattern]]
-"""The patterns of every kind, by its key."""
 MOST_PATTERNS = 64
 """Of a kind of call: one that is entered in more ways repeats itself too little to be worth looking up."""
 MOST_TRIES = 3
@@ -72,12 +70,12 @@ def play_run(
     share = contention == "fluid"
     fold = _repeated(records, traces)
     templates: dict[Collective, Template] = {}
-    known: Known = {}
+    memo = _Memo()
     for _ in range(tries):
         built = build(system, topology, records, traces, files, fold, templates)
         if not built.folded:
             break
-        run = _Run.of(topology, built, capacity, known, share=share)
+        run = _Run.of(topology, built, capacity, memo, share=share)
         played, wrong = run.play()
         if played and not wrong.any():
             return played
@@ -101,6 +99,14 @@ def _repeated(records: Sequence[Record], traces: Sequence[Trace]) -> dict[Collec
 
 
 @define(eq=False)
+class _Memo:
+    """What one try leaves to the next: each collective by itself with its links, and the patterns by a kind's key."""
+
+    alone: dict[Collective, tuple[Kind, Ints]] = field(factory=dict)
+    known: dict[tuple[bytes, ...], list[Pattern]] = field(factory=dict)
+
+
+@define(eq=False)
 class _Run:
     """The calls of a run that are looked up, and what is known of them."""
 
@@ -121,19 +127,21 @@ class _Run:
         self.pattern_kind = [kind for kind, patterns in enumerate(self.known) for _ in patterns]
 
     @classmethod
-    def of(cls, topology: Topology, built: Built, capacity: NDArray[np.float64], known: Known, *, share: bool) -> _Run:
+    def of(cls, topology: Topology, built: Built, capacity: NDArray[np.float64], memo: _Memo, *, share: bool) -> _Run:
         """Return the run, with the patterns that are known already (and take up those that become known)."""
         kinds: list[Kind] = []
         numbers: dict[tuple[bytes, ...], int] = {}
         kind_of, links = [], []
         for folded in built.folded:
-            kind, used = by_itself(topology, folded, capacity)
+            if folded.record not in memo.alone:
+                memo.alone[folded.record] = by_itself(topology, folded, capacity)
+            kind, used = memo.alone[folded.record]
             number = numbers.setdefault(kind.key, len(kinds))
             if number == len(kinds):
                 kinds.append(kind)
             kind_of.append(number)
             links.append(used)
-        return cls(built, capacity, share, kinds, [known.setdefault(key, []) for key in numbers], kind_of, links)
+        return cls(built, capacity, share, kinds, [memo.known.setdefault(key, []) for key in numbers], kind_of, links)
 
     def play(self) -> tuple[PlayedRun | None, NDArray[np.bool_]]:
         """Return the run and, for every call, whether it cannot be looked up: then the run is wrong, or there is none.
