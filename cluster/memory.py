@@ -28,18 +28,24 @@ class Memory:
     chip: ChipSpec
     owner: str
     placed: list[Placed] = field(factory=list)
+    _used: dict[int, int] = field(factory=dict, init=False)
 
     def place(self, name: str, size_bytes: int, tier: str | None, role: str) -> int:
         """Place a tensor and return its tier; the farthest by default. Raises CapacityError if the tier is full."""
         index = len(self.chip.memory) - 1 if tier is None else self._index(tier)
-        self.placed.append(Placed(name, index, size_bytes, role))
+        self.add(Placed(name, index, size_bytes, role))
         if self.used_bytes(index) > tier_capacity_bytes(self.chip, index):
             raise CapacityError((self.explain(index),))
         return index
 
+    def add(self, tensor: Placed) -> None:
+        """Account for a tensor, whether there is room or not."""
+        self.placed.append(tensor)
+        self._used[tensor.tier] = self.used_bytes(tensor.tier) + tensor.size_bytes
+
     def used_bytes(self, tier: int) -> int:
         """Return the bytes in use in a tier."""
-        return sum(p.size_bytes for p in self.placed if p.tier == tier)
+        return self._used.get(tier, 0)
 
     def by_role(self) -> Mapping[str, int]:
         """Return the bytes in use by role, over all tiers."""
@@ -80,7 +86,8 @@ def check_fits(chip: ChipSpec, owner: str, tensors: Iterable[tuple[str, int, str
     """Return the memory with all (name, size_bytes, role) placed; raise CapacityError that accounts for all of them."""
     memory = Memory(chip, owner)
     farthest = len(chip.memory) - 1
-    memory.placed += [Placed(name, farthest, size, role) for name, size, role in tensors]
+    for name, size, role in tensors:
+        memory.add(Placed(name, farthest, size, role))
     if memory.used_bytes(farthest) > tier_capacity_bytes(chip, farthest):
         raise CapacityError((memory.explain(farthest),))
     return memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 
 from attrs import evolve, frozen
@@ -9,6 +10,7 @@ from attrs import evolve, frozen
 from workloads.chip import Group
 
 
+@lru_cache(maxsize=4096)
 def split_evenly(n: int, parts: int) -> tuple[range, ...]:
     """Return `parts` consecutive ranges that cover range(n), larger shares first.
 
