@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from configs.spec import DtypeSpec
 from tests.workloads.double import logits_of, run_job, tokens_of
@@ -71,3 +72,13 @@ def test_plain_forward_pass(plain, layout):
 def test_halves_that_take_turns(plain, layout):
     """Every family decodes the same in two halves of the rows, which see their own rows of the caches."""
     check(plain[0], layout, RAGGED, *plain[1:], overlap=True)
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(tp=8, pp=2, dp=2)], ids=str)
+def test_shapes_mode_does_the_same_work(plain, layout):
+    """The program without data launches the same kernels with the same work."""
+    model, (_, logits) = plain[0], plain[1:]
+    bf16 = DtypeSpec("bf16", "bf16", "bf16")
+    job = DecodeJob(model, layout, bf16, tuple(map(len, RAGGED)), logits.shape[1], RAGGED)
+    real, shapes = run_job(job), run_job(evolve(job, prompt_ids=None), real=False)
+    assert [chip.trace for chip in real] == [chip.trace for chip in shapes]
