@@ -98,6 +98,6 @@ def _write(path: Path, text: str, option: str) -> None:
         why = "is a folder" if path.is_dir() else "its folder does not exist"
         raise ConfigError((f"{option}: {path}: {why}; accepted: a file in a folder that can be written",))
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(text.encode(errors="backslashreplace"))  # names of files can be any bytes
     except OSError as error:
         raise RunError(f"{option}: {path}: cannot be written: {error.strerror}") from None

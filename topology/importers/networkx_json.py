@@ -15,6 +15,8 @@ from topology.checks import MAX_CHIPS, MAX_EDGES, reject
 from topology.importers.base import Edge, Found, Importer, Source
 from topology.networkx_io import from_networkx
 
+LINK_KEYS = {"bandwidth_bytes_per_s", "latency_ps", "count"}
+NODE_KEYS = {"kind", "name"}
 UNKNOWN = LinkSpec(math.inf, 0)  # stands for the figures of edges that have none
 
 
@@ -41,7 +43,18 @@ def read(source: Source) -> Found:
     names = tuple(str(node)[:40] for node in chips + switches)
     plain = topology.axes == ("chips",)
     dims, axes = ((), ()) if plain else (topology.dims, topology.axes)
-    return Found(names, tuple(edges), len(switches), dims, axes)
+    return Found(names, tuple(edges), len(switches), dims, axes, notes=_left_out(graph))
+
+
+def _left_out(graph: nx.Graph[Any]) -> tuple[str, ...]:
+    """Say which attributes of links and nodes mean nothing here."""
+    notes = []
+    for what, all_of, known in (("links", graph.edges.values(), LINK_KEYS), ("nodes", graph.nodes.values(), NODE_KEYS)):
+        unknown = sorted({str(key)[:40] for data in all_of for key in data} - known)
+        if unknown:
+            words = ", ".join(repr(key) for key in unknown[:8]) + (", …" if len(unknown) > 8 else "")
+            notes.append(f"left out: attributes {words} of {what}")
+    return tuple(notes)
 
 
 def _share(total: float, count: int) -> float:

@@ -156,6 +156,17 @@ def test_what_is_assumed_is_said(tmp_path: Path) -> None:
     assert all(f"# {note}" in system.to_yaml() for note in system.notes)
 
 
+def test_attributes_that_mean_nothing_here_are_named(tmp_path: Path) -> None:
+    """A weight is not a bandwidth: it is left out, and said to be."""
+    path = tmp_path / "x"
+    path.write_text(
+        '{"nodes": [{"id": 1, "colour": 2}, {"id": 3}], "edges": [{"source": 1, "target": 3, "weight": 9}]}'
+    )
+    notes = import_file(path).notes
+    assert "left out: attributes 'weight' of links" in notes
+    assert "left out: attributes 'colour' of nodes" in notes
+
+
 def test_ranks_that_differ_from_the_file_are_named(tmp_path: Path) -> None:
     """Coordinates decide the ranks of a mesh, and a walk those of a ring; the notes say which chip is which."""
     path = tmp_path / "x"
