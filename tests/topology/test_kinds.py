@@ -10,8 +10,11 @@ import pytest
 from attrs import frozen
 
 import topology as topologies
+from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
+from configs.loader import load_system
 from configs.spec import LinkSpec, RoutingSpec, TopologySpec
+from configs.yaml_source import parse_yaml
 from tests.topology.halves import bisection_of_all_halves
 from topology import (
     TOPOLOGY_KINDS,
@@ -471,6 +474,27 @@ def test_pairs_that_a_graph_does_not_join_are_named() -> None:
     assert diameter_hops(topology) is None
     with pytest.raises(ConfigError, match="no path from chip0 to chip3"):
         topology.route(0, 3)
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ("{between: [0, 1], bandwidth: 25}", "topology.links[1].bandwidth: 25 has no unit"),
+        (
+            "{between: [0, 1], wide: 1}",
+            "topology.links[1].wide: unknown key; accepted: between, count",
+        ),
+        ("[0, chip7]", "topology.links[1]: no node 'chip7'; accepted: chip0…chip2"),
+        ("0-1", "topology.links[1]: '0-1' is not one of these; accepted: a mapping with the keys between"),
+    ],
+)
+def test_a_wrong_link_in_a_file_is_named_by_its_keys(link: str, message: str) -> None:
+    """A link may be a list or a mapping; what is wrong with it is said in the terms of the form that was used."""
+    text = f"{{kind: graph, chips: 3, links: [[1, 2], {link}], link: {{bandwidth: 1GB/s, latency: 1us}}}}"
+    with pytest.raises(ConfigError) as error:
+        load_system({"name": "s", "chip": "h100-sxm", "topology": parse_yaml(text, "x")}, (), VOCABULARY)
+    assert message in str(error.value)
+    assert len(error.value.problems) == 1
 
 
 def test_links_of_a_graph_may_differ() -> None:
