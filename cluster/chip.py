@@ -5,6 +5,7 @@ There is no clock and no I/O here; the host resumes the program when a message h
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -36,8 +37,8 @@ from collectives import (
 from configs.algorithm_names import AUTO
 from configs.dtypes import DTYPES
 from configs.errors import ProgramError
-from configs.spec import Numerics, SystemSpec
-from topology import Topology
+from configs.spec import ChipSpec, Numerics, SystemSpec
+from topology import Topology, chips_of
 from workloads.array import Array, ShapeArray
 from workloads.chip import Group, Tensor
 from workloads.rounding import round_to
@@ -59,7 +60,9 @@ class Machine:
     algorithms: Mapping[str, str]
     files: Mapping[str, Schedule] = NO_FILES
     table: RecordTable = field(factory=RecordTable)
-    kernel_results: dict[Any, tuple[tuple[int, ...], Any, int]] = field(factory=dict)
+    chips: tuple[ChipSpec, ...] = field(init=False)
+    kernel_results: dict[str, dict[Any, tuple[tuple[int, ...], Any, int]]] = field(factory=lambda: defaultdict(dict))
+    """By the name of the chip, then by kernel and shapes."""
     _schedules: dict[tuple[str, str, tuple[int, ...], Detail], Schedule] = field(factory=dict)
     _chosen: dict[Collective, Collective] = field(factory=dict)
 
@@ -71,6 +74,9 @@ class Machine:
         if known is None:
             known = self._chosen[call] = call._replace(algorithm=self.choose(call))
         return known
+
+    def __attrs_post_init__(self) -> None:
+        self.chips = chips_of(self.system, self.topology)
 
     def schedule(self, op: str, algorithm: str, ranks: tuple[int, ...], detail: Detail) -> Schedule:
         """Return the schedule, built once."""
@@ -114,16 +120,20 @@ class SimChip:
     host: Host
     emit_value: Emit
     mailbox: Mailbox = field(init=False)
+    spec: ChipSpec = field(init=False)
     memory: Memory = field(init=False)
     real: bool = field(init=False)
     engine: CommunicationEngine = field(init=False)
+    _results: dict[Any, tuple[tuple[int, ...], Any, int]] = field(init=False)
     _numbers: list[int] = field(init=False, factory=list)
     _groups: dict[str, Group] = field(init=False, factory=dict)
     _calls: dict[str, int] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.mailbox = self.host.mailbox(self.rank)
-        self.memory = Memory(self.machine.system.chip, f"chip {self.rank}")
+        self.spec = self.machine.chips[self.rank]
+        self.memory = Memory(self.spec, f"chip {self.rank}")
+        self._results = self.machine.kernel_results[self.spec.name]
         self.real = self.machine.numerics == "real"
         self.engine = CommunicationEngine(self.rank, self.host, self.mailbox, self._note)
         self._groups["all"] = Group("all", tuple(range(self.n_chips)))
@@ -159,9 +169,9 @@ class SimChip:
         """Run a kernel; what it costs is worked out once per kernel and shapes."""
         shapes = [(o.shape, o.dtype, o.tier) if type(o) is Tensor else (o.shape, o.dtype) for o in operands]
         key = (kernel.name, *shapes, *params.items())
-        found = self.machine.kernel_results.get(key)
+        found = self._results.get(key)
         if found is None:
-            found = self.machine.kernel_results[key] = self._price(kernel, operands, params)
+            found = self._results[key] = self._price(kernel, operands, params)
         shape, dtype, number = found
         if 0 in shape:  # of no tokens: nothing to launch
             return np.zeros(shape, dtype) if self.real else ShapeArray(shape, dtype)
@@ -174,7 +184,7 @@ class SimChip:
         self, kernel: Any, operands: tuple[Any, ...], params: dict[str, Any]
     ) -> tuple[tuple[int, ...], Any, int]:
         shape, dtype = kernel.infer(*operands, **params)
-        duration_ps, bound = duration(self.machine.system.chip, kernel.work(*operands, **params))
+        duration_ps, bound = duration(self.spec, kernel.work(*operands, **params))
         return shape, np.dtype(dtype), self.machine.table.number(Compute(kernel.name, duration_ps, bound))
 
     # --- communication ------------------------------------------------------------------------------------------

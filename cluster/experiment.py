@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from cluster.session import BackendName, RunResult, launch
 from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
 from configs.rules import check_experiment
-from configs.spec import ExperimentSpec, SystemSpec
-from topology import build_topology, refuse_cut_off
+from configs.spec import ChipSpec, ExperimentSpec
+from topology import build_topology, chips_of, refuse_cut_off
 from topology.kinds.ocs import Ocs
 from workloads.decode import DecodeJob, check_job, decode, plan_memory
 from workloads.folder_tokenizer import open_tokenizer
@@ -109,10 +109,11 @@ def run_experiment(
     check_experiment(spec, topology.n_chips)
     used = np.arange(spec.parallel.n_ranks)
     refuse_cut_off(topology, np.zeros_like(used), used)
+    chips = chips_of(spec.system, topology)[: len(used)]
     if compare_fp32 and spec.numerics == "shapes":
         raise ConfigError(("--compare-fp32: numerics is 'shapes', which computes no values; accepted: numerics=real",))
     job, tokenizer = prepare(spec, keep_logits=keep_logits or compare_fp32)
-    memory = fullest_chip(spec.system, job)
+    memory = fullest_chip(chips, job)
     on_status(f"starting {job.layout.n_ranks} chips ({backend})")
     with launch(
         spec.system, backend=backend, n_chips=job.layout.n_ranks, numerics=spec.numerics,
@@ -132,7 +133,7 @@ def run_experiment(
     return ExperimentResult(
         spec, topology.n_chips, job.prompt_ids, output_ids,
         tuple(map(tokenizer.decode, output_ids)) if tokenizer and output_ids else None,
-        _times(job, result), result.timeline, memory, _notes(spec), collector.ready_s, run_s,
+        _times(job, result), result.timeline, memory, _notes(spec, chips), collector.ready_s, run_s,
         logits if keep_logits else None, error,
     )  # fmt: skip
 
@@ -188,21 +189,24 @@ def _tokenizer(spec: ExperimentSpec) -> Tokenizer | None:
         return None
 
 
-def fullest_chip(system: SystemSpec, job: DecodeJob) -> Mapping[str, int]:
-    """Return the accounts of the fullest chip; raise ConfigError if any chip's shard does not fit."""
-    tier = len(system.chip.memory) - 1
-    chips: list[tuple[int, Memory]] = []
+def fullest_chip(chips: Sequence[ChipSpec], job: DecodeJob) -> Mapping[str, int]:
+    """Return the accounts of the fullest of these chips; raise ConfigError if any chip's shard does not fit."""
+    memories: list[Memory] = []
     for rank, shards in enumerate(plan_memory(job)):
-        memory = check_fits(system.chip, f"chip {rank}", ((s.name, s.size_bytes, s.role) for s in shards))
-        chips.append((rank, memory))
-    rank, memory = max(chips, key=lambda item: (item[1].used_bytes(tier), -item[0]))
-    roles = memory.by_role()
+        memories.append(check_fits(chips[rank], f"chip {rank}", ((s.name, s.size_bytes, s.role) for s in shards)))
+    rank = max(range(len(memories)), key=lambda rank: (_fullness(memories[rank]), -rank))
+    roles = memories[rank].by_role()
     return {
         "chip": rank,
         "weights_bytes": roles.get("weights", 0),
         "kv_bytes": roles.get("kv", 0),
-        "capacity_bytes": tier_capacity_bytes(system.chip, tier),
+        "capacity_bytes": tier_capacity_bytes(chips[rank], len(chips[rank].memory) - 1),
     }
+
+
+def _fullness(memory: Memory) -> float:
+    tier = len(memory.chip.memory) - 1
+    return memory.used_bytes(tier) / tier_capacity_bytes(memory.chip, tier)
 
 
 def _times(job: DecodeJob, result: RunResult) -> Times:
@@ -226,16 +230,18 @@ def _times(job: DecodeJob, result: RunResult) -> Times:
     return Times(max(first_s), tpot_s, total_s, sum(1 / s for s in steps_s), 1 / tpot_s)
 
 
-def _notes(spec: ExperimentSpec) -> tuple[str, ...]:
+def _notes(spec: ExperimentSpec, chips: Sequence[ChipSpec]) -> tuple[str, ...]:
     """Say what the figures leave out."""
-    notes = [
-        f"{spec.system.chip.name}: the bandwidth of {tier.name} is unknown; traffic to it is not charged; "
-        f"give it with --set system.chip.memory[{i}].bandwidth=…GB/s"
-        for i, tier in enumerate(spec.system.chip.memory)
-        if tier.bandwidth_bytes_per_s is None
-    ]
-    if spec.system.chip.kernel_launch_ps == 0:
-        notes.append(f"{spec.system.chip.name}: no launch time per kernel is known; none is charged")
+    notes = []
+    for chip in {chip.name: chip for chip in chips}.values():
+        notes += [
+            f"{chip.name}: the bandwidth of {tier.name} is unknown; traffic to it is not charged; "
+            f"give it with --set system.chip.memory[{i}].bandwidth=…GB/s"
+            for i, tier in enumerate(chip.memory)
+            if tier.bandwidth_bytes_per_s is None
+        ]
+        if chip.kernel_launch_ps == 0:
+            notes.append(f"{chip.name}: no launch time per kernel is known; none is charged")
     if spec.system.communication == type(spec.system.communication)():
         notes.append(f"{spec.system.name}: communication is ideal; the library's overheads are not charged")
     if _stops(spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -16,7 +17,16 @@ from configs.catalogue_files import catalogue_entry, catalogue_names
 from configs.loader import load_chip, load_model, load_system
 from configs.spec import Confidence, LinkFault, Provenance, SystemSpec
 from configs.units import format_bandwidth, format_size, format_time_ps
-from topology import Topology, bisection_bytes_per_s, build_topology, diameter_hops, islands, n_cut_off_pairs
+from topology import (
+    Topology,
+    bisection_bytes_per_s,
+    build_topology,
+    chips_of,
+    diameter_hops,
+    islands,
+    n_cut_off_pairs,
+    node_systems,
+)
 from topology.kinds.ocs import Ocs
 from topology.ocs import shape_name
 
@@ -45,6 +55,7 @@ def topology_json(system: SystemSpec) -> dict[str, Any]:
         "kind": topology.kind,
         "dims": topology.dims,
         "axes": topology.axes,
+        "chips": dict(Counter(chip.name for chip in chips_of(system, topology))),
         "n_chips": topology.n_chips,
         "n_switches": topology.n_switches,
         "n_links": topology.n_links,
@@ -61,6 +72,11 @@ def topology_json(system: SystemSpec) -> dict[str, Any]:
     }
 
 
+def _chip_names(chips: Mapping[str, int]) -> str:
+    """Write which chips there are, and how many of each if they differ."""
+    return ", ".join(chips) if len(chips) == 1 else ", ".join(f"{n} {name}" for name, n in chips.items())
+
+
 def _islands(topology: Topology) -> list[list[str]]:
     """Return the names of the chips that can reach each other, set by set, where there is more than one set."""
     found = islands(topology)
@@ -71,7 +87,9 @@ def print_topology(console: Console, system: SystemSpec) -> None:
     """Print a system's shape and its distinct kinds of edges."""
     found = topology_json(system)
     shape = " × ".join(f"{axis} {n}" for axis, n in zip(found["axes"], found["dims"], strict=True))
-    console.print(f"[bold]{system.name}[/]: {found['kind']} of {found['n_chips']} chips ({shape}), {system.chip.name}")
+    console.print(
+        f"[bold]{system.name}[/]: {found['kind']} of {found['n_chips']} chips ({shape}), {_chip_names(found['chips'])}"
+    )
     bisection, faults, diameter = found["bisection_bytes_per_s"], found["faults"], found["diameter_hops"]
     console.print(
         f"{found['n_switches']} switches, {found['n_links']} physical links, "
@@ -162,18 +180,21 @@ def _system_entry(kind: str, name: str) -> dict[str, Any]:
     del kind
     system = load_system(name, (), VOCABULARY)
     topology: Topology = build_topology(system)
-    graph = {path: origin for path, origin in system.provenance.items() if not path.endswith("latency")}
+    figures = dict(system.provenance)
+    for i, node in enumerate(node_systems(system.topology)):
+        figures |= {f"node{i}.{path}": origin for path, origin in node.provenance.items()}
+    graph = {path: origin for path, origin in figures.items() if not path.endswith("latency")}
     return {
         "name": name,
         "description": system.description,
-        "chip": system.chip.name,
+        "chip": _chip_names(Counter(chip.name for chip in chips_of(system, topology))),
         "kind": topology.kind,
         "n_chips": topology.n_chips,
         "n_switches": topology.n_switches,
         "n_links": topology.n_links,
         "bisection_bytes_per_s": bisection_bytes_per_s(topology),
         "graph_confidence": lowest_confidence(graph),
-        "confidence": lowest_confidence(system.provenance),
+        "confidence": lowest_confidence(figures),
     }
 
 

@@ -4,7 +4,7 @@
 """
 
 from configs.spec import TopologySpec
-from topology.faults import build_topology, refuse_cut_off, with_faults
+from topology.faults import refuse_cut_off, with_faults
 from topology.graph import Edges, Route, Router, Topology
 from topology.kinds.compose import Cable, Compose, Nodes
 from topology.kinds.dragonfly import Dragonfly
@@ -19,6 +19,7 @@ from topology.kinds.switch import Switch
 from topology.kinds.torus import Torus
 from topology.metrics import bisection_bytes_per_s, degree, diameter_hops, islands, n_cut_off_pairs, ports
 from topology.rings import hamiltonian_cycle, hamiltonian_path
+from topology.system import build_topology, chips_of, node_systems
 
 __all__ = [
     "TOPOLOGY_KINDS",
@@ -42,12 +43,14 @@ __all__ = [
     "Torus",
     "bisection_bytes_per_s",
     "build_topology",
+    "chips_of",
     "degree",
     "diameter_hops",
     "hamiltonian_cycle",
     "hamiltonian_path",
     "islands",
     "n_cut_off_pairs",
+    "node_systems",
     "ports",
     "refuse_cut_off",
     "with_faults",

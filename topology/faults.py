@@ -26,31 +26,22 @@ from topology.ways import Ways
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from configs.spec import FaultsSpec, SystemSpec
+    from configs.spec import FaultsSpec
 
 MOST_NAMED = 8  # pairs or neighbours in a message
 _NODE = re.compile(r"(chip|switch)(\d{1,9})")
 
 
-def build_topology(system: SystemSpec) -> Topology:
-    """Return what connects the live chips of a system; raise ConfigError for a fault of what it does not have.
+def with_faults(whole: Topology, faults: FaultsSpec) -> Topology:
+    """Return a topology without what is dead; raise ConfigError with every fault that does not fit it.
 
-    >>> from configs.spec import ChipSpec, FaultsSpec, LinkSpec, RoutingSpec
+    >>> from configs.spec import FaultsSpec, LinkSpec, RoutingSpec
     >>> from topology import Mesh
-    >>> mesh = Mesh(dims=(2, 3), link=LinkSpec(1e9, latency_ps=0))
-    >>> broken = with_faults(mesh.build(RoutingSpec()), FaultsSpec(links=("chip0-chip1",)))
+    >>> mesh = Mesh(dims=(2, 3), link=LinkSpec(1e9, latency_ps=0)).build(RoutingSpec())
+    >>> broken = with_faults(mesh, FaultsSpec(links=("chip0-chip1",)))
     >>> [broken.link_name(link) for link in broken.route(0, 1).links]
     ['chip0→chip3', 'chip3→chip4', 'chip4→chip1']
     """
-    topology: Topology = system.topology.build(system.routing)
-    try:
-        return with_faults(topology, system.faults)
-    except ConfigError as error:
-        raise ConfigError(tuple(f"system {system.name}: {problem}" for problem in error.problems)) from None
-
-
-def with_faults(whole: Topology, faults: FaultsSpec) -> Topology:
-    """Return a topology without what is dead; raise ConfigError with every fault that does not fit it."""
     if not faults.links and not faults.chips:
         return whole
     dead_chips, lost = _dead_chips(whole, faults), np.zeros(len(whole.link_src) // 2, np.int64)

@@ -310,16 +310,25 @@ class Topology:
         return ranks[0]
 
     def axis_ranks(self, rank: int, axis: str) -> tuple[int, ...]:
-        """Return the chips on the line through `rank` along `axis`, in the order of the coordinate."""
-        self._check_ranks(rank)
-        if axis not in self.axes:
-            raise ConfigError((f"no axis {axis!r}; the axes are {', '.join(self.axes)}",))
-        k, place = self.axes.index(axis), int(self.positions[rank])
-        stride = math.prod(self.dims[k + 1 :])
-        first = place - place // stride % self.dims[k] * stride
-        return self._ranks_at(range(first, first + self.dims[k] * stride, stride))
+        """Return the chips on the line through `rank` along `axis`, in the order of the coordinate.
 
-    def _ranks_at(self, places: Sequence[int]) -> tuple[int, ...]:
+        Several axes, as `x,y`, give the block of all chips that differ in those coordinates only, row-major.
+        """
+        self._check_ranks(rank)
+        axes = [name.strip() for name in axis.split(",")]
+        unknown = [name for name in axes if name not in self.axes]
+        if unknown:
+            raise ConfigError((f"no axis {unknown[0]!r}; the axes are {', '.join(self.axes)}",))
+        place = int(self.positions[rank])
+        spread = np.zeros(1, np.int64)
+        for k, (name, length) in enumerate(zip(self.axes, self.dims, strict=True)):
+            if name in axes:
+                stride = math.prod(self.dims[k + 1 :])
+                place -= place // stride % length * stride
+                spread = (spread[:, None] + stride * np.arange(length)).reshape(-1)
+        return self._ranks_at(place + spread)
+
+    def _ranks_at(self, places: Sequence[int] | NDArray[np.int64]) -> tuple[int, ...]:
         """Return the ranks of the chips in these places, without the dead ones."""
         ranks = np.searchsorted(self.positions, places)
         alive = np.append(self.positions, -1)[ranks] == np.asarray(places)

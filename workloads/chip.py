@@ -80,7 +80,8 @@ class Group:
 class Chip(Protocol):
     """A chip as its program sees it. There is no clock here.
 
-    Collectives, sends and receives block when they are awaited; `start` lets them go on beside the program.
+    Collectives, sends and receives block when they are awaited; `start` lets them go on beside the program. The members
+    are a group, or the chips along an axis of the topology, or along several (`x,y`); all chips without either.
     """
 
     rank: int

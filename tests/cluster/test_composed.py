@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from cluster import launch
 from cluster.bench import bench
-from configs.spec import LinkSpec
-from tests.cluster.machines import system
+from cluster.listing import topology_json
+from configs.errors import CapacityError, ConfigError
+from configs.spec import ChipSpec, FaultsSpec, LinkSpec, MemoryTier
+from tests.cluster.machines import BURN, CHIP, array, system
 from tests.collectives.rows import ROWS
-from topology import Compose, FatTree, Line, Ring, Switch, Torus
+from topology import Compose, FatTree, Line, Nodes, Ring, Switch, Torus, build_topology, chips_of
 
 US = 1_000_000
 FAST, SLOW = LinkSpec(4e9, US), LinkSpec(1e9, US)
@@ -49,3 +52,53 @@ def test_hierarchical_all_reduce_uses_the_nodes():
     rows = {row.algorithm: row.time_s for row in bench(system(PODS["rails"]), "all_reduce", algorithm="all",
                                                        sizes_bytes=[2**24], numerics="shapes")}  # fmt: skip
     assert rows["hierarchical"] < rows["ring"]
+
+
+SLOW_CHIP = ChipSpec("slow", {"fp32": 1e11, "bf16": 4e11}, (MemoryTier("dram", 2**20, 1e10),), matrix_tile=(32, 32, 32))
+
+
+def mixed(slow=SLOW_CHIP):
+    """A line of two toy chips, and two boards of one slow chip, behind a switch."""
+    board = system(Line((1,), FAST), slow)
+    parts = (Nodes(Line((2,), FAST)), Nodes(board, 2))
+    return system(Compose(parts=parts, network=Switch(4, SLOW)))
+
+
+def test_every_chip_is_its_own():
+    """Cost, memory and the list of chips go by the rank's own chip."""
+
+    async def program(chip, n):
+        chip.apply(BURN, array(chip, 1), flops=2_000_000)
+        chip.place("kv", (n,), "fp32")
+
+    with launch(mixed()) as cluster:
+        with pytest.raises(CapacityError, match=r"chip 2 \(slow\): 1 tensors need"):
+            cluster.run(program, 300_000)
+        result = cluster.run(program, 30)
+    ends_ps = {event.chip: event.end_ps for event in result.timeline.events()}
+    assert ends_ps == {0: 2 * US, 1: 2 * US, 2: 20 * US, 3: 20 * US}
+    assert topology_json(mixed())["chips"] == {"toy": 2, "slow": 2}
+
+
+def test_a_dead_chip_keeps_the_others_theirs():
+    """Ranks number the live chips: with the first one dead, rank 1 is on the first slow board."""
+    faulty = evolve(mixed(), faults=FaultsSpec(chips=(0,)))
+    assert [chip.name for chip in chips_of(faulty, build_topology(faulty))] == ["toy", "slow", "slow"]
+
+
+def test_one_name_for_two_chips_is_refused():
+    """Figures that an override changed on one side only are not taken for the other's."""
+    with pytest.raises(ConfigError, match="has a chip toy with other figures than another of that name"):
+        launch(mixed(evolve(CHIP, kernel_launch_ps=1))).run(None)
+
+
+def test_groups_at_every_level():
+    """Along `chips` the node, along `node` the rail, along both all; the order of the names does not matter."""
+
+    async def program(chip):
+        axes = ("chips", "node", "node,chips", "chips, node")
+        return [(await chip.all_gather(np.array([chip.rank]), axis=axis)).tolist() for axis in axes]
+
+    with launch(system(PODS["rails"])) as cluster:
+        values = cluster.run(program).values
+    assert values[5] == [[4, 5], [1, 3, 5, 7], list(range(8)), list(range(8))]

@@ -63,7 +63,7 @@ def test_a_torus_of_rings_is_the_torus() -> None:
     composed = built(Torus((4, 4), LINK), 4, ("z",), network=Ring((4,), LINK), each_nic=True)
     torus = Torus((4, 4, 4), LINK, axes=("z", "x", "y")).build(RoutingSpec())
     assert (composed.dims, composed.axes, composed.wraps) == (torus.dims, torus.axes, torus.wraps)
-    pairs = np.array(list(itertools.permutations(range(64), 2))[::5]).T
+    pairs = np.array(list(itertools.permutations(range(64), 2))[::17]).T
     for src, dst in pairs.T.tolist():
         names = [composed.link_name(link) for link in composed.route(src, dst).links]
         assert names == [torus.link_name(link) for link in torus.route(src, dst).links]

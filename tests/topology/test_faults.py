@@ -8,7 +8,7 @@ import pickle
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
@@ -186,6 +186,7 @@ def test_all_wrong_faults_at_once() -> None:
     assert len(error.value.problems) == 3
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), n_dead=st.integers(1, 12))
 def test_detours_are_shortest_paths_of_what_is_left(seed: int, n_dead: int) -> None:
     """A pair whose way is broken takes the first of all shortest paths of the graph that is left."""
