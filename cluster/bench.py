@@ -23,6 +23,7 @@ from configs.problems import unknown
 from configs.spec import Contention, Numerics, SystemSpec
 from configs.units import format_size
 from topology import Topology, build_topology
+from topology.graph import axis_names
 from workloads.array import Array, ShapeArray
 from workloads.chip import Chip
 
@@ -133,9 +134,9 @@ def bench(
 ) -> Iterator[Row]:
     """Yield a row per size (and per algorithm, for `all`) of an operation.
 
-    Among all chips, the first `n_ranks`, these `ranks`, or all lines along an `axis` at once. Sizes are rounded down
-    to whole elements that divide among the ranks where the operation needs it. `on_misfit` is told why an algorithm of
-    `all` is left out. Raises ConfigError for what is unknown or does not fit.
+    Among all chips, the first `n_ranks`, these `ranks`, or all lines along an `axis` at once (blocks along several, as
+    `x,y`). Sizes are rounded down to whole elements that divide among the ranks where the operation needs it.
+    `on_misfit` is told why an algorithm of `all` is left out. Raises ConfigError for what is unknown or does not fit.
     """
     topology = build_topology(system)
     groups = _groups(topology, n_ranks, ranks, axis)
@@ -232,8 +233,9 @@ def _groups(topology: Topology, n_ranks: int | None, ranks: Sequence[int] | None
     if n_chips < 2:
         raise ConfigError(("--ranks: this system has one chip; accepted: a system of at least 2",))
     if axis is not None:
-        if axis not in topology.axes:
-            raise ConfigError((f"--axis: {unknown(axis, 'an axis of this system', topology.axes)}",))
+        no_axes = [name for name in axis_names(axis) if name not in topology.axes]
+        if no_axes:
+            raise ConfigError((f"--axis: {unknown(no_axes[0], 'an axis of this system', topology.axes)}",))
         lines = tuple(dict.fromkeys(topology.axis_ranks(rank, axis) for rank in range(n_chips)))
         lengths = sorted({len(line) for line in lines})
         if lengths[0] < 2 or len(lengths) > 1:

@@ -95,7 +95,9 @@ def bench(
         str, Parameter(help="An algorithm (ring, ring:channels=4), an MSCCL XML file, auto, or all.")
     ] = "auto",
     ranks: Annotated[str, Parameter(help="The first N chips, or these: 0,2,5; by default all.")] = "",
-    axis: Annotated[str | None, Parameter(help="All lines of chips along this axis, at once.")] = None,
+    axis: Annotated[
+        str | None, Parameter(help="All lines of chips along this axis (or several, x,y), at once.")
+    ] = None,
     sizes: Annotated[str, Parameter(help="E.g. 1KiB,1MiB or 1KiB:64MiB or 1KiB:64MiB:4 (from, to, factor).")] = "",
     dtype: Annotated[str, Parameter(help="Number format of the elements.")] = "fp32",
     reduction: Annotated[str, Parameter(help="sum, max or min.")] = "sum",

@@ -162,6 +162,15 @@ class ManyRouter(Protocol):
         """Return the routes from the chips `src` to the chips `dst`, pair by pair."""
 
 
+def axis_names(axis: str) -> list[str]:
+    """Return the names of one or several axes.
+
+    >>> axis_names("x, y")
+    ['x', 'y']
+    """
+    return [name.strip() for name in axis.split(",")]
+
+
 @frozen(eq=False)
 class Topology:
     """Chips 0…n_chips-1, switches n_chips…n_nodes-1, and directed links between them.
@@ -315,7 +324,7 @@ class Topology:
         Several axes, as `x,y`, give the block of all chips that differ in those coordinates only, row-major.
         """
         self._check_ranks(rank)
-        axes = [name.strip() for name in axis.split(",")]
+        axes = axis_names(axis)
         unknown = [name for name in axes if name not in self.axes]
         if unknown:
             raise ConfigError((f"no axis {unknown[0]!r}; the axes are {', '.join(self.axes)}",))

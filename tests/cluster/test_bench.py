@@ -213,6 +213,14 @@ def test_any_chips():
     assert (row.n_ranks, row.n_groups, row.wrong) == (3, 1, 0)
 
 
+def test_blocks_along_several_axes():
+    """The four chips of a plane, all planes at once; and the name that is no axis."""
+    [row] = bench(mesh(3, 2, 2), "all_reduce", axis="y, z", sizes_bytes=[480])
+    assert (row.n_ranks, row.n_groups, row.wrong) == (4, 3, 0)
+    with pytest.raises(ConfigError, match="--axis: 'w' is not an axis of this system; accepted: x, y, z"):
+        list(bench(mesh(3, 2, 2), "all_reduce", axis="y,w", sizes_bytes=[480]))
+
+
 def test_all_lines_of_an_axis_at_once():
     """Lines that share no link take as long as one of them; the size is that of one group."""
     for numerics in ("real", "shapes"):
