@@ -31,6 +31,8 @@ from topology.twist import standard_twist
 SMALL_SLICES = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 """Slices that are smaller than a cube of 4x4x4: docs.cloud.google.com/tpu/docs/v4, v5p and tpu7x."""
 
+LEAST_SIDE = 3  # of a cube: across a side of 2, a circuit would double the electrical link
+
 
 def shape_name(dims: tuple[int, ...]) -> str:
     """Write a shape.
@@ -74,8 +76,8 @@ class SuperpodPlan:
     def problems(self) -> list[str]:
         """Return what is wrong with the plan."""
         found = []
-        if not self.cube or min(self.cube) < 1 or math.prod(self.cube) > MAX_CHIPS:
-            return [f"cube: {list(self.cube)}; accepted: sides of at least 1, at most {MAX_CHIPS:,} chips"]
+        if not self.cube or min(self.cube) < LEAST_SIDE or math.prod(self.cube) > MAX_CHIPS:
+            return [f"cube: {list(self.cube)}; accepted: sides of at least {LEAST_SIDE}, at most {MAX_CHIPS:,} chips"]
         if not 1 <= self.n_cubes <= MAX_CHIPS // math.prod(self.cube):
             found.append(f"cubes: {self.n_cubes}; accepted: 1 to {MAX_CHIPS // math.prod(self.cube)}")
         if self.switch_ports is not None and self.switch_ports < 2 * self.n_cubes:

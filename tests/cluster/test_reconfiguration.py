@@ -22,7 +22,7 @@ def run(model, failures, parallel, *, overlap=False):
     """Decode eight tokens of four rows on a slice of two small cubes out of five."""
     memory = [{"name": "hbm", "capacity": "1GiB", "bandwidth": "100GB/s"}]
     topology = {
-        "kind": "ocs", "cubes": 5, "cube": [2, 2, 2], "slice": "2x2x4", "reconfiguration": "10s",
+        "kind": "ocs", "cubes": 5, "cube": [3, 3, 3], "slice": "3x3x6", "reconfiguration": "10s",
         "failures": failures, "link": {"bandwidth": "10GB/s", "latency": "1us"},
     }  # fmt: skip
     chip = {"name": "c", "peak": {"fp32": "1TFLOPS", "bf16": "1TFLOPS"}, "memory": memory}

@@ -20,7 +20,7 @@ from topology import bisection_bytes_per_s, build_topology
 # chips, switches, edges, links (parallel ones each), least and most links of a chip, bisection in GB/s per direction
 # (None: no formula, and too large to search).
 SYSTEMS = {
-    "blackhole-galaxy": (32, 0, 68, 140, 8, 10, None),
+    "blackhole-galaxy": (32, 0, 68, 140, 8, 10, 800),
     "blackhole-galaxy-torus": (32, 0, 64, 128, 8, 8, 800),
     "blackhole-loudbox": (8, 0, 10, 20, 4, 6, 200),
     "blackhole-loudbox-cube": (8, 0, 12, 24, 6, 6, 400),

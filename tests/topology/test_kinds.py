@@ -367,7 +367,7 @@ WRONG = [
     (lambda: Ocs(64, "4*4*4", LINK), "slice: '4*4*4' is not a shape; accepted: sides such as 4x4x8"),
     (lambda: Ocs(64, "4x4x4", LINK, twist=True), "twist: not possible for 4x4x4; accepted: slices of k×k×2k"),
     (lambda: Ocs(0, "4x4x4", LINK), "cubes: 0; accepted: 1 to 3906"),
-    (lambda: Ocs(64, "4x4x4", LINK, cube=()), "cube: []; accepted: sides of at least 1"),
+    (lambda: Ocs(64, "4x4x4", LINK, cube=(2, 4, 4)), "cube: [2, 4, 4]; accepted: sides of at least 3"),
     (lambda: Ocs(64, "4x4x4", LINK, switch_ports=64), "switch_ports: 64; accepted: 2 for each of 64 cubes, or more"),
     (lambda: Ocs(2, "4x4x8", LINK, failed_cubes=(1,)), "slice: 4x4x8 needs 2 cubes; 1 of 2 are free, 1 have failed"),
     (lambda: Ocs(2, "4x4x4", LINK, failed_cubes=(2,)), "failed_cubes[0]: cube 2 does not exist; accepted: 0 to 1"),
