@@ -8,6 +8,7 @@ from workloads.models.falcon import FalconShape
 from workloads.models.family import Stage
 from workloads.models.gemma2 import Gemma2Shape
 from workloads.models.gpt2 import Gpt2Shape
+from workloads.models.gpt_oss import GptOssShape
 from workloads.models.llama import LlamaShape
 from workloads.models.mistral import MistralShape
 from workloads.models.mixtral import MixtralShape
@@ -22,6 +23,7 @@ MODEL_FAMILIES: dict[str, Any] = {
     "falcon": FalconShape,
     "gemma2": Gemma2Shape,
     "gpt2": Gpt2Shape,
+    "gpt_oss": GptOssShape,
     "llama": LlamaShape,
     "mistral": MistralShape,
     "mixtral": MixtralShape,
