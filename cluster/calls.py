@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from collectives import OPERATIONS, REDUCTIONS, Table, cut
+from collectives import OPERATIONS, REDUCTIONS, Rows, Table, cut
 from configs.errors import ProgramError
 
 Shape = tuple[int, ...]
 
 
-def table_of(rows: Iterable[Sequence[int]]) -> Table:
+def table_of(rows: Iterable[Sequence[int]]) -> Rows:
     """Return pairs or rows as plain numbers; raise ProgramError for anything else."""
+    if isinstance(rows, Rows):
+        return rows
     try:
-        table = tuple(tuple(int(value) for value in row) for row in rows)
+        table = Rows(tuple(int(value) for value in row) for row in rows)
     except (TypeError, ValueError):
         raise ProgramError(f"{rows!r:.80} is no table of whole numbers") from None
     return table
 
 
-def refuse_misuse(op: str, n: int, place: int, shape: Shape, root: int, reduction: str, table: Table) -> None:
+def refuse_misuse(op: str, n: int, place: int, shape: Shape, root: int, reduction: str, table: Rows) -> None:
     """Raise ProgramError unless a call among `n` chips, by the one at `place`, can be right."""
     if reduction not in REDUCTIONS:
         raise ProgramError(f"{op} with reduction {reduction!r}; accepted: {', '.join(REDUCTIONS)}")
@@ -48,26 +50,26 @@ def _refuse_pairs(n: int, pairs: Table) -> None:
             raise ProgramError(f"permute of {pairs}: {name} {twice[0]} is there twice")
 
 
-def _refuse_rows(n: int, place: int, n_rows: int, table: Table) -> None:
-    if len(table) != n or any(len(row) != n or min(row) < 0 for row in table):
+def _refuse_rows(n: int, place: int, n_rows: int, table: Rows) -> None:
+    if len(table) != n or not table.is_square:
         raise ProgramError(f"all_to_all_v of rows {table}; accepted: {n} times {n} numbers of rows")
-    if sum(table[place]) != n_rows:
+    if table.sent[place] != n_rows:
         raise ProgramError(f"all_to_all_v sends {table[place]} rows and was given {n_rows}")
 
 
-ROWS_OF_RESULT: dict[str, Callable[[int, int, int, Table], int]] = {
+ROWS_OF_RESULT: dict[str, Callable[[int, int, int, Rows], int]] = {
     # (number of chips, place, rows of the input, table) -> rows of the result
     "all_gather": lambda n, _place, rows, _table: rows * n,
     "gather": lambda n, _place, rows, _table: rows * n,
     "reduce_scatter": lambda n, place, rows, _table: cut(rows, n)[place],
     "scatter": lambda n, place, rows, _table: cut(rows, n)[place],
     "all_to_all": lambda _n, _place, rows, _table: rows,
-    "all_to_all_v": lambda _n, place, _rows, table: sum(row[place] for row in table),
+    "all_to_all_v": lambda _n, place, _rows, table: table.transposed.sent[place],
 }
 """Operations whose result has other rows than the input, or is put together from rows."""
 
 
-def result_shape(op: str, n: int, place: int, shape: Shape, root: int, table: Table) -> Shape | None:
+def result_shape(op: str, n: int, place: int, shape: Shape, root: int, table: Rows) -> Shape | None:
     """Return the shape of the result; None for a chip that gets none."""
     if op == "barrier" or (op in {"reduce", "gather"} and place != root):
         return None

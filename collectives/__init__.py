@@ -37,7 +37,17 @@ from collectives.checker import ScheduleError, check
 from collectives.compose import GATHERS
 from collectives.executor import ends_with_something, execute, join, split
 from collectives.group import GroupView
-from collectives.operations import OPERATIONS, REDUCTIONS, Detail, Operation, Table, chunk_sizes, cut, part_sizes
+from collectives.operations import (
+    OPERATIONS,
+    REDUCTIONS,
+    Detail,
+    Operation,
+    Rows,
+    Table,
+    chunk_sizes,
+    cut,
+    part_sizes,
+)
 from collectives.schedule import Local, RankStep, Schedule, Transfer, Transfers
 from configs.algorithm_names import Offered, is_algorithm_file, split_name
 from configs.errors import ConfigError
@@ -224,6 +234,7 @@ __all__ = [
     "Local",
     "Operation",
     "RankStep",
+    "Rows",
     "Schedule",
     "ScheduleError",
     "Table",

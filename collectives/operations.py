@@ -24,12 +24,52 @@ Sizes and bus bandwidth mean what nccl-tests mean (NVIDIA/nccl-tests, doc/PERFOR
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from attrs import frozen
 
 Table = tuple[tuple[int, ...], ...]
+
+
+class Rows(tuple[tuple[int, ...], ...]):  # noqa: SLOT001  it remembers
+    """A table that remembers its hash, its transpose and its sums: one among hundreds of ranks is a key many times.
+
+    >>> rows = Rows(((1, 2), (3, 4)))
+    >>> rows.transposed, rows.sent, rows.transposed.sent, rows == ((1, 2), (3, 4))
+    (((1, 3), (2, 4)), (3, 7), (4, 6), True)
+    """
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (tuple(self),)
+
+    @cached_property
+    def is_square(self) -> bool:
+        """Whether it has as many columns as rows, and no number is negative."""
+        return all(len(row) == len(self) and min(row) >= 0 for row in self)
+
+    @cached_property
+    def sent(self) -> tuple[int, ...]:
+        """What each rank sends in all."""
+        return tuple(map(sum, self))
+
+    @cached_property
+    def transposed(self) -> Rows:
+        """The way back."""
+        return Rows(zip(*self, strict=True))
+
+
 Detail = int | Table
 """What a call says besides its buffer: the root of an operation that has one (0 for others), the (source, destination)
 pairs of a permute, or the rows that each rank sends to each one of an all_to_all_v."""

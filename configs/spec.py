@@ -229,11 +229,12 @@ class ExpertsSpec:
     """How a mixture of experts is run.
 
     redundant: copies of experts beyond the first, spread evenly over the experts; tokens take turns at the copies.
-    skew: without values, how unevenly experts are chosen: the e-th most popular one ∝ e^-skew (0: all alike).
+    skew: without values, how unevenly experts are drawn: the e-th most popular one ∝ e^-skew (0: all alike). None draws
+    nothing: every expert gets equally many tokens.
     """
 
     redundant: int = field(default=0, metadata=at_least(0))
-    skew: float = field(default=0.0, metadata=between(0, 10))
+    skew: float | None = field(default=None, metadata=between(0, 10))
 
 
 @frozen

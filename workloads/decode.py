@@ -47,7 +47,7 @@ class DecodeJob:
     keep_logits: bool = False
     overlap: bool = False
     seed: int = 0
-    skew: float = 0.0
+    skew: float | None = None
     stops: tuple[tuple[int, int], ...] = ()
 
     @property

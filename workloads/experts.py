@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
-from workloads.array import Array
+from workloads.array import Array, ShapeArray
 from workloads.chip import Tensor, Work
 from workloads.kernels import Inferred, as_fp32, vector_work
 from workloads.rounding import FP32, Floats, dtype_name, wider
 from workloads.routing import rank_masks, spread
 
 Loads = tuple[int, ...]
+
+BYTES = np.dtype(np.uint8)
 
 ROUTE_FLOPS = 4
 """Per expert and token: score (exp, add, divide), and one comparison of a selection."""
@@ -200,9 +202,9 @@ class FromExperts:
 
 @frozen
 class ToRanks:
-    """Copy each token for each rank that holds one of its experts, sorted by rank: x [n, features], y [rows, features].
+    """Pack each token and its routing for each rank that holds one of its experts, sorted by rank: y [rows, bytes].
 
-    The experts are split evenly over the ranks; param `n_rows`: how many copies there are.
+    x [n, hidden]. The experts are split evenly over the ranks; param `n_rows`: how many copies there are.
     """
 
     n_experts: int
@@ -210,18 +212,34 @@ class ToRanks:
     name: str = "to_ranks"
 
     def infer(self, x: Array, routing: Array, *, n_rows: int) -> Inferred:
-        """Return [n_rows, features]."""
-        del routing
-        return (n_rows, x.shape[1]), x.dtype
+        """Return [n_rows, bytes of a token and of its routing]."""
+        return (n_rows, _row_bytes(x) + _row_bytes(routing)), BYTES
 
     def evaluate(self, x: Any, routing: Any, *, n_rows: int) -> Any:
         """Return the copies, in the order of ranks, then of tokens."""
         del n_rows
-        return x[np.nonzero(rank_masks(chosen_experts(routing), self.n_experts, self.n_ranks).T)[1]]
+        token = np.nonzero(rank_masks(chosen_experts(routing), self.n_experts, self.n_ranks).T)[1]
+        return np.concatenate([np.ascontiguousarray(part[token]).view(BYTES) for part in (x, routing)], axis=1)
 
     def work(self, x: Array, routing: Array, *, n_rows: int) -> Work:
         """Return only traffic: each copy is read and written."""
-        return vector_work(x, 0, 2 * n_rows * x.shape[1] * x.dtype.itemsize + routing.nbytes)
+        return vector_work(x, 0, 2 * n_rows * (_row_bytes(x) + _row_bytes(routing)))
+
+
+def _row_bytes(x: Array) -> int:
+    return int(x.shape[1] * x.dtype.itemsize)
+
+
+def unpack(packed: Array, x: Array, routing: Array) -> tuple[Array, Array]:
+    """Return the tokens and the routing in rows that `ToRanks` packed from arrays such as `x` and `routing`.
+
+    Kernels read them where they are: it is no kernel and takes no time.
+    """
+    n = packed.shape[0]
+    if isinstance(packed, ShapeArray):
+        return ShapeArray((n, x.shape[1]), x.dtype), ShapeArray((n, routing.shape[1]), routing.dtype)
+    tokens, theirs = packed[:, : _row_bytes(x)], packed[:, _row_bytes(x) :]
+    return np.ascontiguousarray(tokens).view(x.dtype), np.ascontiguousarray(theirs).view(routing.dtype)
 
 
 @frozen

@@ -1,7 +1,9 @@
-"""Which experts tokens go to when there are no values: drawn from a seed, with a chosen skew.
+"""Which experts tokens go to when there are no values.
 
-Expert number e (in an order that is drawn per layer) is chosen with a probability ∝ (e + 1)^-skew, the k experts of a
-token without repetition: 0 is uniform, 1 is Zipf's law.
+balanced: every expert gets equally many tokens (or one more), in every layer and step alike; a token's experts are as
+far apart as can be, so that it goes to as many ranks as it ever may.
+drawn: from a seed; expert number e (in an order that is drawn per layer) is chosen with a probability ∝ (e + 1)^-skew,
+the k experts of a token without repetition: 0 is uniform, 1 is Zipf's law.
 """
 
 from __future__ import annotations
@@ -12,38 +14,72 @@ import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
+from collectives import Rows
 from workloads.layout import split_evenly
 
 Counts = tuple[int, ...]
-Table = tuple[Counts, ...]
 
 
 @frozen
 class Traffic:
     """What the routing of one layer and step means: `rows[i][j]` tokens go from rank i to j; `loads[e]` to expert e."""
 
-    rows: Table
+    rows: Rows
     loads: Counts
 
 
-@lru_cache(maxsize=64)
-def drawn_traffic(
-    seed: int, skew: float, layer: int, step: int, tokens: Counts, n_experts: int, k: int, n_redundant: int = 0
-) -> Traffic:
-    """Return what `tokens[i]` tokens of every rank i draw; the experts are split evenly over as many ranks.
+@frozen
+class Choice:
+    """What tokens choose: k of n experts, within `n_groups_kept` of their `n_groups` groups; copies of experts."""
 
-    >>> drawn_traffic(0, 0.0, 0, 0, (2, 2), 4, 4)
+    n_experts: int
+    k: int
+    n_groups: int = 1
+    n_groups_kept: int = 1
+    n_redundant: int = 0
+
+
+@lru_cache(maxsize=64)
+def balanced_traffic(tokens: Counts, choice: Choice) -> Traffic:
+    """Return what `tokens[i]` tokens of every rank i mean if all experts are chosen alike.
+
+    Token t of rank i begins at expert i · n/ranks + t; its groups, and its experts within a group, are evenly spaced.
+
+    >>> balanced_traffic((2, 2), Choice(4, 2))
+    Traffic(rows=((2, 2), (2, 2)), loads=(2, 2, 2, 2))
+    """
+    n, of_group = choice.n_experts, choice.n_experts // choice.n_groups
+    first = np.concatenate([i * n // len(tokens) + np.arange(count) for i, count in enumerate(tokens)]) % n
+    j = np.arange(choice.k)
+    per_group = -(-choice.k // choice.n_groups_kept)
+    group = first[:, None] // of_group + j // per_group * choice.n_groups // choice.n_groups_kept
+    place = first[:, None] + j % per_group * of_group // per_group
+    return traffic_of(group % choice.n_groups * of_group + place % of_group, tokens, choice)
+
+
+@lru_cache(maxsize=1024)
+def drawn_traffic(seed: int, skew: float, layer: int, step: int, tokens: Counts, choice: Choice) -> Traffic:
+    """Return what `tokens[i]` tokens of every rank i draw.
+
+    >>> drawn_traffic(0, 0.0, 0, 0, (2, 2), Choice(4, 4))
     Traffic(rows=((2, 2), (2, 2)), loads=(4, 4, 4, 4))
-    >>> drawn_traffic(0, 0.0, 0, 0, (2, 2), 4, 4, n_redundant=2).loads
+    >>> drawn_traffic(0, 0.0, 0, 0, (2, 2), Choice(4, 4, n_redundant=2)).loads
     (2, 4, 2, 4, 2, 2)
     """
+    n_experts, k = choice.n_experts, choice.k
     order = np.random.default_rng([seed, layer]).permutation(n_experts)
     draw = np.random.default_rng([seed, layer, step + 1])
     weight = np.empty(n_experts)
     weight[order] = -skew * np.log(np.arange(1, n_experts + 1))
     merit = weight + draw.gumbel(size=(sum(tokens), n_experts))  # the k largest are a draw without repetition
+    if choice.n_groups > 1:  # the best groups are those of the most popular expert
+        groups = merit.reshape(len(merit), choice.n_groups, -1)
+        best = np.argsort(-groups.max(axis=2), axis=1)[:, : choice.n_groups_kept]
+        kept = np.zeros(groups.shape[:2], np.bool_)
+        np.put_along_axis(kept, best, values=True, axis=1)
+        merit = np.where(kept[:, :, None], groups, -np.inf).reshape(merit.shape)
     chosen = np.argpartition(-merit, k - 1, axis=1)[:, :k]
-    return traffic_of(spread(chosen, n_experts, n_redundant), tokens, n_experts + n_redundant)
+    return traffic_of(chosen, tokens, choice)
 
 
 def copies(n_experts: int, n_redundant: int) -> Counts:
@@ -67,15 +103,17 @@ def spread(chosen: npt.NDArray[np.integer], n_experts: int, n_redundant: int) ->
     return slots
 
 
-def traffic_of(chosen: npt.NDArray[np.integer], tokens: Counts, n_experts: int) -> Traffic:
-    """Return the traffic of tokens [Σ tokens] and their experts [Σ tokens, k], rank by rank."""
-    n_ranks = len(tokens)
-    goes = rank_masks(chosen, n_experts, n_ranks)
+def traffic_of(chosen: npt.NDArray[np.integer], tokens: Counts, choice: Choice) -> Traffic:
+    """Return the traffic of tokens [Σ tokens] and their experts [Σ tokens, k], rank by rank.
+
+    The experts, copies included, are split evenly over the ranks.
+    """
+    n_ranks, n_slots = len(tokens), choice.n_experts + choice.n_redundant
+    slots = spread(chosen, choice.n_experts, choice.n_redundant)
+    goes = rank_masks(slots, n_slots, n_ranks)
     stops = np.cumsum(tokens)
-    rows = tuple(
-        tuple(goes[stop - n : stop].sum(axis=0).tolist()) for n, stop in zip(tokens, stops.tolist(), strict=True)
-    )
-    return Traffic(rows, tuple(np.bincount(chosen.ravel(), minlength=n_experts).tolist()))
+    rows = (tuple(goes[stop - n : stop].sum(axis=0).tolist()) for n, stop in zip(tokens, stops.tolist(), strict=True))
+    return Traffic(Rows(rows), tuple(np.bincount(slots.ravel(), minlength=n_slots).tolist()))
 
 
 def rank_masks(chosen: npt.NDArray[np.integer], n_experts: int, n_ranks: int) -> npt.NDArray[np.bool_]:

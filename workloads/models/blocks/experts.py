@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, frozen
 
+from collectives import Rows
 from workloads.array import Array, ShapeArray, zeros
 from workloads.chip import Chip, Group, Tensor
 from workloads.elementwise import Add, GatedActivation
-from workloads.experts import ExpertMatmul, FromExperts, FromRanks, Route, ToExperts, ToRanks, chosen_experts
+from workloads.experts import ExpertMatmul, FromExperts, FromRanks, Route, ToExperts, ToRanks, chosen_experts, unpack
 from workloads.kernels import Matmul
 from workloads.models.blocks.feed_forward import FeedForward
 from workloads.models.blocks.site import Plan, RunningBlock, Site
 from workloads.rounding import INT32
-from workloads.routing import Table, Traffic, copies, drawn_traffic, rank_masks
+from workloads.routing import Choice, Traffic, balanced_traffic, copies, drawn_traffic, rank_masks
 from workloads.shards import Part, ShardSpec
 
 ROUTER = Matmul("router_matmul")
@@ -104,7 +105,7 @@ class RunningExperts:
     down: tuple[Tensor, ...]
     shared: RunningBlock | None
     _steps: Iterator[int] = field(factory=itertools.count)
-    """Without values, every call draws anew."""
+    """Without values, every call may draw anew."""
 
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the block's output, to be summed over the tensor-parallel group."""
@@ -114,16 +115,12 @@ class RunningExperts:
         if self.group is None:
             y = self._experts(x, routing, loads)
         else:
-            index = self.group.ranks.index(self.chip.rank)
-            to_ranks = ToRanks(self.n_slots, len(self.group))
-            n_rows = sum(rows[index])
-            there = await self.chip.all_to_all_v(apply(to_ranks, x, routing, n_rows=n_rows), rows, self.group)
-            theirs = await self.chip.all_to_all_v(apply(to_ranks, routing, routing, n_rows=n_rows), rows, self.group)
-            if self.chip.real:
-                loads = self._own_loads(theirs)
-            done = self._experts(there, theirs, loads)
-            back = await self.chip.all_to_all_v(done, tuple(zip(*rows, strict=True)), self.group)
-            y = apply(FromRanks(self.n_slots, len(self.group)), back, routing)
+            n_ranks, index = len(self.group), self.group.ranks.index(self.chip.rank)
+            there = apply(ToRanks(self.n_slots, n_ranks), x, routing, n_rows=rows.sent[index])
+            theirs, their_routing = unpack(await self.chip.all_to_all_v(there, rows, self.group), x, routing)
+            done = self._experts(theirs, their_routing, self._own_loads(their_routing) if self.chip.real else loads)
+            back = await self.chip.all_to_all_v(done, rows.transposed, self.group)
+            y = apply(FromRanks(self.n_slots, n_ranks), back, routing)
         return y if self.shared is None else apply(ADD, y, await self.shared(x, starts))
 
     @property
@@ -143,25 +140,26 @@ class RunningExperts:
     def _zeros(self, x: Array) -> Array:
         return zeros(x.shape, x.dtype, real=self.chip.real)
 
-    async def _plan(self, routing: Array) -> tuple[Table, tuple[int, ...]]:
-        """Return who sends how many rows to whom, and the loads of the own experts (with values: of the own tokens)."""
+    async def _plan(self, routing: Array) -> tuple[Rows, tuple[int, ...]]:
+        """Return who sends how many rows to whom, and the loads of the own experts where they are known by now."""
         if not self.chip.real:
-            traffic = self._drawn()
+            traffic = self._traffic()
             if self.group is not None:
                 await self.chip.all_gather(ShapeArray((len(self.group),), INT32), self.group)
             return traffic.rows, traffic.loads[self.experts.start : self.experts.stop]
         if self.group is None:
-            return (), self._own_loads(routing)
+            return Rows(), self._own_loads(routing)
         goes = rank_masks(chosen_experts(routing), self.n_slots, len(self.group))
         gathered: Any = await self.chip.all_gather(goes.sum(axis=0).astype(np.int32), self.group)
-        return tuple(map(tuple, gathered.reshape(len(self.group), -1).tolist())), ()
+        return Rows(map(tuple, gathered.reshape(len(self.group), -1).tolist())), ()
 
-    def _drawn(self) -> Traffic:
-        block, peers, step = self.block, self.site.peers, next(self._steps)
-        tokens = peers.tokens(step)
-        return drawn_traffic(
-            peers.seed, peers.skew, block.layer, step, tokens, block.n_experts, self.route.k, self.route.n_redundant
-        )
+    def _traffic(self) -> Traffic:
+        """Return what the routing would mean, without values."""
+        route, peers, step = self.route, self.site.peers, next(self._steps)
+        choice = Choice(self.block.n_experts, route.k, route.n_groups, route.n_groups_kept, route.n_redundant)
+        if peers.skew is None:
+            return balanced_traffic(peers.tokens(step), choice)
+        return drawn_traffic(peers.seed, peers.skew, self.block.layer, step, peers.tokens(step), choice)
 
     def _own_loads(self, routing: Any) -> tuple[int, ...]:
         counts = np.bincount(chosen_experts(routing).ravel(), minlength=self.n_slots)

@@ -59,7 +59,7 @@ class Peers:
 
     lengths: tuple[tuple[int, ...], ...] = ((),)
     seed: int = 0
-    skew: float = 0.0
+    skew: float | None = None
 
     def tokens(self, step: int) -> tuple[int, ...]:
         """Return how many tokens every rank has in a step; step 0 is the prefill, padded to a rank's longest row."""
