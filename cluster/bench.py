@@ -12,11 +12,11 @@ from attrs import field, frozen
 
 from cluster.backends.base import Setting
 from cluster.bench_cases import NUMBER_FORMATS, Case
-from cluster.prediction import first_call, predict_ps, predict_together_ps
+from cluster.prediction import first_call, predict_ps, predict_quickly_ps, predict_together_ps
 from cluster.records import Collective
-from cluster.selection import Chooser
+from cluster.selection import Chooser, tried_for
 from cluster.session import BackendName, Cluster, launch
-from collectives import OFFERED, OPERATIONS, REDUCTIONS, GroupView, Schedule, build, candidates, msccl, read_files
+from collectives import NO_FILES, OFFERED, OPERATIONS, REDUCTIONS, GroupView, Schedule, build, msccl, read_files
 from configs.algorithm_names import AUTO, algorithm_problem
 from configs.errors import ConfigError
 from configs.problems import unknown
@@ -167,6 +167,8 @@ def _plan(asked: Bench, sizes_bytes: Sequence[int]) -> Iterator[tuple[str, Case,
     choose = Chooser(asked.system, asked.contention)
     chosen = [choose(asked.calls(case)[0]) for case in cases]
     if asked.names == (AUTO,):
+        for name in dict.fromkeys(chosen):
+            _refuse_long(asked.op, name, asked.topology, asked.groups)
         yield from ((name, case, True) for name, case in zip(chosen, cases, strict=True))
         return
     for name in asked.names:
@@ -180,6 +182,14 @@ def _predicted(asked: Bench, name: str, case: Case, chosen: bool | None) -> Row:
         time_ps = predict_together_ps(
             asked.system, asked.topology, [first, *others], asked.contention, asked.files
         )  # fmt: skip
+    elif len(first.ranks) > MOST_RANKS:
+        quickly_ps = predict_quickly_ps(asked.system, asked.topology, first, asked.contention)
+        if quickly_ps is None:
+            size, n = format_size(case.n_elements * case.format.itemsize), len(first.ranks)
+            raise ConfigError(
+                (f"--sizes: {size} does not fall into equal chunks among {n} ranks; accepted: one that does",)
+            )
+        time_ps = quickly_ps
     else:
         time_ps = predict_ps(asked.system, asked.topology, first, asked.contention, asked.files)
     return asked.row(case, name, time_ps * 1e-12, None, chosen=chosen)
@@ -286,21 +296,32 @@ def _fitting(
         return (AUTO,), files
     fitting: list[str] = []
     reasons: list[str] = []
-    for name in candidates(op) if algorithm == ALL else [algorithm]:
+    for name in tried_for(op, n) if algorithm == ALL else [algorithm]:
         try:
-            schedules = [build(op, name, GroupView(topology, ranks), Case(op, n, n).detail, files) for ranks in groups]
+            for ranks in groups:
+                build(op, name, GroupView(topology, ranks), Case(op, n, n).detail, files)
+            _refuse_long(op, name, topology, groups, files)
         except ConfigError as error:
             reasons += error.problems
             continue
-        if n_chips > MOST_RANKS and (len(groups) > 1 or schedules[0].uniform(topology.dims) is None):
-            reasons.append(f"--ranks: {n_chips}; accepted for {op} {name} on this system: 2 to {MOST_RANKS}")
-        else:
-            fitting.append(name)
+        fitting.append(name)
     if not fitting:
         raise ConfigError(tuple(reasons))
     for reason in reasons:
         on_misfit(reason)
     return tuple(fitting), files
+
+
+def _refuse_long(
+    op: str, name: str, topology: Topology, groups: Groups, files: Mapping[str, Schedule] = NO_FILES
+) -> None:
+    """Raise ConfigError for many chips that do not all do the same: that would take long."""
+    n_chips, n = sum(map(len, groups)), len(groups[0])
+    if n_chips <= MOST_RANKS:
+        return
+    schedule = build(op, name, GroupView(topology, groups[0]), Case(op, n, n).detail, files)
+    if len(groups) > 1 or schedule.uniform(topology.dims) is None:
+        raise ConfigError((f"--ranks: {n_chips}; accepted for {op} {name} on this system: 2 to {MOST_RANKS}",))
 
 
 def _check_memory(sizes_bytes: Sequence[int], n: int, numerics: Numerics) -> None:

@@ -70,7 +70,7 @@ class Case:
     @property
     def arguments(self) -> tuple[Any, ...]:
         """What the operation takes besides its input."""
-        return {"permute": (self.pairs,), "all_to_all_v": (self.rows,)}.get(self.op, ())
+        return (self.detail,) if OPERATIONS[self.op].detail in {"pairs", "rows"} else ()
 
     @property
     def more(self) -> dict[str, str]:
@@ -80,7 +80,9 @@ class Case:
     @property
     def detail(self) -> Detail:
         """What the operation's algorithms must know besides the group."""
-        return {"permute": self.pairs, "all_to_all_v": self.rows}.get(self.op, 0)
+        if self.op == "permute":
+            return self.pairs
+        return self.rows if self.op == "all_to_all_v" else 0
 
     def input(self, rank: int) -> Values:
         """Return what a rank puts in."""

@@ -24,6 +24,12 @@ MOST_COMPARED = 32
 MOST_SYNTHESISED = 64
 """Ranks for which a schedule is synthesised unasked."""
 
+LARGE, HUGE = 256, 8192
+FOR_LARGE = ("torus", "dimension_wise", "direct", "two_shot", "ring_bidirectional", "ring_neighbours", "ring")
+FOR_HUGE = ("torus", "ring_bidirectional", "ring_neighbours", "ring")
+"""What is tried for groups of more ranks than these, as far as the operation has it: others take long to build or time,
+some of them (`direct` among 100,000) for the length of their routes alone."""
+
 Choose = Callable[[Collective], str]
 """Return the algorithm of a call whose algorithm is `auto`; raises ConfigError where none fits."""
 
@@ -69,7 +75,11 @@ class Chooser:
         from cluster.prediction import predict_quickly_ps  # noqa: PLC0415  numba takes a third of a second to import
 
         call = representative(call)
+        tried = tried_for(call.op, len(call.ranks))
         for name in candidates(call.op):
+            if name not in tried:
+                yield Candidate(name, None, f"is not tried unasked for {len(call.ranks)} ranks")
+                continue
             if name == "synthesised" and len(call.ranks) > MOST_SYNTHESISED:
                 yield Candidate(name, None, f"not tried unasked for more than {MOST_SYNTHESISED} ranks")
                 continue
@@ -101,7 +111,7 @@ class Chooser:
 
     def _first_that_fits(self, call: Collective) -> str:
         """Return the first algorithm of the table that fits, for groups in which none is predicted quickly."""
-        for name in candidates(call.op):
+        for name in tried_for(call.op, len(call.ranks)):
             if self._fits(name, call):
                 return name
         raise ConfigError((f"{call.op} among {len(call.ranks)} chips: no algorithm fits",))
@@ -118,6 +128,18 @@ class Chooser:
         if ranks not in self.structures:
             self.structures[ranks] = ranks if len(ranks) > MOST_COMPARED else _structure(self.topology, ranks)
         return self.structures[ranks]
+
+
+def tried_for(op: str, n_ranks: int) -> list[str]:
+    """Return the candidates that are tried for a group of so many ranks; all of them where none of those is there.
+
+    >>> tried_for("all_to_all", 4096)
+    ['dimension_wise', 'direct']
+    """
+    every = candidates(op)
+    if n_ranks <= LARGE:
+        return every
+    return [name for name in (FOR_LARGE if n_ranks <= HUGE else FOR_HUGE) if name in every] or every
 
 
 def _structure(topology: Topology, ranks: tuple[int, ...]) -> Hashable:
