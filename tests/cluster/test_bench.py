@@ -10,12 +10,15 @@ from cluster import Cluster
 from cluster.backends.local import LocalBackend
 from cluster.bench import DEFAULT_SIZES_BYTES, bench, measure
 from cluster.bench_cases import NUMBER_FORMATS, Case
-from cluster.selection import Chooser
+from cluster.selection import Chooser, tried_for
 from cluster.session import launch
 from collectives import ALGORITHMS, OPERATIONS, REDUCTIONS
 from configs.errors import ConfigError
+from configs.spec import LinkSpec
 from tests.cluster.machines import array, fitting_system, mesh, ring, switch, torus
+from tests.cluster.machines import system as make_system
 from tests.collectives.rows import ROWS, ring_of, schedule_of
+from topology import Switch
 
 KIB = 1024
 WHOLE = ("broadcast", "reduce", "permute", "barrier")
@@ -205,6 +208,19 @@ def test_auto_is_the_fastest_of_all(op):
         for i, row in enumerate(chosen):
             assert row.time_s == min(r.time_s for r in every[i :: len(sizes)])
             assert [r.algorithm for r in every[i :: len(sizes)] if r.chosen] == [row.algorithm]
+
+
+def test_what_is_tried_is_bounded():
+    """Large groups try few algorithms, and never none; the library's threshold keeps small groups off the switch."""
+    for op in OPERATIONS:
+        assert set(tried_for(op, 10**5)) <= set(tried_for(op, 16))
+        assert tried_for(op, 10**5)
+    machine = Switch(chips=6, link=LinkSpec(1e9, 1000), in_network=True)
+    for n, used in ((4, False), (5, True)):
+        [row] = bench(make_system(machine, in_network_min_ranks=5), "all_reduce", n_ranks=n, sizes_bytes=[24000])
+        assert row.algorithm.startswith("in_network") == used
+    with pytest.raises(ConfigError, match="does not fall into equal chunks among 3000 ranks"):
+        list(bench(ring(3000), "all_reduce", sizes_bytes=[10**6], numerics="shapes"))
 
 
 def test_any_chips():
