@@ -86,6 +86,7 @@ class Layout:
         first = self.rank(evolve(place, tp=0))
         return Group(f"tp.{place.dp}.{place.pp}.{place.ep}", tuple(range(first, first + self.tp)))
 
+    @lru_cache(maxsize=65536)  # noqa: B019  layouts are few and small
     def ep_group(self, rank: int) -> Group:
         """Return the ranks that share the experts of `rank`'s stage, by expert-parallel index."""
         place = self.place(rank)

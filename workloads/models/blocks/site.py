@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from functools import cached_property
 from typing import Protocol
 
 from attrs import evolve, frozen
@@ -63,7 +64,15 @@ class Peers:
 
     def tokens(self, step: int) -> tuple[int, ...]:
         """Return how many tokens every rank has in a step; step 0 is the prefill, padded to a rank's longest row."""
-        return tuple(len(rows) * (1 if step else max(rows, default=0)) for rows in self.lengths)
+        return self._decoded if step else self._prefilled
+
+    @cached_property
+    def _decoded(self) -> tuple[int, ...]:
+        return tuple(map(len, self.lengths))
+
+    @cached_property
+    def _prefilled(self) -> tuple[int, ...]:
+        return tuple(len(rows) * max(rows, default=0) for rows in self.lengths)
 
 
 ALONE = Peers()
