@@ -68,7 +68,7 @@ def test_programs_that_start_operations_themselves():
     async def turns(chip):
         return await take_turns(chip, [program(shared(chip, f"{k}"), k) for k in (1, 2)])
 
-    result = launch(ring(4)).run(turns)
+    result = launch(ring(4), collectives={"all_reduce": "ring"}).run(turns)
     assert result.values == [[4.0, 8.0]] * 4
     assert result.timeline.total_ps == 2 * T
 
