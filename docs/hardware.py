@@ -80,6 +80,8 @@ def _plain(value: Any) -> str:
         return f"{len(value)} entries"
     if isinstance(value, list):
         return "[" + ", ".join(_plain(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) + "}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

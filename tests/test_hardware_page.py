@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from configs.catalogue_files import catalogue_names
 from docs.hardware import page
 
 
-def test_the_page_is_up_to_date() -> None:
+@pytest.fixture(scope="module")
+def text() -> str:
+    """Return the page as it would be written now."""
+    return page()
+
+
+def test_the_page_is_up_to_date(text) -> None:
     """After a change of the catalogue: python docs/hardware.py docs/hardware.md."""
     written = Path(__file__).parents[1].joinpath("docs/hardware.md").read_text(encoding="utf-8")
-    assert written == page(), "run: python docs/hardware.py docs/hardware.md"
+    assert written == text, "run: python docs/hardware.py docs/hardware.md"
 
 
-def test_the_page_has_everything() -> None:
+def test_the_page_has_everything(text) -> None:
     """Every chip and system has a section with a source for each figure."""
-    text = page()
     for name in catalogue_names("chips") + catalogue_names("systems"):
         assert f"\n### {name}\n" in text
     assert "| `peak.bf16` | 989TFLOPS | vendor | spec |" in text

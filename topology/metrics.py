@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topology.bisection import searched_bisection_bytes_per_s
+from topology.recognised import recognised_bisection_bytes_per_s
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,8 +89,10 @@ def bisection_bytes_per_s(topology: Topology) -> float | None:
 
     Halves are equal, or one chip apart if the number of chips is odd. Switches stand on whichever side
     makes the cut smaller. Figures that count both directions (as for NVLink systems) are twice this one.
-    Without a closed formula it is searched for (`topology.bisection`); None where the topology is too wide for that.
+    Without a closed formula (of the kind, or `topology.recognised`) it is searched for (`topology.bisection`); None
+    where the topology is too wide for that.
     """
     if topology.known_bisection_bytes_per_s is not None:
         return topology.known_bisection_bytes_per_s
-    return searched_bisection_bytes_per_s(topology)
+    recognised = recognised_bisection_bytes_per_s(topology)
+    return searched_bisection_bytes_per_s(topology) if recognised is None else recognised

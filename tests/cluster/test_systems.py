@@ -20,6 +20,7 @@ from topology import bisection_bytes_per_s, build_topology
 # chips, switches, edges, links (parallel ones each), least and most links of a chip, bisection in GB/s per direction
 # (None: no formula, and too large to search).
 SYSTEMS = {
+    "atlas-950-superpod": (1024, 1, 1024, 1024, 1, 1, 430080),
     "blackhole-galaxy": (32, 0, 68, 140, 8, 10, 800),
     "blackhole-galaxy-torus": (32, 0, 64, 128, 8, 8, 800),
     "blackhole-loudbox": (8, 0, 10, 20, 4, 6, 200),
@@ -30,31 +31,52 @@ SYSTEMS = {
     "blackhole-p300": (2, 0, 1, 2, 2, 2, 100),
     "blackhole-quietbox": (4, 0, 4, 16, 8, 8, 400),
     "blackhole-quietbox-2": (4, 0, 4, 8, 4, 4, 200),
+    "bow-pod16": (16, 0, 22, 72, 6, 10, 128),
+    "bow-pod64": (64, 0, 96, 320, 10, 10, 256),
+    "cloudmatrix384": (384, 448, 8064, 10752, 14, 14, 75264),
+    "cs-2": (1, 0, 0, 0, 0, 0, 0),
+    "cs-2-swarmx-4": (4, 12, 48, 48, 12, 12, 300),
+    "cs-3": (1, 0, 0, 0, 0, 0, 0),
+    "cs-3-swarmx-4": (4, 12, 48, 48, 12, 12, 300),
     "dgx-1-v100": (8, 0, 16, 24, 6, 6, 150),
-    "dgx-2": (16, 6, 96, 96, 6, 6, 1200),
+    "dgx-2": (16, 12, 102, 144, 6, 6, 1200),
     "dgx-a100": (8, 6, 48, 96, 12, 12, 1200),
     "dgx-h100": (8, 4, 32, 144, 18, 18, 1800),
+    "dgx-h100-4-nodes": (32, 28, 192, 864, 19, 19, 800),
     "dgx-h200": (8, 4, 32, 144, 18, 18, 1800),
+    "dgx-superpod-h100": (256, 140, 1312, 5120, 19, 19, 6400),
+    "dgx-superpod-h100-128-nodes": (1024, 560, 5632, 20480, 19, 19, 25600),
+    "gaudi2-4-boxes": (32, 12, 176, 1200, 24, 24, 600),
     "gaudi2-box": (8, 0, 28, 84, 21, 21, 600),
+    "gaudi3-4-boxes": (32, 12, 176, 1200, 24, 24, 1200),
     "gaudi3-box": (8, 0, 28, 84, 21, 21, 1200),
     "gb200-nvl72": (72, 18, 1296, 1296, 18, 18, 32400),
+    "gb200-superpod": (576, 180, 11264, 11584, 19, 19, 14400),
     "gb300-nvl72": (72, 18, 1296, 1296, 18, 18, 32400),
     "groq-node": (8, 0, 28, 28, 7, 7, 240),
     "groq-rack": (72, 0, 396, 396, 11, 11, None),
+    "h100-nvl256": (256, 164, 2176, 6912, 18, 18, 28800),
     "hgx-b200": (8, 2, 16, 144, 18, 18, 3600),
     "hgx-b300": (8, 2, 16, 144, 18, 18, 3600),
     "hgx-h800": (8, 4, 32, 64, 8, 8, 800),
     "inf2-48xlarge": (12, 0, 12, 12, 2, 2, 103.0792151),
+    "ipu-pod16": (16, 0, 22, 72, 6, 10, 128),
+    "ipu-pod64": (64, 0, 96, 320, 10, 10, 256),
+    "mi250x-4-nodes": (64, 12, 168, 504, 6, 8, 400),
     "mi250x-node": (16, 0, 26, 54, 6, 7, 300),
+    "mi300x-4-nodes": (32, 12, 176, 400, 8, 8, 800),
     "mi300x-node": (8, 0, 28, 28, 7, 7, 1024),
     "mi325x-node": (8, 0, 28, 28, 7, 7, 1024),
+    "mi355x-4-nodes": (32, 12, 176, 400, 8, 8, 800),
     "mi355x-node": (8, 0, 28, 28, 7, 7, 1224),
+    "sn40l-node": (16, 1, 16, 16, 1, 1, 512),
     "tpu-v2-16x16": (256, 0, 512, 512, 4, 4, 2000),
     "tpu-v2-2x2": (4, 0, 4, 4, 2, 2, 125),
     "tpu-v2-4x4": (16, 0, 32, 32, 4, 4, 500),
     "tpu-v3-2x2": (4, 0, 4, 4, 2, 2, 166),
     "tpu-v3-32x32": (1024, 0, 2048, 2048, 4, 4, 5312),
     "tpu-v3-4x4": (16, 0, 32, 32, 4, 4, 664),
+    "tpu-v3-4x8": (32, 0, 64, 64, 4, 4, 664),
     "tpu-v4-16x16x16": (4096, 0, 12288, 12288, 6, 6, 23040),
     "tpu-v4-2x2x1": (4, 0, 4, 4, 2, 2, 90),
     "tpu-v4-2x2x2": (8, 0, 12, 12, 3, 3, 180),
@@ -112,6 +134,8 @@ SYSTEMS = {
     "tpu-v7x-superpod": (64, 0, 192, 192, 6, 6, 3200),
     "trn1-32xlarge": (16, 0, 32, 32, 4, 4, 384),
     "trn2-48xlarge": (16, 0, 32, 32, 4, 4, 1024),
+    "trn2-ultraserver": (64, 0, 192, 192, 6, 6, 2048),
+    "trn3-ultraserver": (144, 46, 936, 1440, 11, 11, None),
     "wormhole-galaxy": (32, 0, 52, 208, 8, 16, 200),
     "wormhole-galaxy-4u": (32, 0, 52, 208, 8, 16, 200),
     "wormhole-galaxy-torus": (32, 0, 64, 256, 16, 16, 400),
@@ -124,6 +148,8 @@ SYSTEMS = {
     "wormhole-quad-galaxy": (128, 0, 256, 512, 8, 8, 400),
     "wormhole-quietbox": (8, 0, 10, 20, 4, 6, 50),
     "wormhole-t3000": (8, 0, 10, 20, 4, 6, 50),
+    "wormhole-tg": (36, 0, 56, 216, 2, 16, 250),
+    "wormhole-tgg": (72, 0, 120, 448, 2, 16, 200),
 }  # fmt: skip
 
 # What vendors and papers say about whole systems: the sum over chips of what their links carry, in GB/s per direction;
@@ -147,6 +173,11 @@ PUBLISHED = [
     ("tpu-v5p-16x20x28", 8960 * 600, 0),  # 1200 GB/s per chip, both directions
     ("tpu-v6e-16x16", 256 * 400, 0),  # 800 GB/s per chip, both directions
     ("trn2-48xlarge", 16 * 1024 / 2, 0),  # 1024 GB/s per chip, both directions
+    ("trn2-ultraserver", 64 * 1280 / 2, 0),  # 1280 GB/s per chip, both directions
+    ("dgx-superpod-h100-128-nodes", 1024 * (450 + 50), 0),  # NVLink and a port of 400 Gb/s per GPU
+    ("gb200-superpod", 8 * (65_000 + 3600), 0.005),  # NVLink and 3.6 TB/s per rack
+    ("gaudi3-4-boxes", 32 * 600, 0),  # 24 ports of 200G
+    ("cloudmatrix384", 384 * 392, 0),  # 14 links per NPU
 ]
 
 PUBLISHED_BISECTION = [
@@ -154,6 +185,19 @@ PUBLISHED_BISECTION = [
     ("tpu-v4-16x16x16", 24_000, 0.05),
     ("tpu-v5e-16x16", 1600, 0),
     ("tpu-v6e-16x16", 3200, 0),
+    ("h100-nvl256", 57_600 / 2, 0),  # 57.6 TB/s, both directions
+    ("cloudmatrix384", 192 * 392, 0),  # non-blocking
+    ("dgx-superpod-h100-128-nodes", 512 * 50, 0),  # full bisection
+]
+
+# What carries the first half of the chips to the other, in GB/s per direction; switches stand where they help most.
+PUBLISHED_HALVES = [
+    ("dgx-2", 1200),  # eight GPUs of 150
+    ("h100-nvl256", 57_600 / 2),  # 57.6 TB/s, both directions
+    ("dgx-superpod-h100", 128 * 50),  # full bisection: 128 ports of 400 Gb/s
+    ("trn2-ultraserver", 2 * 16 * 64),  # two instances next to each other, twice, by 16 links of 64
+    ("groq-rack", (4 * 4 * 4 + 2 * 8 + 4 * 4) * 15),  # four groups and half of one: links between and inside groups
+    ("wormhole-galaxy", 200),
 ]
 
 
@@ -208,6 +252,19 @@ def test_published_totals(name, gb_per_s, rounding) -> None:
 def test_published_bisections(name, gb_per_s, rounding) -> None:
     """The bisection is what the maker says."""
     assert bisection_bytes_per_s(built(name)) / 1e9 == pytest.approx(gb_per_s, rel=max(rounding, 1e-12))
+
+
+@pytest.mark.parametrize(("name", "gb_per_s"), PUBLISHED_HALVES)
+def test_published_halves(name, gb_per_s) -> None:
+    """The least cut between the first half of the chips and the rest is what the makers and the graph say."""
+    topology = built(name)
+    graph = nx.DiGraph()
+    columns = (topology.link_src.tolist(), topology.link_dst.tolist(), topology.link_bandwidth_bytes_per_s.tolist())
+    for src, dst, bandwidth in zip(*columns, strict=True):
+        graph.add_edge(src, dst, capacity=round(bandwidth / 1e6))
+    for chip in range(topology.n_chips):
+        graph.add_edge(*(("here", chip) if chip < topology.n_chips // 2 else (chip, "there")))
+    assert nx.maximum_flow_value(graph, "here", "there") / 1e3 == gb_per_s
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if re.fullmatch(r"tpu-v\w+-\d+(x\d+)+", name)])

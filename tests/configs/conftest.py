@@ -38,6 +38,7 @@ class Switch:
     chips: int = field(metadata=at_least(1))
     planes: tuple[int, ...] = field(metadata=at_least(1))
     link: LinkSpec
+    in_network: bool = False
 
 
 @frozen

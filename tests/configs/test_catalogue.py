@@ -43,7 +43,9 @@ def numbers_without_source(value, covered, path=""):
     elif isinstance(value, list):
         for i, item in enumerate(value):
             yield from numbers_without_source(item, covered, f"{path}[{i}]")
-    elif not covered and (isinstance(value, int | float) or (isinstance(value, str) and value[:1].isdigit())):
+    elif covered or isinstance(value, bool):
+        return
+    elif isinstance(value, int | float) or (isinstance(value, str) and value[:1].isdigit()):
         yield path
 
 
