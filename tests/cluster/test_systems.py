@@ -300,6 +300,18 @@ def test_pairs_of_gpus(name) -> None:
     assert len(pairs) == len(set(pairs))
 
 
+@pytest.mark.parametrize(
+    ("n_nodes", "tiers", "n_switches"), [(32, 2, 8 + 4), (128, 2, 32 + 16), (256, 2, 64 + 32), (512, 3, 128 + 128 + 64)]
+)
+def test_superpods_of_any_size(n_nodes, tiers, n_switches) -> None:
+    """Leaves, spines and cores are as many as the reference architecture has for 256, 1024, 2048 and 4096 GPUs."""
+    sizes = [f"count={n_nodes}", f"network.chips={8 * n_nodes}", f"network.tiers={tiers}"]
+    system = load_system("dgx-superpod-h100", [f"topology.{size}" for size in sizes], VOCABULARY)
+    topology = build_topology(system)
+    assert topology.n_switches == 4 * n_nodes + n_switches
+    assert bisection_bytes_per_s(topology) == 4 * n_nodes * 50e9
+
+
 async def gather(chip):
     """Gather what every chip made."""
     return await chip.all_gather(np.arange(6, dtype=np.float32) + 10 * chip.rank)
