@@ -57,6 +57,15 @@ class Layout:
         n_chips = np.array([kind.n_chips for kind in self.kinds])[self.kind_of[node]]
         return np.where(local < n_chips, self.first_chip[node] + local, self.first_switch[node] + local - n_chips)
 
+    def adding_switches(self, insides: Sequence[Topology]) -> set[int]:
+        """Return the switches of all nodes that add, counted from 0; `insides` are the kinds without their NICs."""
+        found = set[int]()
+        for number, inside in enumerate(insides):
+            nodes = np.flatnonzero(self.kind_of == number)[:, None]
+            local = inside.n_chips + np.array(sorted(inside.adding_switches), np.int64)
+            found |= set((self.number(nodes, local[None, :]) - self.n_chips).reshape(-1).tolist())
+        return found
+
     def edges(self) -> Edges:
         """Return the edges inside all nodes."""
         found = []

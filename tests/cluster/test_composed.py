@@ -102,3 +102,15 @@ def test_groups_at_every_level():
     with launch(system(PODS["rails"])) as cluster:
         values = cluster.run(program).values
     assert values[5] == [[4, 5], [1, 3, 5, 7], list(range(8)), list(range(8))]
+
+
+def test_switches_that_add_do_so_in_composed_systems():
+    """Inside nodes behind such switches, between nodes where the network has them, and with links of theirs dead."""
+    node, top = Switch(4, FAST, (1, 1), in_network=True), Switch(8, SLOW, in_network=True)
+    pod = system(Compose(node, 2, network=top))
+    faulty = evolve(pod, faults=FaultsSpec(links=("chip0-switch0",)))
+    assert build_topology(pod).adding_switches == {0, 1, 2, 3, 4}
+    for machine in (pod, faulty):
+        for axis in ("node", "chips", None):
+            [row] = bench(machine, "all_reduce", axis=axis, algorithm="in_network", sizes_bytes=[2**16])
+            assert row.wrong == 0

@@ -107,6 +107,7 @@ class Compose:
         nics = [place_nics(inside, self.nics, self.nic_link) for inside in insides] if self.network else []
         layout = Layout.of(list(zip([n.node for n in nics] or insides, counts, strict=True)))
         edges, n_switches, net = [layout.edges()], layout.n_nodes - layout.n_chips, None
+        adding = layout.adding_switches(insides)
         if self.network is not None:
             net = self._net(layout, nics, self.network.build(self.network_routing))
             at = self._end_points(layout, nics, net)
@@ -114,6 +115,7 @@ class Compose:
             nodes = np.concatenate([at, switches], axis=1)
             edges.append(copies(net.inside, nodes[:, net.inside.link_src[::2]], nodes[:, net.inside.link_dst[::2]]))
             n_switches += switches.size
+            adding |= set((switches[:, sorted(net.inside.adding_switches)] - layout.n_chips).reshape(-1).tolist())
         edges += self._cables(layout, insides)
         merged, link_of = merge(Edges.joined(*edges))
         if net is not None:
@@ -126,7 +128,7 @@ class Compose:
         router = ComposedRouter(tuple(parts), layout.kind_of, layout.first_chip, 2 * layout.first_edge, net)
         return Topology.from_edges(
             "compose", merged, n_chips=layout.n_chips, n_switches=n_switches, **self._grid(insides, net),
-            router=choose_router(routing, router),
+            adding_switches=frozenset(adding), router=choose_router(routing, router),
             known_bisection_bytes_per_s=self._bisection_bytes_per_s(layout, nics, net),
         )  # fmt: skip
 
