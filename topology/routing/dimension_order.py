@@ -15,6 +15,8 @@ from topology.routing.paths import OneOfMany, paths_of_links
 
 Ints = NDArray[np.int64]
 
+BLOCK_PAIRS = 2**14  # pairs walked at a time
+
 
 @frozen
 class Walk:
@@ -33,6 +35,15 @@ class Walk:
         The links of route i are `links[start[i]:start[i + 1]]`; returns (start, links). Along an axis they are one
         arithmetic progression up to the end of the axis and one beyond: all of them are written at once.
         """
+        start = np.concatenate([[0], np.cumsum(np.abs(hops).sum(axis=0))])
+        links = np.empty(start[-1], np.int32)
+        for begin in range(0, len(src), BLOCK_PAIRS):
+            end = min(begin + BLOCK_PAIRS, len(src))
+            links[start[begin] : start[end]] = self._links(src[begin:end], hops[:, begin:end])
+        return start, links
+
+    def _links(self, src: Ints, hops: Ints) -> Ints:
+        """Return the links of one block of pairs, small enough to stay in the cache."""
         n_axes, n = len(self.dims), len(src)
         first, step, length = (np.zeros((n, n_axes, 2), np.int64) for _ in range(3))
         coords = np.stack(np.unravel_index(src, self.dims)).astype(np.int64)
@@ -48,8 +59,7 @@ class Walk:
             coords[k] = (here + hops[k]) % size
             self._shift(coords, k, crosses)
             first[:, k, 1] = 2 * (self._line(k, coords) + np.where(up, 0, size - 1) * stride) + ~up
-        start = np.concatenate([[0], np.cumsum(length.sum(axis=(1, 2)))])
-        return start, _progressions(first.reshape(-1), step.reshape(-1), length.reshape(-1))
+        return _progressions(first.reshape(-1), step.reshape(-1), length.reshape(-1))
 
     def _shift(self, coords: Ints, k: int, crosses: Ints) -> None:
         """Move along the other axes what crossing the end of axis k costs there."""
@@ -85,7 +95,7 @@ class Walk:
         return tuple(sum(totals[:k]) for k in range(len(totals)))
 
 
-def _progressions(first: Ints, step: Ints, length: Ints) -> NDArray[np.int32]:
+def _progressions(first: Ints, step: Ints, length: Ints) -> Ints:
     """Return the numbers first, first + step, … of each progression, `length` of them, one after the other.
 
     >>> _progressions(np.array([5, 40]), np.array([1, -10]), np.array([2, 3])).tolist()
@@ -93,11 +103,11 @@ def _progressions(first: Ints, step: Ints, length: Ints) -> NDArray[np.int32]:
     """
     used = np.flatnonzero(length)
     first, step, length = first[used], step[used], length[used]
-    numbers = np.arange(length.sum())
+    numbers: Ints = np.arange(length.sum())
     begin = np.cumsum(length) - length
     numbers *= np.repeat(step, length)
     numbers += np.repeat(first - step * begin, length)
-    return numbers.astype(np.int32)
+    return numbers
 
 
 @frozen
