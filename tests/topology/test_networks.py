@@ -4,9 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from configs.errors import ConfigError
 from configs.spec import LinkSpec, RoutingSpec
 from topology import Dragonfly, FatTree, Switch, Topology, bisection_bytes_per_s, diameter_hops
+from topology.bisection import searched_bisection_bytes_per_s
+from topology.metrics import searched_diameter_hops
 
 NDR = LinkSpec(bandwidth_bytes_per_s=50e9, latency_ps=500_000)
 LINK = LinkSpec(bandwidth_bytes_per_s=10e9, latency_ps=1_000)
@@ -131,3 +136,59 @@ def test_groq_rack() -> None:
     assert diameter_hops(rack) == 3
     pairs = np.array(list(itertools.permutations(range(72), 2))).T
     assert np.diff(rack.routes(*pairs).start).max() == 3
+
+
+@st.composite
+def fat_trees(draw: st.DrawFn) -> FatTree:
+    """Draw a small fat tree of any shape that can be built."""
+    rails = draw(st.integers(1, 3))
+    down, up = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    radix = draw(st.integers(down + up, 10))
+    uplink = draw(st.sampled_from([None, LinkSpec(5e9, 500), LinkSpec(20e9, 2_000)]))
+    try:
+        return FatTree(
+            rails * draw(st.integers(1, 16 // rails)), radix, LINK, tiers=draw(st.sampled_from([2, 3])), rails=rails,
+            down=down, up=up, uplink=uplink,
+        )  # fmt: skip
+    except ConfigError:
+        assume(condition=False)
+        raise
+
+
+@given(spec=fat_trees(), spread=st.sampled_from(["modulo", "hash"]))
+def test_any_fat_tree(spec: FatTree, spread: str) -> None:
+    """Ports suffice, formulas are what searches find, and all routes lead up and down to where they should."""
+    tree = spec.build(RoutingSpec(spread=spread))
+    ports = np.bincount(tree.link_src, tree.link_count, minlength=tree.n_nodes)
+    assert ports[: tree.n_chips].max() == 1
+    assert ports[tree.n_chips :].max() <= spec.radix
+    assert tree.known_diameter_hops == searched_diameter_hops(tree)
+    if tree.known_bisection_bytes_per_s is not None and tree.n_chips > 1 and tree.n_switches <= 12:
+        assert tree.known_bisection_bytes_per_s == pytest.approx(searched_bisection_bytes_per_s(tree))
+    for src, dst in itertools.permutations(range(tree.n_chips), 2):
+        links = tree.route(src, dst).links
+        nodes = [src, *tree.link_dst[links].tolist()]
+        assert nodes[:-1] == tree.link_src[links].tolist()
+        assert nodes[-1] == dst
+        assert len(links) == tree.hops_from(src)[dst]
+
+
+@given(
+    groups=st.integers(1, 5), routers=st.integers(1, 4), global_links=st.integers(0, 4), chips=st.integers(0, 2),
+    kind=st.sampled_from(["minimal", "valiant"]), spread=st.sampled_from(["modulo", "hash"]),
+)  # fmt: skip
+def test_any_dragonfly(groups: int, routers: int, global_links: int, chips: int, kind: str, spread: str) -> None:
+    """All pairs of groups have equally many links, routers have ports for theirs, and all routes arrive."""
+    assume(routers * global_links >= groups - 1)
+    spec = Dragonfly(groups, routers, global_links, LINK, chips=chips)
+    fly = spec.build(RoutingSpec(kind=kind, spread=spread))
+    ports = np.bincount(fly.link_src, fly.link_count, minlength=fly.n_nodes)
+    assert ports[fly.n_chips if chips else 0 :].max() <= chips + routers - 1 + global_links
+    copies = routers * global_links // (groups - 1) if groups > 1 else 0
+    assert fly.link_count[2 * spec.plan.first_global_edge :: 2].sum() == copies * groups * (groups - 1) // 2
+    for src, dst in itertools.permutations(range(0, fly.n_chips, 1 + fly.n_chips // 12), 2):
+        links = fly.route(src, dst).links
+        nodes = [src, *fly.link_dst[links].tolist()]
+        assert nodes[:-1] == fly.link_src[links].tolist()
+        assert nodes[-1] == dst
+        assert len(set(nodes)) == len(nodes) or kind == "valiant"
