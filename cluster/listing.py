@@ -234,7 +234,9 @@ def sum_known(figures: Sequence[float | None]) -> float | None:
 def print_listing(console: Console, found: dict[str, list[dict[str, Any]]]) -> None:
     """Print a table per kind; of its columns the first ones, as many as the terminal has room for."""
     for kind, entries in found.items():
-        table = Table(box=box.SIMPLE_HEAD, title=kind, title_justify="left", show_header=kind in _COLUMNS)
+        table = Table(
+            box=box.SIMPLE_HEAD, title=kind, title_justify="left", show_header=kind in _COLUMNS, padding=(0, 1, 0, 0)
+        )
         shown = [(head, [show(entry) for entry in entries]) for head, show in columns(kind).items()]
         room = console.width - 2
         for head, texts in shown:
