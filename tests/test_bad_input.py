@@ -117,7 +117,7 @@ BAD = [
     (["run", "./ok.yaml", "--set"], "requires an argument"),
     (["run", "./ok.yaml", "--backend", "dask"], "local"),
     (["run", "./ok.yaml", "--chips-per-actor", "0"], "--chips-per-actor: 0; accepted: an integer ≥ 1"),
-    (["run", "./ok.yaml", "--chips-per-actor", "1.5"], "'1.5'; accepted: a number of chips"),
+    (["run", "./ok.yaml", "--chips-per-actor", "1.5"], 'unable to convert "1.5" into int'),
     (["run", "./ok.yaml", "--backend", "ray", "--chips-per-actor", "-3"], "accepted: an integer ≥ 1"),
     (["list", "chip"], "Did you mean"),
     (["topo", "wormhole-galxy"], "did you mean 'wormhole-galaxy'?"),
