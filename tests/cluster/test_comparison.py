@@ -68,3 +68,11 @@ def test_shapes_have_no_error():
     spec, _ = experiment("qwen3", parallel={}, dtype=EXACT, numerics="shapes")
     with pytest.raises(ConfigError, match="--compare-fp32: numerics is 'shapes'"):
         run_experiment(spec, compare_fp32=True)
+
+
+def test_odd_layouts_are_remarked_on():
+    """A run says that ranks have no head and that a stage has no layer."""
+    spec, _ = experiment("llama3-rope-scaled", parallel={"tp": 4, "pp": 3}, dtype=EXACT, numerics="shapes")
+    assert "parallel.pp: the last stage has no layer, only the head" in run_experiment(spec).notes
+    spec, _ = experiment("llama3-rope-scaled", parallel={"tp": 6, "pp": 2}, dtype=EXACT, numerics="shapes")
+    assert "parallel.tp: 2 of 6 ranks have no attention head" in run_experiment(spec).notes

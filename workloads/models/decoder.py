@@ -107,6 +107,15 @@ class DecoderShape:
             found.append("parallel.ep, experts.redundant: the model has no experts; accepted: ep 1 and redundant 0")
         return tuple(found)
 
+    def remarks(self, layout: Layout) -> tuple[str, ...]:
+        """Return what is odd about a layout that works."""
+        found = []
+        if layout.tp > self.n_heads:
+            found.append(f"parallel.tp: {layout.tp - self.n_heads} of {layout.tp} ranks have no attention head")
+        if layout.pp > self.n_layers:
+            found.append("parallel.pp: the last stage has no layer, only the head")
+        return tuple(found)
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every stored matrix, by neutral name."""
         found: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, self.hidden)}

@@ -41,6 +41,9 @@ class ModelShape(Protocol):
     def problems(self, layout: Layout) -> tuple[str, ...]:
         """Return what forbids this layout, in words."""
 
+    def remarks(self, layout: Layout) -> tuple[str, ...]:
+        """Return what is odd about a layout that works, in words."""
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every matrix that a weights file must hold, by neutral name."""
 
