@@ -104,7 +104,7 @@ def gguf_model(path: Path | str) -> ModelSpec:
         shape = known[architecture].from_gguf(_keys(tensors, architecture))
     except ConfigError as error:
         raise ConfigError(tuple(f"{path}: {problem}" for problem in error.problems)) from None
-    return ModelSpec(path.stem, architecture, shape, WeightsSpec(path=str(path)))
+    return ModelSpec(path.stem, architecture, shape, WeightsSpec(path=str(path.absolute())))
 
 
 def _keys(tensors: GgufTensors, architecture: str) -> Keys:

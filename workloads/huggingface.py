@@ -126,4 +126,4 @@ def huggingface_model(path: Path | str) -> ModelSpec:
         shape = known[kind].from_huggingface(Keys(keys.get))
     except ConfigError as error:
         raise ConfigError(tuple(f"{config}: {problem}" for problem in error.problems)) from None
-    return ModelSpec(folder.resolve().name, kind, shape, WeightsSpec(path=str(folder)))
+    return ModelSpec(folder.resolve().name, kind, shape, WeightsSpec(path=str(folder.absolute())))
