@@ -133,7 +133,8 @@ def run_experiment(
     return ExperimentResult(
         spec, topology.n_chips, job.prompt_ids, output_ids,
         tuple(map(tokenizer.decode, output_ids)) if tokenizer and output_ids else None,
-        _times(job, result), result.timeline, memory, (*_notes(spec, chips), *job.shape.remarks(job.layout)), collector.ready_s, run_s,
+        _times(job, result), result.timeline, memory,
+        (*_notes(spec, chips), *job.shape.remarks(job.layout)), collector.ready_s, run_s,
         logits if keep_logits else None, error,
     )  # fmt: skip
 
