@@ -18,7 +18,7 @@ from attrs import frozen
 from workloads.array import Array, ShapeArray
 from workloads.chip import Tensor, Work
 from workloads.kernels import Inferred, as_fp32, vector_work
-from workloads.rounding import FP32, Floats, dtype_name, wider
+from workloads.rounding import FP32, Floats, dtype_name, round_to, wider
 from workloads.routing import rank_masks, spread
 
 Loads = tuple[int, ...]
@@ -143,9 +143,18 @@ class ToExperts:
 
 @frozen
 class ExpertMatmul:
-    """Multiply each expert's rows by its own matrix: x [Σ loads, in], w [experts·out, in], y [Σ loads, out]."""
+    """Multiply each expert's rows by its own matrix: x [Σ loads, in], w [experts·out, in], y [Σ loads, out].
 
-    name: str
+    inputs: the narrower number format that x is rounded to first, each row by itself; None for none.
+    """
+
+    label: str
+    inputs: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The format of the inputs decides the rate."""
+        return self.label if self.inputs is None else f"{self.label}_{self.inputs}"
 
     def infer(self, x: Array, w: Tensor, *, loads: Loads) -> Inferred:
         """Return [Σ loads, out]."""
@@ -154,11 +163,12 @@ class ExpertMatmul:
     def evaluate(self, x: Any, w: Tensor, *, loads: Loads) -> Floats:
         """Return the products, one expert after the other."""
         matrices = w.values.reshape(len(loads), -1, w.shape[1])
+        floats = as_fp32(x) if self.inputs is None else round_to(self.inputs, as_fp32(x))
         y = np.empty((x.shape[0], matrices.shape[1]), np.float32)
         start = 0
         for matrix, load in zip(matrices, loads, strict=True):
             if load:
-                y[start : start + load] = as_fp32(x[start : start + load]) @ matrix.T
+                y[start : start + load] = floats[start : start + load] @ matrix.T
             start += load
         return y
 
@@ -168,7 +178,7 @@ class ExpertMatmul:
         sizes = sorted(Counter(load for load in loads if load).items())
         n_active = sum(n for _, n in sizes)
         return Work(
-            wider(dtype_name(x.dtype), w.dtype),
+            wider(self.inputs or dtype_name(x.dtype), w.dtype),
             matmuls=tuple((n, load, k, out) for load, n in sizes),
             tensor_bytes=((w.tier, -(-w.size_bytes * n_active // len(loads))),),
             activation_bytes=x.nbytes + x.shape[0] * out * x.dtype.itemsize,

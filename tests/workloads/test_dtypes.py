@@ -13,7 +13,9 @@ from hypothesis.extra.numpy import arrays
 from configs.dtypes import DTYPES
 from configs.spec import DtypeSpec
 from tests.workloads.double import logits_of, run_job
+from workloads.chip import Tensor
 from workloads.decode import DecodeJob
+from workloads.experts import ExpertMatmul
 from workloads.kernels import Matmul
 from workloads.layout import Layout
 from workloads.rounding import NUMPY_DTYPES, ROUNDINGS, round_to
@@ -135,10 +137,20 @@ def test_products_round_what_they_take_in(dtype):
     assert kernel.name == f"m_{dtype}"
 
 
+@pytest.mark.parametrize("dtype", ["int8", "mxfp4"])
+def test_experts_round_what_they_take_in(dtype):
+    """Each expert's rows like those of any product."""
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((3, 64)).astype(np.float32), run_weights(rng, dtype)
+    kernel = ExpertMatmul("e", dtype)
+    rounded, (first, second) = round_to(dtype, x), w.values.reshape(2, 16, 64)
+    expected = np.concatenate([rounded[:1] @ first.T, rounded[1:] @ second.T])
+    np.testing.assert_allclose(kernel.evaluate(x, w, loads=(1, 2)), expected, rtol=1e-5, atol=1e-5)
+    assert (kernel.name, kernel.work(x, w, loads=(1, 2)).dtype) == (f"e_{dtype}", dtype)
+
+
 def run_weights(rng, dtype):
     """Return a stored matrix [32, 64] of a format."""
-    from workloads.chip import Tensor  # noqa: PLC0415
-
     values = round_to(dtype, rng.standard_normal((32, 64)))
     return Tensor("w", (32, 64), dtype, 0, DTYPES[dtype].size_bytes((32, 64)), values)
 

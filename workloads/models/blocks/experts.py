@@ -30,8 +30,6 @@ from workloads.routing import Choice, Traffic, balanced_traffic, copies, drawn_t
 from workloads.shards import Part, ShardSpec
 
 ROUTER = Matmul("router_matmul")
-GATE_UP = ExpertMatmul("experts_gate_up")
-DOWN = ExpertMatmul("experts_down")
 ADD = Add("add_shared")
 
 
@@ -134,8 +132,9 @@ class RunningExperts:
         if not sum(loads):
             return self._zeros(x)
         z = apply(ToExperts(first), x, routing, loads=loads)
-        z = apply(GatedActivation(self.block.activation), apply(GATE_UP, z, *self.gate_up, loads=loads))
-        return apply(FromExperts(first), apply(DOWN, z, *self.down, loads=loads), routing, loads=loads)
+        gate_up, down = (ExpertMatmul(label, self.site.inputs) for label in ("experts_gate_up", "experts_down"))
+        z = apply(GatedActivation(self.block.activation), apply(gate_up, z, *self.gate_up, loads=loads))
+        return apply(FromExperts(first), apply(down, z, *self.down, loads=loads), routing, loads=loads)
 
     def _zeros(self, x: Array) -> Array:
         return zeros(x.shape, x.dtype, real=self.chip.real)

@@ -99,9 +99,14 @@ class Site:
         """The number format of activations between kernels."""
         return DTYPES[self.activations].carrier
 
+    @property
+    def inputs(self) -> str | None:
+        """The number format that matrix products round activations to; None for that between kernels."""
+        return None if self.carrier == self.activations else self.activations
+
     def matmul(self, label: str) -> Matmul:
         """Return the kernel that multiplies activations by a matrix, in the format asked for."""
-        return Matmul(label, None if self.carrier == self.activations else self.activations)
+        return Matmul(label, self.inputs)
 
     def under(self, prefix: str) -> Site:
         """Return the site for tensors whose names begin with `prefix`."""
