@@ -70,7 +70,7 @@ def test_deepseek_cache_per_token():
 
 
 def test_bound_of_tensor_parallelism():
-    """F > Y·C/W: 18,432 rows of a feed-forward block keep about 16 H100s busy; W is both directions of a chip's links."""
+    """F > Y·C/W: 18,432 rows of a feed-forward block keep 16 H100s busy; W is both directions of a chip's links."""
     chip, topology = load_chip("h100-sxm"), build_topology(load_system("dgx-h100", (), VOCABULARY))
     both_ways = sum(topology.link_bandwidth_bytes_per_s[link] for link in topology.out_links(0)) * 2
     assert both_ways == 900e9
