@@ -292,6 +292,17 @@ def test_tpu_slices(name) -> None:
     assert bisection_bytes_per_s(topology) == min(cuts, default=0) * rate
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_no_chip_has_more_links_than_its_data_sheet(name) -> None:
+    """What a system's links take from a chip is what its file has; composed systems add NICs to that."""
+    system = load_system(name, (), VOCABULARY)
+    topology = build_topology(system)
+    rates = np.bincount(topology.link_src, topology.link_bandwidth_bytes_per_s, minlength=topology.n_nodes)
+    known = [links.sum_bytes_per_s for links in system.chip.links]
+    if topology.kind != "compose" and known and None not in known:
+        assert rates[: topology.n_chips].max() <= sum(known) * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("name", ["dgx-1-v100", "mi250x-node"])
 def test_pairs_of_gpus(name) -> None:
     """No pair is listed twice; parallel links are one edge with a count."""
