@@ -38,7 +38,7 @@ def time_uniform_ps(
 ) -> int | None:
     """Return when the collective ends on an idle machine; None if not all chips do the same here."""
     uniform = schedule.uniform(topology.dims)
-    if uniform is None or len(call.ranks) != topology.n_chips or not _same_when_twisted(uniform, topology):
+    if uniform is None or len(call.ranks) != topology.n_chips or not _lies_on_the_grid(uniform, topology, call.ranks):
         return None
     piece_bytes, classes = _piece_bytes(call, schedule), link_classes(topology)
     if piece_bytes is None or classes is None:
@@ -69,12 +69,13 @@ def link_classes(topology: Topology) -> LinkClasses | None:
     return LinkClasses(of_link, bandwidth[first])
 
 
-def _same_when_twisted(uniform: Uniform, topology: Topology) -> bool:
-    """Return whether the schedule's offsets mean the same on the topology's grid if this is twisted.
+def _lies_on_the_grid(uniform: Uniform, topology: Topology, ranks: tuple[int, ...]) -> bool:
+    """Return whether the schedule's offsets lead to the same chips on the topology's grid.
 
-    Offsets are along plain axes. To send the same to all other chips in a step is the same on any grid.
+    They are along plain axes and among chips in their order: on a twisted grid, or for a group in an order of its own,
+    they mean something else. To send the same to all other chips in a step is the same anywhere.
     """
-    if not topology.twist:
+    if not topology.twist and ranks == tuple(range(topology.n_chips)):
         return True
     others = np.arange(1, topology.n_chips)
     alike = np.stack([uniform.n_chunks, uniform.piece])

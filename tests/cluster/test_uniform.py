@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cluster.prediction import predict_ps
+from cluster.prediction import predict_ps, predict_together_ps
 from cluster.records import Collective, Trace
 from cluster.timeline import time_run
 from cluster.timeline.uniform import link_classes, time_uniform_ps
 from collectives import ALGORITHMS, GroupView
 from configs.spec import CommunicationSpec, LinkSpec, RoutingSpec, SystemSpec, TopologySpec
 from tests.cluster.machines import CHIP
+from tests.collectives.rows import schedule_of
 from topology import FullyConnected, Mesh, Ring, Switch, Torus
 
 LINK = LinkSpec(12.5e9, 1_000_000)
@@ -89,6 +90,21 @@ def test_the_short_way_is_taken() -> None:
         schedule = ALGORITHMS[op][algorithm](GroupView(topology, tuple(range(n))), 0)
         call = _call(op, algorithm, n, (EVEN + 5) * n)
         assert time_uniform_ps(system, topology, "fluid", call, schedule) is not None, (name, op, algorithm)
+
+
+@pytest.mark.parametrize("name", ["ring 5", "switch 8", "complete 6", "torus 4x2x3", "twisted torus 3x6"])
+def test_a_group_in_another_order(name: str) -> None:
+    """Every algorithm that fits takes the time of the whole, in whatever order the chips are ranked."""
+    system = _system(TOPOLOGIES[name])
+    topology = system.topology.build(system.routing)
+    n = topology.n_chips
+    for seed, op in enumerate(("all_gather", "reduce_scatter", "all_reduce", "all_to_all")):
+        ranks = tuple(np.random.default_rng(seed).permutation(n).tolist())
+        for algorithm in ALGORITHMS[op]:
+            call = _call(op, algorithm, n, EVEN * n)._replace(ranks=ranks)
+            if schedule_of(op, algorithm, GroupView(topology, ranks)) is not None:
+                whole_ps = predict_together_ps(system, topology, [call])
+                assert predict_ps(system, topology, call) == whole_ps, (op, algorithm)
 
 
 def test_it_is_refused_where_chips_differ() -> None:
