@@ -90,6 +90,20 @@ class ExperimentResult:
         return {"schema": "chipmesh.links.v1", "links": [link._asdict() for link in links]}
 
 
+def cut(ids: tuple[int, ...], stop_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Return ids up to the first stop token, included.
+
+    >>> cut((5, 2, 7, 2), (7, 2)), cut((5, 6), (7,))
+    ((5, 2), (5, 6))
+    """
+    return next((ids[: i + 1] for i, token in enumerate(ids) if token in stop_ids), ids)
+
+
+def _text(tokenizer: Tokenizer, ids: tuple[int, ...], stop_ids: tuple[int, ...]) -> str:
+    """Return the text of cut ids, without their stop token."""
+    return tokenizer.decode(ids[:-1] if ids[-1] in stop_ids else ids)
+
+
 def run_experiment(
     spec: ExperimentSpec,
     *,
@@ -132,7 +146,8 @@ def run_experiment(
         error = against_fp32(job, output_ids, logits)
     return ExperimentResult(
         spec, topology.n_chips, job.prompt_ids, output_ids,
-        tuple(map(tokenizer.decode, output_ids)) if tokenizer and output_ids else None,
+        tuple(_text(tokenizer, ids, spec.workload.stop_ids) for ids in output_ids)
+        if tokenizer and output_ids else None,
         _times(job, result), result.timeline, memory,
         (*_notes(spec, chips), *job.shape.remarks(job.layout)), collector.ready_s, run_s,
         logits if keep_logits else None, error,
@@ -153,6 +168,12 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
         problems.append(
             f"workload.prompt: model {spec.model.name} has no tokenizer here; accepted: prompt_tokens or prompt_ids"
         )
+    vocab = spec.model.shape.vocab
+    problems += [
+        f"workload.stop_ids[{i}]: {token} is not a token id; accepted: 0 to {vocab - 1}"
+        for i, token in enumerate(workload.stop_ids)
+        if token >= vocab
+    ]
     if problems:
         raise ConfigError(tuple(problems))
     tokenizer = _tokenizer(spec)
@@ -164,7 +185,7 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
     p = spec.parallel
     layout = Layout(p.tp, p.pp, p.dp, p.ep, spec.experts.redundant)
     job = DecodeJob(spec.model, layout, spec.dtype, lengths, workload.new_tokens, ids, keep_logits, spec.overlap,
-                    spec.seed, spec.experts.skew, _stops(spec))  # fmt: skip
+                    spec.seed, spec.experts.skew, _stops(spec), workload.sampling)  # fmt: skip
     check_job(job)
     if ids is None and spec.numerics == "real":  # after the check: the length may be absurd
         draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, job.prompt_lengths[0])
@@ -243,6 +264,10 @@ def _notes(spec: ExperimentSpec, chips: Sequence[ChipSpec]) -> tuple[str, ...]:
         ]
         if chip.kernel_launch_ps == 0:
             notes.append(f"{chip.name}: no launch time per kernel is known; none is charged")
+    if spec.workload.stop_ids:
+        notes.append(
+            "stop_ids cut ids and text; every row runs on to new_tokens, and times and rates count all of them"
+        )
     if spec.system.communication == type(spec.system.communication)():
         notes.append(f"{spec.system.name}: communication is ideal; the library's overheads are not charged")
     if _stops(spec):

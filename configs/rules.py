@@ -15,6 +15,7 @@ from configs.spec import (
     ChipSpec,
     ExperimentSpec,
     ParallelSpec,
+    SamplingSpec,
     SystemSpec,
     WeightsSpec,
     WorkloadSpec,
@@ -78,6 +79,17 @@ def _prompt_ids_rule(rows: tuple[tuple[int, ...], ...], batch: int) -> Broken:
         yield ("batch",), f"{batch} does not match the {len(rows)} rows of prompt_ids; accepted: {len(rows)}"
 
 
+def sampling_rule(sampling: SamplingSpec) -> Broken:
+    """A kind has the parameters that it needs, and no others."""
+    takes = {"greedy": (), "temperature": (), "top_k": ("k",), "top_p": ("p", "k")}[sampling.kind]
+    for name in ("k", "p"):
+        given = getattr(sampling, name) is not None
+        if given and name not in takes:
+            yield (name,), f"is not for kind {sampling.kind}; accepted: nothing"
+        if not given and takes[:1] == (name,):
+            yield (name,), f"missing; kind {sampling.kind} needs it"
+
+
 def parallel_rule(parallel: ParallelSpec) -> Broken:
     """Degrees that this version does not have are 1."""
     if parallel.cp != 1:
@@ -98,6 +110,7 @@ RULES: Mapping[type, Rule] = {
     SystemSpec: system_rule,
     WorkloadSpec: workload_rule,
     ParallelSpec: parallel_rule,
+    SamplingSpec: sampling_rule,
     WeightsSpec: weights_rule,
 }
 

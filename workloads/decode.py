@@ -1,4 +1,4 @@
-"""Greedy decoding as an SPMD program: prefill, then one token per row and step, over TP, PP and DP.
+"""Decoding as an SPMD program: prefill, then one token per row and step, over TP, PP and DP.
 
 Every replica (dp and ep) takes an even share of the batch's rows. Rows are right-padded in the prefill and stand at
 their own positions afterwards. Exactly `new_tokens` are generated: simulated time may not depend on values.
@@ -19,16 +19,19 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from configs.errors import ConfigError
-from configs.spec import DtypeSpec, ModelSpec
+from configs.spec import DtypeSpec, ModelSpec, SamplingSpec
 from workloads.array import Array, ShapeArray, concatenate
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place, split_evenly
 from workloads.models.blocks.site import ALONE, Peers
 from workloads.models.family import ModelShape, Stage
 from workloads.rounding import INT32
+from workloads.sampling import Draw
 from workloads.shards import ShardSpec, place_shards, rows_of
 from workloads.turns import COMMUNICATION, MESSAGES, shared, take_turns
 from workloads.weights import open_weights
+
+GREEDY = SamplingSpec()
 
 
 @frozen
@@ -49,6 +52,7 @@ class DecodeJob:
     seed: int = 0
     skew: float | None = None
     stops: tuple[tuple[int, int], ...] = ()
+    sampling: SamplingSpec = GREEDY
 
     @property
     def shape(self) -> ModelShape:
@@ -125,7 +129,7 @@ def plan_memory(job: DecodeJob) -> tuple[tuple[ShardSpec, ...], ...]:
 
 
 async def decode(chip: Chip, job: DecodeJob) -> None:
-    """Decode greedily; emits ready, then per step `tokens` [rows of the replica] and, if asked for, `logits`.
+    """Decode; emits ready, then per step `tokens` [rows of the replica] and, if asked for, `logits`.
 
     `tokens` come from the first rank of each replica's last stage, `logits` [rows, own vocabulary] from all
     ranks of the last stages. Ranks beyond the layout do nothing.
@@ -255,7 +259,7 @@ class _Rank:
         logits = self.stage.logits(hidden, picked)
         if self.job.keep_logits:
             self.output.emit("logits", self.part, logits, step)
-        ids = await self.stage.pick(logits)
+        ids = await self.stage.pick(logits, Draw(self.job.sampling, tuple(self.rows), step))
         if self.place.tp == 0:
             self.output.emit("tokens", self.part, ids, step)
         return ids

@@ -183,6 +183,16 @@ BAD_VALUES = [
         {"prompt_ids": [[1], [2]], "batch": 3},
         "workload.batch: 3 does not match the 2 rows of prompt_ids",
     ),
+    (
+        ("workload", "sampling"),
+        {"kind": "best"},
+        "sampling.kind: 'best' is not a choice; accepted: greedy, temperature,",
+    ),
+    (("workload", "sampling"), {"kind": "top_k"}, "workload.sampling.k: missing; kind top_k needs it"),
+    (("workload", "sampling"), {"kind": "greedy", "p": 0.5}, "workload.sampling.p: is not for kind greedy"),
+    (("workload", "sampling"), {"kind": "top_p", "p": 1.5}, "workload.sampling.p: 1.5 is out of range"),
+    (("workload", "sampling"), {"kind": "temperature", "temperature": 0}, "temperature: 0 is out of range"),
+    (("workload", "stop_ids"), [-1], "workload.stop_ids[0]: -1 is out of range; accepted: an integer ≥ 0"),
     (("numerics",), "fake", "numerics: 'fake' is not a choice; accepted: real, shapes"),
     (("contention",), "some", "contention: 'some' is not a choice; accepted: fluid, none"),
     (

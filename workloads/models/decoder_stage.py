@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from workloads.array import Array
 from workloads.elementwise import AddPositions, SoftCap
-from workloads.kernels import Embedding, LocalArgmax, MergeArgmax, TakeRows
+from workloads.kernels import Embedding, TakeRows
 from workloads.layout import split_evenly
 from workloads.models.blocks.site import Site
+from workloads.sampling import Draw
 
 if TYPE_CHECKING:
     from workloads.models.decoder import DecoderShape
 
 TAKE_ROWS = TakeRows()
-MERGE_ARGMAX = MergeArgmax()
 ADD_POSITIONS = AddPositions()
 
 
@@ -26,9 +26,8 @@ class DecoderStage:
         group = site.layout.tp_group(site.chip.rank)
         self._tp = len(group)
         self._group = site.chip.group(group.name, group.ranks) if self._tp > 1 else None
-        first_id = site.share(shape.vocab).start
-        self._embedding = Embedding(first_id, shape.embedding_scale)
-        self._local_argmax = LocalArgmax(first_id)
+        self._vocab, self._ids = shape.vocab, site.share(shape.vocab)
+        self._embedding = Embedding(self._ids.start, shape.embedding_scale)
         self._softcap = None if shape.logit_softcap is None else SoftCap(shape.logit_softcap)
         self._layers = tuple(
             shape.layer(i).start(site.under(f"layers.{i}."), self._sum)
@@ -60,12 +59,12 @@ class DecoderStage:
         logits = self._chip.apply(self._head_matmul, self._norm(x), self._head, keep_fp32=True)
         return logits if self._softcap is None else self._chip.apply(self._softcap, logits)
 
-    async def pick(self, logits: Array) -> Array:
-        """Return the greedy ids [k]: each rank's best, gathered and merged on every rank alike."""
-        best = self._chip.apply(self._local_argmax, logits)
+    async def pick(self, logits: Array, draw: Draw) -> Array:
+        """Return the ids [k] that are chosen: each rank's candidates, gathered and merged on every rank alike."""
+        best = self._chip.apply(draw.local(self._ids), logits, **draw.params(self._vocab, self._tp))
         if self._group and best.shape[0]:
             best = await self._chip.all_gather(best, self._group)
-        return self._chip.apply(MERGE_ARGMAX, best, n_ranks=self._tp)
+        return self._chip.apply(draw.merge(self._vocab), best, n_ranks=self._tp)
 
     async def _sum(self, x: Array) -> Array:
         """Return the sum over the tensor-parallel group."""

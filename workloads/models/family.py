@@ -10,6 +10,7 @@ from workloads.array import Array
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place
 from workloads.models.blocks.site import Peers
+from workloads.sampling import Draw
 from workloads.shards import ShardSpec
 
 
@@ -28,8 +29,8 @@ class Stage(Protocol):
     def logits(self, x: Array, rows: tuple[int, ...]) -> Array:
         """Return own logits [k, own vocabulary] of k rows of `x`; last stage only."""
 
-    async def pick(self, logits: Array) -> Array:
-        """Return the greedy ids [k], the same on all ranks of the stage; last stage only."""
+    async def pick(self, logits: Array, draw: Draw) -> Array:
+        """Return the ids [k] that are chosen, the same on all ranks of the stage; last stage only."""
 
 
 class ModelShape(Protocol):
