@@ -126,6 +126,7 @@ class SimChip:
     engine: CommunicationEngine = field(init=False)
     _results: dict[Any, tuple[tuple[int, ...], Any, int]] = field(init=False)
     _numbers: list[int] = field(init=False, factory=list)
+    _layers: list[tuple[int, int]] = field(init=False, factory=list)
     _groups: dict[str, Group] = field(init=False, factory=dict)
     _calls: dict[str, int] = field(init=False, factory=dict)
 
@@ -144,7 +145,17 @@ class SimChip:
     @property
     def trace(self) -> Trace:
         """What the chip has done so far."""
-        return Trace(self.rank, np.array(self._numbers, np.int32))
+        return Trace(self.rank, np.array(self._numbers, np.int32), np.array(self._layers, np.int32).reshape(-1, 2))
+
+    @property
+    def layer(self) -> int | None:
+        """The layer that the program is in, as it says."""
+        return None if not self._layers or self._layers[-1][1] < 0 else self._layers[-1][1]
+
+    @layer.setter
+    def layer(self, layer: int | None) -> None:
+        if layer != self.layer:
+            self._layers.append((len(self._numbers), -1 if layer is None else layer))
 
     # --- memory and compute -------------------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ class ExperimentResult:
             "tokens": {"prompt_ids": self.prompt_ids, "output_ids": self.output_ids, "text": self.text},
             "time": asdict(self.times),
             "breakdown": self.timeline.breakdown._asdict(),
+            "operations": [asdict(operation) for operation in self.timeline.operations],
             "memory": dict(self.memory),
             "links": [link._asdict() for link in self.timeline.busiest_links(10)],
             "timeline_sha256": self.timeline.sha256(),

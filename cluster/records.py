@@ -117,10 +117,15 @@ class RecordTable:
 
 @frozen(eq=False)
 class Trace:
-    """What one chip did, in order: numbers of records in a table."""
+    """What one chip did, in order: numbers of records in a table.
+
+    layers [k, 2]: from the operation at place layers[i, 0] on, the program was in the model's layer layers[i, 1], -1 for
+    none.
+    """
 
     rank: int
     numbers: NDArray[np.int32]
+    layers: NDArray[np.int32] = field(factory=lambda: np.zeros((0, 2), np.int32))
 
 
 def merge(parts: list[tuple[list[Record], list[Trace]]]) -> tuple[list[Record], list[Trace]]:
@@ -128,13 +133,13 @@ def merge(parts: list[tuple[list[Record], list[Trace]]]) -> tuple[list[Record], 
 
     The numbering depends on the chips' programs alone, not on which host ran which chip.
     """
-    tagged = sorted(((t.rank, t.numbers, records) for records, traces in parts for t in traces), key=lambda x: x[0])
+    tagged = sorted(((t, records) for records, traces in parts for t in traces), key=lambda x: x[0].rank)
     table = RecordTable()
     traces = []
-    for rank, numbers, records in tagged:
-        used, places = np.unique(numbers, return_index=True)
+    for trace, records in tagged:
+        used, places = np.unique(trace.numbers, return_index=True)
         mapping = np.zeros(len(records), np.int32)
         for number in used[np.argsort(places)]:
             mapping[number] = table.number(records[number])
-        traces.append(Trace(rank, mapping[numbers]))
+        traces.append(Trace(trace.rank, mapping[trace.numbers], trace.layers))
     return table.records, traces

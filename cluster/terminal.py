@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cluster.bench import Row
 from cluster.experiment import ExperimentResult
+from cluster.timeline.accounts import by_name
 from configs.units import format_bandwidth, format_size, format_time_ps
 
 
@@ -28,6 +29,7 @@ def print_run(console: Console, result: ExperimentResult) -> None:
     )
     console.print(_times(result))
     console.print(_breakdown(result))
+    console.print(_operations(result))
     if spec.overlap:
         b = result.timeline.breakdown
         hidden_s = b.communication_s - b.exposed_communication_s
@@ -80,6 +82,19 @@ def _breakdown(result: ExperimentResult) -> Table:
     for name, value in rows:
         table.add_row(name, seconds(value), f"{value / total_s:.1%}" if total_s else "-")
     return table
+
+
+def _operations(result: ExperimentResult, most: int = 8) -> str:
+    """Name the operations that took the most time, and the layer that took most of it."""
+    operations, total_s = by_name(result.timeline.operations), result.times.total_s
+    longest = ", ".join(f"{o.name} {o.total_s / total_s:.1%}" for o in operations[:most] if o.total_s)
+    layers: dict[int, float] = {}
+    for o in result.timeline.operations:
+        if o.layer is not None and o.bound != "beside":
+            layers[o.layer] = layers.get(o.layer, 0.0) + o.total_s
+    slowest = max(layers, key=lambda layer: (layers[layer], -layer), default=None)
+    tail = "" if slowest is None else f"; slowest layer: {slowest}, {layers[slowest] / total_s:.1%}"
+    return f"operations: {longest or 'none'}{tail}"
 
 
 def print_bench(console: Console, rows: Sequence[Row]) -> None:

@@ -87,6 +87,8 @@ class Chip(Protocol):
     rank: int
     n_chips: int
     real: bool
+    layer: int | None
+    """The model's layer that the program is in: set by the program, for the accounts."""
 
     def place(
         self,

@@ -43,6 +43,15 @@ class _SharedChip:
         self._chip, self._name, self._beside = chip, name, beside
         self.rank, self.n_chips, self.real, self.apply = chip.rank, chip.n_chips, chip.real, chip.apply
 
+    @property
+    def layer(self) -> int | None:
+        """The layer that the program is in."""
+        return self._chip.layer
+
+    @layer.setter
+    def layer(self, layer: int | None) -> None:
+        self._chip.layer = layer
+
     def __getattr__(self, attribute: str) -> Any:
         """Return an operation that ends the turn, or what the chip has under this name."""
         found = getattr(self._chip, attribute)
@@ -86,9 +95,11 @@ class _Turns(Generic[T]):
     def __await__(self) -> Generator[Any, Any, list[T]]:
         results: dict[int, T] = {}
         turns: deque[tuple[int, Awaitable[Any] | None]] = deque((i, None) for i in range(len(self.programs)))
+        layers = [self.chip.layer for _ in self.programs]
         try:
             while turns:
                 i, handle = turns.popleft()
+                self.chip.layer = layers[i]
                 value = None if handle is None else (yield from handle.__await__())
                 try:
                     asked = self.programs[i].send(value)
@@ -97,6 +108,7 @@ class _Turns(Generic[T]):
                 except StopIteration as end:
                     results[i] = end.value
                 else:
+                    layers[i] = self.chip.layer
                     turns.append((i, asked.operation if asked.started else self.chip.start(asked.operation)))
         finally:
             for program in self.programs:

@@ -12,6 +12,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from cluster.records import Await, Collective, Compute, Mark, Receive, Record, Send, Start, Trace
+from cluster.timeline.accounts import OperationTime, layers_of, operation_times
 from cluster.timeline.build import MARK, RECEIVE, Operations
 from cluster.timeline.engine import Played
 from cluster.timeline.intervals import Intervals
@@ -72,6 +73,7 @@ class Timeline:
     total_ps: int
     breakdown: Breakdown
     links: tuple[LinkUse, ...]
+    operations: tuple[OperationTime, ...] = ()
 
     def events(self) -> list[Event]:
         """Return every operation in the order (start, chip, sequence)."""
@@ -123,6 +125,7 @@ def time_run(
         tuple(event for event, _ in marks), tuple(index for _, index in marks), total_ps,
         _breakdown(run, records, start_ps, end_ps, [t.rank for t in traces]),
         _link_use(topology, played.link_bytes, capacity, total_ps),
+        operation_times(ops, names, name_of, layers_of(traces), end_ps - start_ps, len(traces)),
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class DoubleChip:
 
     def __init__(self, machine, rank, *, real):
         self.machine, self.rank, self.real, self.n_chips = machine, rank, real, machine.n_chips
-        self.trace, self.emitted, self.tensors = [], {}, {}
+        self.trace, self.emitted, self.tensors, self.layer = [], {}, {}, None
         self._calls = defaultdict(int)
 
     def place(self, name, shape, dtype, values=None, **_):

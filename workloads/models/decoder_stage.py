@@ -29,10 +29,8 @@ class DecoderStage:
         self._vocab, self._ids = shape.vocab, site.share(shape.vocab)
         self._embedding = Embedding(self._ids.start, shape.embedding_scale)
         self._softcap = None if shape.logit_softcap is None else SoftCap(shape.logit_softcap)
-        self._layers = tuple(
-            shape.layer(i).start(site.under(f"layers.{i}."), self._sum)
-            for i in split_evenly(shape.n_layers, site.layout.pp)[site.place.pp]
-        )
+        self._numbers = split_evenly(shape.n_layers, site.layout.pp)[site.place.pp]
+        self._layers = tuple(shape.layer(i).start(site.under(f"layers.{i}."), self._sum) for i in self._numbers)
         self._head_matmul = site.matmul("head_matmul")
         self._norm = shape.norm().start("norm", site)
         self._table = site.memory.get("embedding")
@@ -48,8 +46,10 @@ class DecoderStage:
 
     async def layers(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return the hidden states [n, hidden] after this stage's layers."""
-        for layer in self._layers:
+        for number, layer in zip(self._numbers, self._layers, strict=True):
+            self._chip.layer = number
             x = await layer(x, starts)
+        self._chip.layer = None
         return x
 
     def logits(self, x: Array, rows: tuple[int, ...]) -> Array:
