@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cluster.collector import Collector, OnToken
 from cluster.comparison import LogitError, against_fp32
-from cluster.memory import Memory, check_fits, tier_capacity_bytes
+from cluster.fitting import fullest_chip
 from cluster.session import BackendName, RunResult, launch
 from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
@@ -20,7 +20,7 @@ from configs.rules import check_experiment
 from configs.spec import ChipSpec, ExperimentSpec
 from topology import build_topology, chips_of, refuse_cut_off
 from topology.kinds.ocs import Ocs
-from workloads.decode import DecodeJob, check_job, decode, plan_memory
+from workloads.decode import DecodeJob, check_job, decode
 from workloads.folder_tokenizer import open_tokenizer
 from workloads.layout import Layout
 from workloads.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ class ExperimentResult:
     text: tuple[str, ...] | None
     times: Times
     timeline: Timeline
-    memory: Mapping[str, int]
+    memory: Mapping[str, Any]
     notes: tuple[str, ...]
     setup_s: float
     run_s: float
@@ -124,7 +124,7 @@ def run_experiment(
     check_experiment(spec, topology.n_chips)
     used = np.arange(spec.parallel.n_ranks)
     refuse_cut_off(topology, np.zeros_like(used), used)
-    chips = chips_of(spec.system, topology)[: len(used)]
+    chips = chips_of(spec.system, topology)
     if compare_fp32 and spec.numerics == "shapes":
         raise ConfigError(("--compare-fp32: numerics is 'shapes', which computes no values; accepted: numerics=real",))
     job, tokenizer = prepare(spec, keep_logits=keep_logits or compare_fp32)
@@ -150,7 +150,7 @@ def run_experiment(
         tuple(_text(tokenizer, ids, spec.workload.stop_ids) for ids in output_ids)
         if tokenizer and output_ids else None,
         _times(job, result), result.timeline, memory,
-        (*_notes(spec, chips), *job.shape.remarks(job.layout)), collector.ready_s, run_s,
+        (*_notes(spec, chips[: len(used)]), *job.shape.remarks(job.layout)), collector.ready_s, run_s,
         logits if keep_logits else None, error,
     )  # fmt: skip
 
@@ -186,7 +186,7 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
     p = spec.parallel
     layout = Layout(p.tp, p.pp, p.dp, p.ep, spec.experts.redundant)
     job = DecodeJob(spec.model, layout, spec.dtype, lengths, workload.new_tokens, ids, keep_logits, spec.overlap,
-                    spec.seed, spec.experts.skew, _stops(spec), workload.sampling)  # fmt: skip
+                    spec.seed, spec.experts.skew, _stops(spec), workload.sampling, spec.tiers)  # fmt: skip
     check_job(job)
     if ids is None and spec.numerics == "real":  # after the check: the length may be absurd
         draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, job.prompt_lengths[0])
@@ -210,26 +210,6 @@ def _tokenizer(spec: ExperimentSpec) -> Tokenizer | None:
         if spec.workload.prompt is not None:
             raise
         return None
-
-
-def fullest_chip(chips: Sequence[ChipSpec], job: DecodeJob) -> Mapping[str, int]:
-    """Return the accounts of the fullest of these chips; raise ConfigError if any chip's shard does not fit."""
-    memories: list[Memory] = []
-    for rank, shards in enumerate(plan_memory(job)):
-        memories.append(check_fits(chips[rank], f"chip {rank}", ((s.name, s.size_bytes, s.role) for s in shards)))
-    rank = max(range(len(memories)), key=lambda rank: (_fullness(memories[rank]), -rank))
-    roles = memories[rank].by_role()
-    return {
-        "chip": rank,
-        "weights_bytes": roles.get("weights", 0),
-        "kv_bytes": roles.get("kv", 0),
-        "capacity_bytes": tier_capacity_bytes(chips[rank], len(chips[rank].memory) - 1),
-    }
-
-
-def _fullness(memory: Memory) -> float:
-    tier = len(memory.chip.memory) - 1
-    return memory.used_bytes(tier) / tier_capacity_bytes(memory.chip, tier)
 
 
 def _times(job: DecodeJob, result: RunResult) -> Times:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from attrs import define, field
@@ -32,16 +32,17 @@ class Memory:
 
     def place(self, name: str, size_bytes: int, tier: str | None, role: str) -> int:
         """Place a tensor and return its tier; the farthest by default. Raises CapacityError if the tier is full."""
-        index = len(self.chip.memory) - 1 if tier is None else self._index(tier)
-        self.add(Placed(name, index, size_bytes, role))
+        index = self.reserve(name, size_bytes, tier, role)
         if self.used_bytes(index) > tier_capacity_bytes(self.chip, index):
             raise CapacityError((self.explain(index),))
         return index
 
-    def add(self, tensor: Placed) -> None:
-        """Account for a tensor, whether there is room or not."""
-        self.placed.append(tensor)
-        self._used[tensor.tier] = self.used_bytes(tensor.tier) + tensor.size_bytes
+    def reserve(self, name: str, size_bytes: int, tier: str | None, role: str) -> int:
+        """Note a tensor, whether it fits or not, and return its tier."""
+        index = len(self.chip.memory) - 1 if tier is None else self._index(tier)
+        self.placed.append(Placed(name, index, size_bytes, role))
+        self._used[index] = self.used_bytes(index) + size_bytes
+        return index
 
     def used_bytes(self, tier: int) -> int:
         """Return the bytes in use in a tier."""
@@ -80,14 +81,3 @@ def tier_capacity_bytes(chip: ChipSpec, tier: int) -> int:
         key = f"--set system.chip.memory[{tier}].capacity=…GiB"
         raise ConfigError((f"chip {chip.name}: {what}; give it with {key}",))
     return memory.capacity_bytes
-
-
-def check_fits(chip: ChipSpec, owner: str, tensors: Iterable[tuple[str, int, str]]) -> Memory:
-    """Return the memory with all (name, size_bytes, role) placed; raise CapacityError that accounts for all of them."""
-    memory = Memory(chip, owner)
-    farthest = len(chip.memory) - 1
-    for name, size, role in tensors:
-        memory.add(Placed(name, farthest, size, role))
-    if memory.used_bytes(farthest) > tier_capacity_bytes(chip, farthest):
-        raise CapacityError((memory.explain(farthest),))
-    return memory

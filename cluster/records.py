@@ -119,8 +119,7 @@ class RecordTable:
 class Trace:
     """What one chip did, in order: numbers of records in a table.
 
-    layers [k, 2]: from the operation at place layers[i, 0] on, the program was in the model's layer layers[i, 1], -1 for
-    none.
+    layers [k, 2]: from the operation at place layers[i, 0] on, the program was in layer layers[i, 1], -1 for none.
     """
 
     rank: int

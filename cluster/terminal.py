@@ -35,9 +35,11 @@ def print_run(console: Console, result: ExperimentResult) -> None:
         hidden_s = b.communication_s - b.exposed_communication_s
         console.print(f"communication beside kernels: {seconds(hidden_s)} of {seconds(b.communication_s)}")
     memory = result.memory
-    used = memory["weights_bytes"] + memory["kv_bytes"]
+    tiers = ", ".join(
+        f"{format_size(t['used_bytes'])} of {format_size(t['capacity_bytes'])} {t['name']}" for t in memory["tiers"]
+    )
     console.print(
-        f"fullest chip: chip {memory['chip']} holds {format_size(used)} of {format_size(memory['capacity_bytes'])} "
+        f"fullest chip: chip {memory['chip']} holds {tiers} "
         f"(weights {format_size(memory['weights_bytes'])}, KV cache {format_size(memory['kv_bytes'])})"
     )
     links = ", ".join(f"{link.name} {link.utilisation:.2%}" for link in result.timeline.busiest_links(4))

@@ -247,6 +247,18 @@ class DtypeSpec:
 
 
 @frozen
+class TiersSpec:
+    """The memory tier of the weights and of the KV cache, by name; by default the farthest."""
+
+    weights: str | None = None
+    kv: str | None = None
+
+    def of(self, role: str) -> str | None:
+        """Return the tier of what has a role: weights or kv."""
+        return self.kv if role == "kv" else self.weights
+
+
+@frozen
 class SamplingSpec:
     """How the next token is chosen: the best, or drawn from softmax(logits / temperature).
 
@@ -291,6 +303,7 @@ class ExperimentSpec:
     experts: ExpertsSpec = ExpertsSpec()
     numerics: Numerics = "real"
     dtype: DtypeSpec = DtypeSpec()
+    tiers: TiersSpec = TiersSpec()
     collectives: Mapping[str, str] = field(factory=dict)
     contention: Contention = "fluid"
     overlap: bool = False

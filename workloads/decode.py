@@ -19,7 +19,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from configs.errors import ConfigError
-from configs.spec import DtypeSpec, ModelSpec, SamplingSpec
+from configs.spec import DtypeSpec, ModelSpec, SamplingSpec, TiersSpec
 from workloads.array import Array, ShapeArray, concatenate
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place, split_evenly
@@ -32,6 +32,7 @@ from workloads.turns import COMMUNICATION, MESSAGES, shared, take_turns
 from workloads.weights import open_weights
 
 GREEDY = SamplingSpec()
+FARTHEST = TiersSpec()
 
 
 @frozen
@@ -53,6 +54,7 @@ class DecodeJob:
     skew: float | None = None
     stops: tuple[tuple[int, int], ...] = ()
     sampling: SamplingSpec = GREEDY
+    tiers: TiersSpec = FARTHEST
 
     @property
     def shape(self) -> ModelShape:
@@ -138,7 +140,7 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
         return
     source = open_weights(job.model) if chip.real else None
     shards = plan_rank(job, chip.rank)
-    memory = place_shards(chip, shards, source)
+    memory = place_shards(chip, shards, source, job.tiers)
     place = job.layout.place(chip.rank)
     rows = job.rows(job.layout.replica(place))
     stage = job.shape.stage(chip, job.layout, job.dtype, memory, job.peers(place))

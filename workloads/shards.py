@@ -9,6 +9,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from configs.dtypes import DTYPES
+from configs.spec import TiersSpec
 from workloads.chip import Chip, Tensor
 from workloads.rounding import Floats
 
@@ -45,12 +46,15 @@ class ShardSpec:
         return "weights" if self.parts else "kv"
 
 
-def place_shards(chip: Chip, shards: Iterable[ShardSpec], source: WeightSource | None) -> dict[str, Tensor]:
+def place_shards(
+    chip: Chip, shards: Iterable[ShardSpec], source: WeightSource | None, tiers: TiersSpec
+) -> dict[str, Tensor]:
     """Put a rank's shards into its chip's memory, reading only these from `source` (None in shapes mode)."""
     memory = {}
     for shard in shards:
         values = None if source is None else _values(shard, source)
-        memory[shard.name] = chip.place(shard.name, shard.shape, shard.dtype, values, role=shard.role)
+        tier = tiers.of(shard.role)
+        memory[shard.name] = chip.place(shard.name, shard.shape, shard.dtype, values, tier=tier, role=shard.role)
     return memory
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cluster import launch
-from cluster.memory import Memory, check_fits
+from cluster.memory import Memory
 from configs.errors import CapacityError, ConfigError
 from configs.spec import MemoryTier
 from tests.cluster.machines import CHIP, ring
@@ -60,15 +60,6 @@ def test_an_unknown_capacity_is_refused():
     message = r"chip toy: the capacity of dram is unknown.*--set system\.chip\.memory\[1\]\.capacity="
     with pytest.raises(ConfigError, match=message):
         Memory(chip, "chip 0").place("far", 1, None, "weights")
-    with pytest.raises(ConfigError, match=message):
-        check_fits(chip, "chip 0", [("far", 1, "weights")])
-
-
-def test_check_fits_accounts_for_everything():
-    """All tensors are summed before the refusal, so that the message has the whole need."""
-    assert check_fits(CHIP, "chip 0", [("a", 2**29, "weights"), ("b", 2**29, "kv")]).by_role()["kv"] == 2**29
-    with pytest.raises(CapacityError, match=r"3 tensors need 1\.5 GiB, dram holds 1 GiB; the largest: a 512 MiB"):
-        check_fits(CHIP, "chip 0", [(name, 2**29, "weights") for name in "abc"])
 
 
 @pytest.mark.parametrize("numerics", ["real", "shapes"])

@@ -1,0 +1,181 @@
+"""Whether a job fits into its chips' memories; if not, what takes the room and the smallest changes that would fit.
+
+Nothing is loaded and nothing runs: every change is planned (`workloads.decode.plan_rank`) as the run itself would be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from attrs import evolve
+
+from cluster.memory import Memory, tier_capacity_bytes
+from configs.dtypes import DTYPES
+from configs.errors import CapacityError, ConfigError
+from configs.spec import ChipSpec
+from configs.units import format_size
+from workloads.decode import DecodeJob, check_job, plan_rank
+
+T = TypeVar("T")
+
+MOST_DEGREES = 64  # tried of each axis
+MOST_KINDS = 8  # lines of the table
+_LAYER = re.compile(r"^layers\.\d+\.")
+_EXPERT = re.compile(r"\.\d+\.")
+
+
+def fullest_chip(chips: Sequence[ChipSpec], job: DecodeJob) -> Mapping[str, Any]:
+    """Return the accounts of the fullest chip; raise CapacityError if some chip's shards do not fit.
+
+    chips: those of the whole system, by rank; a change may use them all.
+    """
+    memories = _memories(chips, job)
+    full = [rank for rank, memory in memories.items() if any(share > 1 for share in _shares(memory).values())]
+    if full:
+        rank = max(full, key=lambda rank: (max(_shares(memories[rank]).values()), -rank))
+        raise CapacityError((_refusal(chips, job, rank, memories[rank]),))
+    rank = max(memories, key=lambda rank: (_shares(memories[rank]).get(len(chips[rank].memory) - 1, 0.0), -rank))
+    chip, memory = chips[rank], memories[rank]
+    roles = memory.by_role()
+    tiers = [
+        {"name": chip.memory[tier].name, "used_bytes": memory.used_bytes(tier),
+         "capacity_bytes": tier_capacity_bytes(chip, tier)}
+        for tier in _shares(memory)
+    ]  # fmt: skip
+    return {
+        "chip": rank,
+        "weights_bytes": roles.get("weights", 0),
+        "kv_bytes": roles.get("kv", 0),
+        "capacity_bytes": tier_capacity_bytes(chip, len(chip.memory) - 1),
+        "tiers": tiers,
+    }
+
+
+def _memories(chips: Sequence[ChipSpec], job: DecodeJob) -> dict[int, Memory]:
+    """Return the memories of all ranks that differ, by the first rank of each sort."""
+    found: dict[object, int] = {}
+    for rank in range(job.layout.n_ranks):
+        place, chip = job.layout.place(rank), chips[rank]
+        found.setdefault((evolve(place, dp=0), len(job.rows(job.layout.replica(place))), chip.name), rank)
+    memories = {rank: Memory(chips[rank], f"chip {rank}") for rank in found.values()}
+    for rank, memory in memories.items():
+        for shard in plan_rank(job, rank):
+            memory.reserve(shard.name, shard.size_bytes, job.tiers.of(shard.role), shard.role)
+    return memories
+
+
+def _shares(memory: Memory) -> dict[int, float]:
+    """Return which fraction of each tier in use is full, by tier."""
+    tiers = sorted({p.tier for p in memory.placed})
+    return {tier: memory.used_bytes(tier) / tier_capacity_bytes(memory.chip, tier) for tier in tiers}
+
+
+def fits(chips: Sequence[ChipSpec], job: DecodeJob) -> bool:
+    """Return whether the job is possible and fits into the memories of the chips."""
+    try:
+        check_job(job)
+    except ConfigError:
+        return False
+    return all(share <= 1 for memory in _memories(chips, job).values() for share in _shares(memory).values())
+
+
+def _refusal(chips: Sequence[ChipSpec], job: DecodeJob, rank: int, memory: Memory) -> str:
+    """Say what takes the room of the fullest chip, and what would fit."""
+    shares = _shares(memory)
+    tier = max(shares, key=lambda tier: shares[tier])
+    home, capacity = memory.chip.memory[tier].name, tier_capacity_bytes(memory.chip, tier)
+    used = memory.used_bytes(tier)
+    lines = [
+        f"chip {rank} ({memory.chip.name}): {format_size(used)} are needed, {home} holds {format_size(capacity)}",
+        *_table(memory, tier),
+    ]
+    changes = list(smallest_changes(chips, job))
+    lines.append("what would fit, one of:" if changes else f"no single change on {len(chips)} chips would fit")
+    return "\n  ".join([*lines, *(f"  --set {change}" for change in changes)])
+
+
+def _table(memory: Memory, tier: int) -> Iterator[str]:
+    """Yield a line per sort of tensor, the largest first."""
+    sizes: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for placed in memory.placed:
+        if placed.tier == tier:
+            name = _EXPERT.sub(".", _LAYER.sub("", placed.name))
+            sizes[name, placed.role].append(placed.size_bytes)
+    rows = sorted(sizes.items(), key=lambda item: (-sum(item[1]), item[0]))
+    for (name, role), parts in rows[:MOST_KINDS]:
+        yield f"  {name:<18} {role:<8} {len(parts):>5} × {format_size(max(parts)):>9} = {format_size(sum(parts)):>9}"
+    rest = sum(sum(parts) for _, parts in rows[MOST_KINDS:])
+    if rest:
+        yield f"  {'all others':<18} {'':<8} {'':>5}   {'':>9} = {format_size(rest):>9}"
+
+
+def smallest_changes(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
+    """Yield, of every sort of change by itself, the smallest that would fit, as `key=value`.
+
+    Number formats are those that the chip has a rate for, the widest first.
+    """
+    yield from _degrees(chips, job)
+    rated = [name for name, dtype in DTYPES.items() if set(dtype.rates) & set(chips[0].peak_flops)]
+    for key in ("weights", "kv"):
+        now = DTYPES[getattr(job.dtype, key)].bits
+        narrower = sorted((name for name in rated if DTYPES[name].bits < now), key=lambda name: -DTYPES[name].bits)
+        fitting = (name for name in narrower if fits(chips, evolve(job, dtype=evolve(job.dtype, **{key: name}))))
+        yield from (f"dtype.{key}={name}" for name in _first(fitting))
+    n_rows, most = len(job.prompt_lengths), max(job.prompt_lengths)
+    batch = _largest(n_rows - 1, lambda n: fits(chips, _with_lengths(job, job.prompt_lengths[:n])))
+    if batch:
+        yield f"workload.batch={batch}"
+    new_tokens = _largest(job.new_tokens - 1, lambda n: fits(chips, evolve(job, new_tokens=n)))
+    if new_tokens:
+        yield f"workload.new_tokens={new_tokens}"
+    else:
+        shorter = _largest(most - 1, lambda n: fits(chips, _with_lengths(job, [min(n, p) for p in job.prompt_lengths])))
+        if shorter:
+            yield f"workload.prompt_tokens={shorter}"
+
+
+def _degrees(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
+    """Yield the smallest multiple of each degree that fits; of two together where none does alone."""
+    layout, found, n_chips = job.layout, False, len(chips)
+    for axis in ("tp", "pp", "ep"):
+        now = getattr(layout, axis)
+        degrees = range(2 * now, n_chips * now // layout.n_ranks + 1, now)[:MOST_DEGREES]
+        fitting = (n for n in degrees if fits(chips, evolve(job, layout=evolve(layout, **{axis: n}))))
+        for degree in _first(fitting):
+            found = True
+            yield f"parallel.{axis}={degree}"
+    if not found:
+        shapes = ((tp, pp) for tp in range(1, n_chips + 1) for pp in range(1, n_chips // tp + 1))
+        larger = [
+            (layout.n_ranks * tp * pp, tp, pp)
+            for tp, pp in shapes
+            if tp * pp * layout.n_ranks <= n_chips and tp > 1 < pp
+        ]
+        both = (
+            (tp * layout.tp, pp * layout.pp)
+            for _, tp, pp in sorted(larger)[:MOST_DEGREES]
+            if fits(chips, evolve(job, layout=evolve(layout, tp=tp * layout.tp, pp=pp * layout.pp)))
+        )
+        yield from (f"parallel.tp={tp} --set parallel.pp={pp}" for tp, pp in _first(both))
+
+
+def _with_lengths(job: DecodeJob, lengths: Sequence[int]) -> DecodeJob:
+    return evolve(job, prompt_lengths=tuple(lengths), prompt_ids=None)
+
+
+def _first(found: Iterator[T]) -> Iterator[T]:
+    """Yield only the first item, if there is one."""
+    return islice(found, 1)
+
+
+def _largest(most: int, good: Callable[[int], bool]) -> int:
+    """Return the largest n from 1 to `most` that is good, where all below a good one are; 0 for none."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if good(middle) else (low, middle - 1)
+    return low
