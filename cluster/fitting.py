@@ -141,7 +141,7 @@ def smallest_changes(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]
 def _degrees(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
     """Yield the smallest multiple of each degree that fits; of two together where none does alone."""
     layout, found, n_chips = job.layout, False, len(chips)
-    for axis in ("tp", "pp", "ep"):
+    for axis in ("tp", "pp", "ep", "cp"):
         now = getattr(layout, axis)
         degrees = range(2 * now, n_chips * now // layout.n_ranks + 1, now)[:MOST_DEGREES]
         fitting = (n for n in degrees if fits(chips, evolve(job, layout=evolve(layout, **{axis: n}))))

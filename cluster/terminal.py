@@ -22,9 +22,12 @@ def seconds(value: float | None) -> str:
 def print_run(console: Console, result: ExperimentResult) -> None:
     """Print the summary of a run."""
     spec, p = result.spec, result.spec.parallel
+    degrees = " × ".join(
+        f"{axis} {n}" for axis in ("tp", "pp", "dp", "ep", "cp") if (n := getattr(p, axis)) > 1 or axis == "tp"
+    )
     console.print(
         f"\n[bold]{spec.model.name}[/] on [bold]{spec.system.name}[/]: {p.n_ranks} of {result.n_chips} chips "
-        f"(tp {p.tp} × pp {p.pp} × dp {p.dp}), batch {spec.workload.batch}, weights {spec.dtype.weights}"
+        f"({degrees}), batch {spec.workload.batch}, weights {spec.dtype.weights}"
         + (", communication overlapped" if spec.overlap else "")
     )
     console.print(_times(result))

@@ -14,7 +14,6 @@ from configs.spec import (
     MOST_CHARACTERS,
     ChipSpec,
     ExperimentSpec,
-    ParallelSpec,
     SamplingSpec,
     SystemSpec,
     WeightsSpec,
@@ -90,12 +89,6 @@ def sampling_rule(sampling: SamplingSpec) -> Broken:
             yield (name,), f"missing; kind {sampling.kind} needs it"
 
 
-def parallel_rule(parallel: ParallelSpec) -> Broken:
-    """Degrees that this version does not have are 1."""
-    if parallel.cp != 1:
-        yield ("cp",), f"{parallel.cp} is not possible: this version has tp, pp, dp and ep; accepted: 1"
-
-
 def weights_rule(weights: WeightsSpec) -> Broken:
     """Weights are in a file or in a package."""
     if (weights.path is None) == (weights.package is None):
@@ -109,7 +102,6 @@ RULES: Mapping[type, Rule] = {
     ChipSpec: chip_rule,
     SystemSpec: system_rule,
     WorkloadSpec: workload_rule,
-    ParallelSpec: parallel_rule,
     SamplingSpec: sampling_rule,
     WeightsSpec: weights_rule,
 }

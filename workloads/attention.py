@@ -13,10 +13,11 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from workloads.array import Array
 from workloads.chip import Tensor, Work
+from workloads.context import LOWEST, WHOLE, Stripe, pack, packed
 from workloads.kernels import Inferred, as_fp32, part_bytes, vector_work
 from workloads.rope import Rope, rope_table
 from workloads.rounding import Floats, dtype_name, round_to, wider
@@ -46,42 +47,45 @@ class RopeAppend:
         """The number of rotated elements decides the work."""
         return f"rope_append_{self.rope.dim}" if self.rope else "kv_append"
 
-    def infer(self, qkv: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts) -> Inferred:
+    def infer(
+        self, qkv: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, stripe: Stripe = WHOLE
+    ) -> Inferred:
         """Return [rows·n_tokens, heads·head_dim]."""
-        del v_cache, starts
+        del v_cache, starts, stripe
         return (qkv.shape[0], _query_width(qkv, k_cache)), qkv.dtype
 
-    def evaluate(self, qkv: Any, k_cache: Tensor, v_cache: Tensor, *, starts: Starts) -> Floats:
+    def evaluate(self, qkv: Any, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, stripe: Stripe = WHOLE) -> Floats:
         """Return the rotated queries; the caches are written in place, rounded to their dtype."""
         _, n_kv, max_length, dim = k_cache.shape
         n_rows, n_tokens = len(starts), qkv.shape[0] // len(starts)
         heads = as_fp32(qkv).reshape(n_rows, n_tokens, -1, dim)
         n_roped = heads.shape[2] - n_kv
         n_heads = n_roped - n_kv
-        roped = self._rotate(heads[:, :, :n_roped], starts, max_length)
-        _append(k_cache, roped[:, :, n_heads:], starts)
-        _append(v_cache, heads[:, :, n_roped:], starts)
+        n_positions = max_length if stripe == WHOLE else (max_length + 1) * stripe.n
+        roped = self._rotate(heads[:, :, :n_roped], starts, n_positions)
+        _append(k_cache, roped[:, :, n_heads:], starts, stripe)
+        _append(v_cache, heads[:, :, n_roped:], starts, stripe)
         q: Floats = roped[:, :, :n_heads].reshape(qkv.shape[0], -1)
         return q
 
-    def _rotate(self, heads: Floats, starts: Starts, max_length: int) -> Floats:
+    def _rotate(self, heads: Floats, starts: Starts, n_positions: int) -> Floats:
         """Return heads [rows, n_tokens, heads, head_dim], turned."""
         rope = self.rope
         if rope is None:
             return heads
-        turns = turns_of(rope, max_length, starts, heads.shape[1])
+        turns = turns_of(rope, n_positions, starts, heads.shape[1])
         if rope.dim == heads.shape[3]:
             whole: Floats = (heads.view(np.complex64) * turns).view(np.float32)
             return whole
         turned = np.ascontiguousarray(heads[..., : rope.dim]).view(np.complex64) * turns
         return np.concatenate([turned.view(np.float32), heads[..., rope.dim :]], axis=3)
 
-    def work(self, qkv: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts) -> Work:
+    def work(self, qkv: Array, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, stripe: Stripe = WHOLE) -> Work:
         """Return the rotation; qkv is read, q written, the new keys and values written to the cache."""
-        del starts
         n, width, dim = qkv.shape[0], _query_width(qkv, k_cache), k_cache.shape[3]
         new = n * k_cache.shape[1] * dim
-        written = part_bytes(k_cache, new) + part_bytes(v_cache, new)
+        own = new if stripe == WHOLE else n_own(starts, n // len(starts), stripe) * k_cache.shape[1] * dim
+        written = part_bytes(k_cache, own) + part_bytes(v_cache, own)
         flops = ROPE_FLOPS * (n * width + new) // dim * (self.rope.dim if self.rope else 0)
         return vector_work(qkv, flops, qkv.nbytes + n * width * qkv.dtype.itemsize, (k_cache.tier, written))
 
@@ -90,23 +94,30 @@ def _query_width(qkv: Array, k_cache: Tensor) -> int:
     return int(qkv.shape[1] - 2 * k_cache.shape[1] * k_cache.shape[3])
 
 
-def turns_of(rope: Rope, max_length: int, starts: Starts, n_tokens: int) -> Any:
+def n_own(starts: Starts, n_tokens: int, stripe: Stripe) -> int:
+    """Return how many of the rows' new tokens a rank caches."""
+    return sum(stripe.count(start + n_tokens) - stripe.count(start) for start in starts)
+
+
+def turns_of(rope: Rope, n_positions: int, starts: Starts, n_tokens: int) -> Any:
     """Return the rotation of every new token, [rows or 1, n_tokens, 1, head_dim/2]."""
-    table = rope_table(rope, max_length)
+    table = rope_table(rope, n_positions)
     if _all_equal(starts):
         return table[None, starts[0] : starts[0] + n_tokens, None]
     return table[np.add.outer(starts, np.arange(n_tokens))][:, :, None]
 
 
-def _append(cache: Tensor, new: Floats, starts: Starts) -> None:
-    """Write `new` [rows, n_tokens, kv heads, head_dim] at each row's position."""
+def _append(cache: Tensor, new: Floats, starts: Starts, stripe: Stripe) -> None:
+    """Write those of `new` [rows, n_tokens, kv heads, head_dim] that are cached here at each row's position."""
     n_tokens = new.shape[1]
     values = round_to(cache.dtype, new).swapaxes(1, 2)
     if _all_equal(starts):
-        cache.values[:, :, starts[0] : starts[0] + n_tokens] = values
+        taken, places = stripe.own(starts[0], n_tokens)
+        cache.values[:, :, places] = values[:, :, taken]
         return
     for row, start in enumerate(starts):
-        cache.values[row, :, start : start + n_tokens] = values[row]
+        taken, places = stripe.own(start, n_tokens)
+        cache.values[row, :, places] = values[row][:, taken]
 
 
 def _all_equal(starts: Starts) -> bool:
@@ -154,23 +165,37 @@ class Attention:
         queries: tuple[int, ...],
         window: int | None = None,
     ) -> Floats:
-        """Return the attended values, one run of KV heads with equally many queries at a time."""
+        """Return the attended values."""
+        out, _, total = self.attend(q, k_cache, v_cache, starts, queries, window, WHOLE)
+        out /= total
+        y: Floats = out.swapaxes(1, 2).reshape(q.shape)
+        return y
+
+    def attend(
+        self, q: Any, k_cache: Tensor, v_cache: Tensor, starts: Starts, queries: tuple[int, ...], window: int | None,
+        stripe: Stripe,
+    ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+        """Return Σ exp(s - m) v, m and Σ exp(s - m) over the keys here, all [rows, heads, tokens, ·].
+
+        One run of KV heads with equally many queries at a time.
+        """
         n_rows, n_tokens, dim = len(starts), q.shape[0] // len(starts), k_cache.shape[3]
-        stop = max(starts) + n_tokens
-        first = max(0, min(starts) + 1 - window) if window else 0
+        first = stripe.count(max(0, min(starts) + 1 - window) if window else 0)
+        stop = stripe.count(max(starts) + n_tokens)
         scaled = as_fp32(q) * np.float32(dim**-0.5 if self.scale is None else self.scale)
         heads = scaled.reshape(n_rows, n_tokens, -1, dim).swapaxes(1, 2)
-        bias = None if n_tokens == 1 and _all_equal(starts) else causal_bias(starts, n_tokens, first, window)
+        bias = None if n_tokens == 1 and _all_equal(starts) else causal_bias(starts, n_tokens, first, window, stripe)
         outs = []
         head = 0
         for kv, group in _runs(queries):
             n_heads = len(kv) * group
             keys, values = (c.values[:, kv.start : kv.stop, first:stop] for c in (k_cache, v_cache))
-            outs.append(_attend(heads[:, head : head + n_heads], keys, values, bias, self.softcap))
+            outs.append(_weighted(heads[:, head : head + n_heads], keys, values, bias, self.softcap))
             head += n_heads
-        out = outs[0] if len(outs) == 1 else np.concatenate(outs or [heads], axis=1)
-        y: Floats = out.swapaxes(1, 2).reshape(q.shape)
-        return y
+        if len(outs) == 1:
+            return outs[0]
+        out, peak, total = (np.concatenate(parts, axis=1) for parts in zip(*outs, strict=True))
+        return out, peak, total
 
     def work(
         self,
@@ -181,6 +206,7 @@ class Attention:
         starts: Starts,
         queries: tuple[int, ...],
         window: int | None = None,
+        stripe: Stripe = WHOLE,
     ) -> Work:
         """Return both products and the softmax over the visible keys; only the visible part of the cache is read.
 
@@ -190,13 +216,13 @@ class Attention:
         matmuls: list[tuple[int, int, int, int]] = []
         seen = n_read = 0
         for start, n_rows in sorted(Counter(starts).items()):
-            of_row = n_seen(start, n_tokens, window)
+            of_row = n_seen(start, n_tokens, window, stripe)
             n_keys = -(-of_row // n_tokens)
             for kv, group in _runs(queries):
                 count, m = n_rows * len(kv), group * n_tokens
                 matmuls += [(count, m, dim, n_keys), (count, m, n_keys, dim)]
             seen += n_rows * of_row
-            n_read += n_rows * min(start + n_tokens, n_tokens - 1 + (window or start + 1))
+            n_read += n_rows * (stripe.count(start + n_tokens) - stripe.count(start + 1 - window if window else 0))
         prefix = n_read * len(queries) * dim
         flops = SOFTMAX_FLOPS + (0 if self.softcap is None else SOFTCAP_FLOPS)
         return Work(
@@ -208,17 +234,50 @@ class Attention:
         )
 
 
-def n_seen(start: int, n_tokens: int, window: int | None) -> int:
-    """Return how many keys the new tokens of a row see, all together.
+@frozen
+class PartialAttention:
+    """Attend to the keys that are cached here: what `workloads.context.pack` makes of it, and `Attention`'s work."""
+
+    whole: Attention
+
+    @property
+    def name(self) -> str:
+        """That of the whole, in parts."""
+        return f"partial_{self.whole.name}"
+
+    def infer(self, q: Array, k_cache: Tensor, v_cache: Tensor, *, queries: tuple[int, ...], **params: Any) -> Inferred:
+        """Return [heads·rows·n_tokens, bytes]."""
+        del v_cache, params
+        return packed((sum(queries), q.shape[0], k_cache.shape[3]), q.dtype)
+
+    def evaluate(
+        self, q: Any, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, queries: tuple[int, ...], stripe: Stripe,
+        window: int | None = None,
+    ) -> Any:  # fmt: skip
+        """Return the packed parts."""
+        found = self.whole.attend(q, k_cache, v_cache, starts, queries, window, stripe)
+        out, peak, total = (x.swapaxes(0, 1).reshape(sum(queries), q.shape[0], -1) for x in found)
+        return pack(out, peak, total, q.dtype)
+
+    def work(self, q: Array, k_cache: Tensor, v_cache: Tensor, *, queries: tuple[int, ...], **params: Any) -> Work:
+        """Return the work over the keys here; parts are written."""
+        (rows, width), _ = self.infer(q, k_cache, v_cache, queries=queries)
+        work = self.whole.work(q, k_cache, v_cache, queries=queries, **params)
+        return evolve(work, activation_bytes=q.nbytes + rows * width)
+
+
+def n_seen(start: int, n_tokens: int, window: int | None, stripe: Stripe = WHOLE) -> int:
+    """Return how many of the keys here the new tokens of a row see, all together.
 
     >>> n_seen(0, 4, None), n_seen(0, 4, 2), n_seen(9, 1, 4)
     (10, 7, 4)
+    >>> n_seen(0, 4, None, Stripe(0, 2)), n_seen(0, 4, None, Stripe(1, 2))
+    (6, 4)
     """
-    full = n_tokens * start + n_tokens * (n_tokens + 1) // 2
-    if window is None or start + n_tokens <= window:
-        return full
-    growing = max(0, window - start)  # tokens that see all keys before them
-    return growing * start + growing * (growing + 1) // 2 + (n_tokens - growing) * window
+    seen = stripe.counts(start + n_tokens) - stripe.counts(start)
+    if window is None:
+        return seen
+    return seen - stripe.counts(start + n_tokens - window) + stripe.counts(start - window)
 
 
 @lru_cache(maxsize=1024)
@@ -237,19 +296,24 @@ def _runs(queries: tuple[int, ...]) -> tuple[tuple[range, int], ...]:
 
 
 @lru_cache(maxsize=4)
-def causal_bias(starts: Starts, n_tokens: int, first: int, window: int | None) -> Floats:
-    """Return 0 for a visible key from `first` on and -inf for another, [rows or 1, 1, 1, n_tokens, stop - first]."""
+def causal_bias(starts: Starts, n_tokens: int, first: int, window: int | None, stripe: Stripe = WHOLE) -> Floats:
+    """Return 0 for a visible key and -inf for another, [rows or 1, 1, 1, n_tokens, keys here from place `first` on]."""
     own = starts[:1] if _all_equal(starts) else starts
     position = np.add.outer(own, np.arange(n_tokens))[..., None]
-    key = np.arange(first, max(starts) + n_tokens)
+    key = stripe.index + stripe.n * np.arange(first, stripe.count(max(starts) + n_tokens))
     hidden = key > position
     if window is not None:
         hidden |= key <= position - window
     return np.where(hidden, np.float32(-np.inf), np.float32(0))[:, None, None]
 
 
-def _attend(q: Floats, keys: Floats, values: Floats, bias: Floats | None, softcap: float | None) -> Floats:
-    """Return softmax(q keysᵀ + bias) values; q [rows, heads, tokens, dim], keys [rows, kv, length, dim]."""
+def _weighted(
+    q: Floats, keys: Floats, values: Floats, bias: Floats | None, softcap: float | None
+) -> tuple[Floats, Floats, Floats]:
+    """Return exp(s - m) values, m and Σ exp(s - m) of s = q keysᵀ + bias, all [rows, heads, tokens, ·].
+
+    q [rows, heads, tokens, dim], keys and values [rows, kv heads, length, dim].
+    """
     n_rows, n_heads, n_tokens, dim = q.shape
     n_kv, length = keys.shape[1], keys.shape[2]
     # the query heads of one KV head are rows of one product
@@ -259,10 +323,11 @@ def _attend(q: Floats, keys: Floats, values: Floats, bias: Floats | None, softca
         np.tanh(scores, out=scores)
         scores *= np.float32(softcap)
     if bias is not None:
-        grouped = scores.reshape(n_rows, n_kv, -1, n_tokens, length)
+        grouped = scores.reshape(n_rows, n_kv, n_heads // n_kv, n_tokens, length)
         grouped += bias
-    scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
+    peak = np.maximum.reduce(scores, axis=-1, keepdims=True, initial=LOWEST)
+    scores -= peak
     np.exp(scores, out=scores)
-    out: Floats = scores @ values
-    out /= np.add.reduce(scores, axis=-1, keepdims=True)
-    return out.reshape(n_rows, n_heads, n_tokens, dim)
+    by_head = (n_rows, n_heads, n_tokens)
+    total = np.add.reduce(scores, axis=-1, keepdims=True)
+    return (scores @ values).reshape(*by_head, dim), peak.reshape(*by_head, 1), total.reshape(*by_head, 1)

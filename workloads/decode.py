@@ -146,7 +146,7 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     stage = job.shape.stage(chip, job.layout, job.dtype, memory, job.peers(place))
     whole = _Rank(chip, job, place, stage, rows, _Output(chip))
     chip.emit("ready")
-    if job.overlap and len(rows) > 1 and job.layout.tp * job.layout.pp > 1:
+    if job.overlap and len(rows) > 1 and job.layout.width * job.layout.pp > 1:
         await _generate_in_halves(whole, shards, memory)
     else:
         await _generate(whole, range(job.new_tokens))
@@ -262,7 +262,7 @@ class _Rank:
         if self.job.keep_logits:
             self.output.emit("logits", self.part, logits, step)
         ids = await self.stage.pick(logits, Draw(self.job.sampling, tuple(self.rows), step))
-        if self.place.tp == 0:
+        if self.job.layout.index(self.place) == 0:
             self.output.emit("tokens", self.part, ids, step)
         return ids
 

@@ -11,11 +11,12 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from workloads.array import Array
-from workloads.attention import ROPE_FLOPS, SOFTMAX_FLOPS, Starts, causal_bias, n_seen, turns_of
+from workloads.attention import ROPE_FLOPS, SOFTMAX_FLOPS, Starts, causal_bias, n_own, n_seen, turns_of
 from workloads.chip import Tensor, Work
+from workloads.context import LOWEST, WHOLE, Stripe, pack, packed
 from workloads.elementwise import RMS_NORM_FLOPS
 from workloads.kernels import Inferred, as_fp32, part_bytes, vector_work
 from workloads.rope import Rope
@@ -100,15 +101,18 @@ class LatentAppend:
         """The number of rotated elements decides the work."""
         return f"latent_append_{self.rope.dim}"
 
-    def infer(self, q: Array, kv: Array, w: Tensor, cache: Tensor, *, starts: Starts) -> Inferred:
+    def infer(
+        self, q: Array, kv: Array, w: Tensor, cache: Tensor, *, starts: Starts, stripe: Stripe = WHOLE
+    ) -> Inferred:
         """Return the shape of q."""
-        del kv, w, cache, starts
+        del kv, w, cache, starts, stripe
         return q.shape, q.dtype
 
-    def evaluate(self, q: Any, kv: Any, w: Tensor, cache: Tensor, *, starts: Starts) -> Floats:
+    def evaluate(self, q: Any, kv: Any, w: Tensor, cache: Tensor, *, starts: Starts, stripe: Stripe = WHOLE) -> Floats:
         """Return the rotated queries; the cache is written in place, rounded to its dtype."""
         n_rows, n_tokens, dim = len(starts), len(kv) // len(starts), self.rope.dim
-        turns = turns_of(self.rope, cache.shape[1], starts, n_tokens)
+        n_positions = cache.shape[1] if stripe == WHOLE else (cache.shape[1] + 1) * stripe.n
+        turns = turns_of(self.rope, n_positions, starts, n_tokens)
         kv = as_fp32(kv)
         latent, key = kv[:, :-dim], np.ascontiguousarray(kv[:, -dim:])
         scale = np.sqrt(np.vecdot(latent, latent) / np.float32(latent.shape[1]) + np.float32(self.eps))
@@ -116,17 +120,18 @@ class LatentAppend:
         new = np.concatenate([latent / scale[:, None] * w.values, key.reshape(len(kv), dim)], axis=1)
         values = round_to(cache.dtype, new).reshape(n_rows, n_tokens, -1)
         for row, start in enumerate(starts):
-            cache.values[row, start : start + n_tokens] = values[row]
+            taken, places = stripe.own(start, n_tokens)
+            cache.values[row, places] = values[row, taken]
         heads = np.ascontiguousarray(as_fp32(q)).reshape(n_rows, n_tokens, -1, dim)
         rotated: Floats = (heads.view(np.complex64) * turns).view(np.float32).reshape(q.shape)
         return rotated
 
-    def work(self, q: Array, kv: Array, w: Tensor, cache: Tensor, *, starts: Starts) -> Work:
+    def work(self, q: Array, kv: Array, w: Tensor, cache: Tensor, *, starts: Starts, stripe: Stripe = WHOLE) -> Work:
         """Return the norm and the rotation; q and kv are read, q written, the new entries written to the cache."""
-        del starts
         n = kv.shape[0]
+        own = n if stripe == WHOLE else n_own(starts, n // len(starts), stripe)
         flops = RMS_NORM_FLOPS * n * w.shape[0] + ROPE_FLOPS * (q.size + n * self.rope.dim)
-        stored = ((cache.tier, part_bytes(cache, kv.size)), (w.tier, w.size_bytes))
+        stored = ((cache.tier, part_bytes(cache, own * kv.shape[1])), (w.tier, w.size_bytes))
         return vector_work(q, flops, 2 * q.nbytes + kv.nbytes, *stored)
 
 
@@ -147,32 +152,46 @@ class LatentAttention:
 
     def evaluate(self, latent: Any, rotated: Any, cache: Tensor, *, starts: Starts, n_heads: int) -> Floats:
         """Return the weighted sums of latents."""
+        y, _, total = self.attend(latent, rotated, cache, starts, n_heads, WHOLE)
+        y /= total
+        by_head: Floats = y.swapaxes(1, 2).reshape(latent.shape)
+        return by_head
+
+    def attend(
+        self, latent: Any, rotated: Any, cache: Tensor, starts: Starts, n_heads: int, stripe: Stripe
+    ) -> tuple[Floats, Floats, Floats]:
+        """Return Σ exp(s - m) c, m and Σ exp(s - m) over the entries here, all [rows, heads, tokens, ·]."""
         n_rows, n_tokens, width = len(starts), len(latent) // len(starts), latent.shape[1] // n_heads
         parts = (as_fp32(x).reshape(n_rows, n_tokens, n_heads, -1) for x in (latent, rotated))
         q = np.concatenate(list(parts), axis=3).swapaxes(1, 2).reshape(n_rows, n_heads * n_tokens, -1)
-        keys = cache.values[:, : max(starts) + n_tokens]
+        keys = cache.values[:, : stripe.count(max(starts) + n_tokens)]
         scores: Floats = (q * np.float32(self.scale)) @ keys.swapaxes(1, 2)
-        by_token = scores.reshape(n_rows, n_heads, n_tokens, -1)
-        by_token += causal_bias(starts, n_tokens, 0, None)[:, 0]
-        scores -= scores.max(axis=2, keepdims=True)
+        by_token = scores.reshape(n_rows, n_heads, n_tokens, keys.shape[1])
+        by_token += causal_bias(starts, n_tokens, 0, None, stripe)[:, 0]
+        peak = np.maximum.reduce(scores, axis=2, keepdims=True, initial=LOWEST)
+        scores -= peak
         np.exp(scores, out=scores)
-        y: Floats = scores @ keys[:, :, :width]
-        y /= scores.sum(axis=2, keepdims=True)
-        by_head: Floats = y.reshape(n_rows, n_heads, n_tokens, width).swapaxes(1, 2).reshape(latent.shape)
-        return by_head
+        by_head, total = (n_rows, n_heads, n_tokens), scores.sum(axis=2)
+        return (
+            (scores @ keys[:, :, :width]).reshape(*by_head, width),
+            peak.reshape(*by_head, 1),
+            total.reshape(*by_head, 1),
+        )
 
-    def work(self, latent: Array, rotated: Array, cache: Tensor, *, starts: Starts, n_heads: int) -> Work:
+    def work(
+        self, latent: Array, rotated: Array, cache: Tensor, *, starts: Starts, n_heads: int, stripe: Stripe = WHOLE
+    ) -> Work:
         """Return both products and the softmax over the visible entries; each row's part of the cache is read once."""
         n_tokens, width = latent.shape[0] // len(starts), latent.shape[1] // n_heads
         dim = width + rotated.shape[1] // n_heads
         matmuls: list[tuple[int, int, int, int]] = []
         seen = n_read = 0
         for start, n_rows in sorted(Counter(starts).items()):
-            of_row = n_seen(start, n_tokens, None)
+            of_row = n_seen(start, n_tokens, None, stripe)
             n_keys, m = -(-of_row // n_tokens), n_heads * n_tokens
             matmuls += [(n_rows, m, dim, n_keys), (n_rows, m, n_keys, width)]
             seen += n_rows * of_row
-            n_read += n_rows * (start + n_tokens)
+            n_read += n_rows * stripe.count(start + n_tokens)
         return Work(
             wider(dtype_name(latent.dtype), cache.dtype),
             tuple(matmuls),
@@ -180,3 +199,30 @@ class LatentAttention:
             ((cache.tier, part_bytes(cache, n_read * dim)),),
             2 * latent.nbytes + rotated.nbytes,
         )
+
+
+@frozen
+class PartialLatentAttention:
+    """Attend to the entries that are cached here: `workloads.context.pack` of it, and the whole's work."""
+
+    whole: LatentAttention
+    name: str = "partial_latent_attention"
+
+    def infer(self, latent: Array, rotated: Array, cache: Tensor, *, n_heads: int, **params: Any) -> Inferred:
+        """Return [heads·n, bytes]."""
+        del rotated, cache, params
+        return packed((n_heads, latent.shape[0], latent.shape[1] // n_heads), latent.dtype)
+
+    def evaluate(
+        self, latent: Any, rotated: Any, cache: Tensor, *, starts: Starts, n_heads: int, stripe: Stripe
+    ) -> Any:
+        """Return the packed parts."""
+        found = self.whole.attend(latent, rotated, cache, starts, n_heads, stripe)
+        out, peak, total = (x.swapaxes(0, 1).reshape(n_heads, len(latent), -1) for x in found)
+        return pack(out, peak, total, latent.dtype)
+
+    def work(self, latent: Array, rotated: Array, cache: Tensor, *, n_heads: int, **params: Any) -> Work:
+        """Return the work over the entries here; parts are written."""
+        (rows, width), _ = self.infer(latent, rotated, cache, n_heads=n_heads)
+        work = self.whole.work(latent, rotated, cache, n_heads=n_heads, **params)
+        return evolve(work, activation_bytes=latent.nbytes + rotated.nbytes + rows * width)

@@ -26,23 +26,26 @@ def split_evenly(n: int, parts: int) -> tuple[range, ...]:
 
 @frozen
 class Place:
-    """Where a rank stands: its replica, its pipeline stage, its expert- and its tensor-parallel index."""
+    """Where a rank stands: its replica, its pipeline stage, its expert-, context- and tensor-parallel index."""
 
     dp: int
     pp: int
     tp: int
     ep: int = 0
+    cp: int = 0
 
 
 @frozen
 class Layout:
-    """Ranks as a mesh [dp, pp, ep, tp], last axis fastest: ((dp_index·pp + pp_index)·ep + ep_index)·tp + tp_index.
+    """Ranks as a mesh [dp, pp, cp, ep, tp], last axis fastest.
 
     The ranks of an expert-parallel group share the experts and nothing else: each has rows of the batch of its own.
     So rows are split over dp · ep replicas. `redundant_experts` are copies of experts (`workloads.routing.spread`).
+    The ranks of a context-parallel group have the same rows and split their KV cache along the sequence; outside of
+    attention they share all matrices, so these are split over cp · tp ranks (`shard_group`).
 
     >>> Layout(tp=4, pp=8).place(13)
-    Place(dp=0, pp=3, tp=1, ep=0)
+    Place(dp=0, pp=3, tp=1, ep=0, cp=0)
     """
 
     tp: int = 1
@@ -50,11 +53,17 @@ class Layout:
     dp: int = 1
     ep: int = 1
     redundant_experts: int = 0
+    cp: int = 1
 
     @property
     def n_ranks(self) -> int:
         """Number of ranks."""
-        return self.tp * self.pp * self.dp * self.ep
+        return self.width * self.pp * self.dp * self.ep
+
+    @property
+    def width(self) -> int:
+        """Number of ranks that share a matrix."""
+        return self.cp * self.tp
 
     @property
     def n_replicas(self) -> int:
@@ -65,42 +74,54 @@ class Layout:
         """Return which rows the rank at `place` works on."""
         return place.dp * self.ep + place.ep
 
+    def index(self, place: Place) -> int:
+        """Return the index of the rank at `place` among those that share its matrices."""
+        return place.cp * self.tp + place.tp
+
     def rank(self, place: Place) -> int:
         """Return the rank that stands at `place`."""
-        return ((place.dp * self.pp + place.pp) * self.ep + place.ep) * self.tp + place.tp
+        stage = (place.dp * self.pp + place.pp) * self.cp + place.cp
+        return (stage * self.ep + place.ep) * self.tp + place.tp
 
     def place(self, rank: int) -> Place:
         """Return where `rank` stands."""
         stage, tp = divmod(rank, self.tp)
         stage, ep = divmod(stage, self.ep)
+        stage, cp = divmod(stage, self.cp)
         dp, pp = divmod(stage, self.pp)
-        return Place(dp, pp, tp, ep)
+        return Place(dp, pp, tp, ep, cp)
 
     def on_stage(self, rank: int, stage: int) -> int:
         """Return the rank that holds `rank`'s place on another pipeline stage."""
         return self.rank(evolve(self.place(rank), pp=stage))
 
-    def tp_group(self, rank: int) -> Group:
-        """Return the ranks that share the layers of `rank`'s stage, by tensor-parallel index."""
+    def shard_group(self, rank: int) -> Group:
+        """Return the ranks that share the matrices of `rank`'s stage, by index."""
         place = self.place(rank)
-        first = self.rank(evolve(place, tp=0))
-        return Group(f"tp.{place.dp}.{place.pp}.{place.ep}", tuple(range(first, first + self.tp)))
+        ranks = (self.rank(evolve(place, cp=cp, tp=tp)) for cp in range(self.cp) for tp in range(self.tp))
+        return Group(f"tp.{place.dp}.{place.pp}.{place.ep}", tuple(ranks))
+
+    def cp_group(self, rank: int) -> Group:
+        """Return the ranks that split the KV cache of `rank`'s heads, by context-parallel index."""
+        place = self.place(rank)
+        ranks = tuple(self.rank(evolve(place, cp=index)) for index in range(self.cp))
+        return Group(f"cp.{place.dp}.{place.pp}.{place.ep}.{place.tp}", ranks)
 
     @lru_cache(maxsize=65536)  # noqa: B019  layouts are few and small
     def ep_group(self, rank: int) -> Group:
         """Return the ranks that share the experts of `rank`'s stage, by expert-parallel index."""
         place = self.place(rank)
         ranks = tuple(self.rank(evolve(place, ep=index)) for index in range(self.ep))
-        return Group(f"ep.{place.dp}.{place.pp}.{place.tp}", ranks)
+        return Group(f"ep.{place.dp}.{place.pp}.{place.cp}.{place.tp}", ranks)
 
     def pp_group(self, rank: int) -> Group:
         """Return the ranks that hold `rank`'s shard of the other stages, by stage."""
         place = self.place(rank)
         ranks = tuple(self.on_stage(rank, stage) for stage in range(self.pp))
-        return Group(f"pp.{place.dp}.{place.ep}.{place.tp}", ranks)
+        return Group(f"pp.{place.dp}.{place.cp}.{place.ep}.{place.tp}", ranks)
 
     def dp_group(self, rank: int) -> Group:
         """Return the ranks that hold the same weights as `rank`, by replica."""
         place = self.place(rank)
         ranks = tuple(self.rank(evolve(place, dp=replica)) for replica in range(self.dp))
-        return Group(f"dp.{place.pp}.{place.ep}.{place.tp}", ranks)
+        return Group(f"dp.{place.pp}.{place.cp}.{place.ep}.{place.tp}", ranks)

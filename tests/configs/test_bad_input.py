@@ -47,7 +47,7 @@ BAD_VALUES = [
     (("parallel", "tp"), True, "parallel.tp: true is not a whole number"),
     (("parallel", "tp"), 10**300, "parallel.tp: 1000"),
     (("parallel", "tpp"), 2, "parallel.tpp: unknown key; accepted: tp, pp, dp, ep, cp; did you mean 'tp'?"),
-    (("parallel", "cp"), 2, "parallel.cp: 2 is not possible: this version has tp, pp, dp and ep; accepted: 1"),
+    (("parallel", "cp"), 0, "parallel.cp: 0 is out of range"),
     (("paralel",), {}, "paralel: unknown key; accepted: name, system, model"),
     (("paralel",), {}, "did you mean 'parallel'?"),
     (("parallel",), [4], "parallel: [4] is not a mapping; accepted: a mapping with the keys tp, pp"),

@@ -137,7 +137,7 @@ def logits_of(job, chips):
     for first in last_stages(job.layout):
         shards = [
             np.stack([chip.emitted["logits", i] for i in range(job.new_tokens)], 1)
-            for chip in chips[first : first + job.layout.tp]
+            for chip in (chips[rank] for rank in job.layout.shard_group(first).ranks)
         ]
         replicas.append(np.concatenate(shards, axis=2))
     return np.concatenate(replicas)

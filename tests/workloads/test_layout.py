@@ -24,24 +24,30 @@ def test_nine_heads_over_four_ranks_and_thirty_layers_over_eight_stages():
     assert [len(share) for share in split_evenly(30, 8)] == [4, 4, 4, 4, 4, 4, 3, 3]
 
 
-@given(DEGREES, DEGREES, DEGREES)
-def test_rank_and_place_are_inverse(tp, pp, dp):
+LAYOUTS = st.builds(Layout, tp=DEGREES, pp=DEGREES, dp=DEGREES, ep=st.integers(1, 3), cp=st.integers(1, 3))
+
+
+@given(LAYOUTS)
+def test_rank_and_place_are_inverse(layout):
     """Every rank has one place, the tensor-parallel index fastest."""
-    layout = Layout(tp, pp, dp)
     places = [layout.place(rank) for rank in range(layout.n_ranks)]
     assert [layout.rank(place) for place in places] == list(range(layout.n_ranks))
     assert places[0] == Place(0, 0, 0)
-    assert places[-1] == Place(dp - 1, pp - 1, tp - 1)
+    assert places[-1] == Place(layout.dp - 1, layout.pp - 1, layout.tp - 1, layout.ep - 1, layout.cp - 1)
 
 
-@given(DEGREES, DEGREES, DEGREES, st.data())
-def test_groups_hold_the_rank_at_its_index(tp, pp, dp, data):
+@given(LAYOUTS, st.data())
+def test_groups_hold_the_rank_at_its_index(layout, data):
     """A rank stands in each of its groups at its index, and one name means one set of ranks."""
-    layout = Layout(tp, pp, dp)
     rank, other = (data.draw(st.integers(0, layout.n_ranks - 1)) for _ in range(2))
     place = layout.place(rank)
-    assert layout.tp_group(rank).ranks.index(rank) == place.tp
-    assert layout.pp_group(rank).ranks.index(rank) == place.pp
-    assert layout.dp_group(rank).ranks.index(rank) == place.dp
-    for group in (layout.tp_group, layout.pp_group, layout.dp_group):
+    groups = {
+        layout.shard_group: layout.index(place),
+        layout.cp_group: place.cp,
+        layout.ep_group: place.ep,
+        layout.pp_group: place.pp,
+        layout.dp_group: place.dp,
+    }
+    for group, index in groups.items():
+        assert group(rank).ranks.index(rank) == index
         assert (group(rank).name == group(other).name) == (group(rank).ranks == group(other).ranks)

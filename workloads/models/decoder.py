@@ -92,9 +92,10 @@ class DecoderShape:
 
         Ranks beyond the attention heads share the rest; a stage beyond the layers holds only the head.
         """
+        axes = "tp" if layout.cp == 1 else "tp × cp"
         limits = (
-            ("tp", layout.tp, self.ffn, f"{self.ffn} ffn rows"),
-            ("tp", layout.tp, self.vocab, f"{self.vocab} vocabulary entries"),
+            (axes, layout.width, self.ffn, f"{self.ffn} ffn rows"),
+            (axes, layout.width, self.vocab, f"{self.vocab} vocabulary entries"),
             ("pp", layout.pp, self.n_layers + 1, f"{self.n_layers} layers and its head"),
         )
         found = [

@@ -23,7 +23,7 @@ class DecoderStage:
 
     def __init__(self, shape: DecoderShape, site: Site) -> None:
         self._chip, self._activations = site.chip, site.carrier
-        group = site.layout.tp_group(site.chip.rank)
+        group = site.layout.shard_group(site.chip.rank)
         self._tp = len(group)
         self._group = site.chip.group(group.name, group.ranks) if self._tp > 1 else None
         self._vocab, self._ids = shape.vocab, site.share(shape.vocab)

@@ -1,5 +1,7 @@
 """Grouped-query attention: query heads are split over the tensor-parallel group, KV heads go where they are needed.
 
+Over context-parallel ranks, q, k and v are on each; the cache is split along the sequence, and o by the heads merged.
+
 Neutral names, all [out, in]: q, k, v, o, with _bias where there is one; q_norm, k_norm [head_dim].  Rows 2j and 2j+1
 of a head in q and k are one rotated pair.
 """
@@ -12,11 +14,12 @@ from typing import Any
 from attrs import frozen
 
 from workloads.array import Array
-from workloads.attention import Attention, RopeAppend
+from workloads.attention import Attention, PartialAttention, RopeAppend
 from workloads.chip import Chip, Tensor
 from workloads.elementwise import QueryKeyNorm
 from workloads.kernels import Matmul
 from workloads.layout import split_evenly
+from workloads.models.blocks.context import Context, merged_heads, stripe_of
 from workloads.models.blocks.site import Plan, Site
 from workloads.rope import Rope
 from workloads.shards import Part, ShardSpec
@@ -57,7 +60,7 @@ class GroupedQueryAttention:
         return found
 
     def shards(self, plan: Plan) -> tuple[ShardSpec, ...]:
-        """Return the rows of q, k and v and the columns of o of the own heads, and their cache.
+        """Return the rows of q, k and v of the own heads, their cache, and the columns of o of those merged here.
 
         The first rank alone holds the bias of o: the ranks' results are summed.
         """
@@ -70,10 +73,13 @@ class GroupedQueryAttention:
             found.append(plan.weights("qkv_bias", (n,), Part("q_bias", q), Part("k_bias", kv), Part("v_bias", kv)))
         if self.qk_norm_eps is not None:
             found += [plan.weights(name, (dim,)) for name in ("q_norm", "k_norm")]
-        cache = (plan.n_rows, len(share.kv_heads), plan.max_length, dim)
+        n_cached = stripe_of(plan.place, plan.layout).count(plan.max_length)
+        cache = (plan.n_rows, len(share.kv_heads), n_cached, dim)
         found += [plan.cache(name, cache) for name in ("k_cache", "v_cache")]
-        found.append(plan.weights("o", (hidden, len(q)), Part("o", None, q)))
-        if self.o_bias and plan.place.tp == 0:
+        merged = merged_heads(share.heads, plan.place, plan.layout)
+        out = range(merged.start * dim, merged.stop * dim)
+        found.append(plan.weights("o", (hidden, len(out)), Part("o", None, out)))
+        if self.o_bias and plan.layout.index(plan.place) == 0:
             found.append(plan.weights("o_bias", (hidden,)))
         return tuple(found)
 
@@ -84,6 +90,8 @@ class GroupedQueryAttention:
         params: dict[str, Any] = {"queries": share.queries}
         if self.window is not None:
             params["window"] = self.window
+        whole = Attention(self.scale, self.softcap)
+        cached = {"stripe": stripe_of(site.place, site.layout)} if site.layout.cp > 1 else {}
         return RunningAttention(
             site.chip,
             site.matmul("qkv_matmul"),
@@ -91,8 +99,10 @@ class GroupedQueryAttention:
             None if self.qk_norm_eps is None else QueryKeyNorm(self.qk_norm_eps),
             site.tensors("q_norm", "k_norm"),
             RopeAppend(self.rope),
-            Attention(self.scale, self.softcap),
-            params,
+            PartialAttention(whole) if cached else whole,
+            params | cached,
+            cached,
+            Context.of(site, len(share.heads)),
             k_cache,
             v_cache,
             site.matmul("o_matmul"),
@@ -136,8 +146,10 @@ class RunningAttention:
     qk_norm: QueryKeyNorm | None
     norms: tuple[Tensor, ...]
     rope: RopeAppend
-    attention: Attention
+    attention: Attention | PartialAttention
     params: dict[str, Any]
+    cached: dict[str, Any]
+    context: Context | None
     k_cache: Tensor
     v_cache: Tensor
     o_matmul: Matmul
@@ -149,6 +161,8 @@ class RunningAttention:
         qkv = apply(self.qkv_matmul, x, *self.qkv)
         if self.qk_norm is not None:
             qkv = apply(self.qk_norm, qkv, *self.norms, n_kv=k_cache.shape[1])
-        q = apply(self.rope, qkv, k_cache, v_cache, starts=starts)
+        q = apply(self.rope, qkv, k_cache, v_cache, starts=starts, **self.cached)
         attended = apply(self.attention, q, k_cache, v_cache, starts=starts, **self.params)
+        if self.context is not None:
+            attended = await self.context.merge(attended, x.shape[0])
         return apply(self.o_matmul, attended, *self.o)

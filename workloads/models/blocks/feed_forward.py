@@ -42,7 +42,7 @@ class FeedForward:
         if self.bias:
             found.append(plan.weights("up_bias", (len(own),), Part("up_bias", own)))
         found.append(down)
-        if self.bias and plan.place.tp == 0:
+        if self.bias and plan.layout.index(plan.place) == 0:
             found.append(plan.weights("down_bias", (hidden,)))
         return tuple(found)
 

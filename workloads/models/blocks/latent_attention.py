@@ -6,13 +6,17 @@ rotated key), kv_norm, k_up and v_up [heads·dim, latent], o. Rows 2j and 2j+1 o
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import frozen
 
 from workloads.array import Array
 from workloads.chip import Chip, Tensor
 from workloads.elementwise import RmsNorm
 from workloads.kernels import Matmul
-from workloads.latent import HeadMatmul, LatentAppend, LatentAttention, SplitHeads
+from workloads.latent import HeadMatmul, LatentAppend, LatentAttention, PartialLatentAttention, SplitHeads
+from workloads.layout import split_evenly
+from workloads.models.blocks.context import Context, merged_heads, stripe_of
 from workloads.models.blocks.site import Plan, Site
 from workloads.rope import Rope
 from workloads.shards import Part, ShardSpec
@@ -56,22 +60,28 @@ class LatentHeads:
             "o": (self.hidden, self.n_heads * self.value),
         }
 
+    def _own(self, at: Plan | Site) -> range:
+        """Return the heads of a tensor-parallel rank."""
+        return split_evenly(self.n_heads, at.layout.tp)[at.place.tp]
+
     def shards(self, plan: Plan) -> tuple[ShardSpec, ...]:
         """Return what makes the latents, whole, and the own heads of the rest."""
-        own, latent, shapes = plan.share(self.n_heads), self.latent, self.tensors()
+        own, latent, shapes = self._own(plan), self.latent, self.tensors()
+        merged = merged_heads(own, plan.place, plan.layout)
 
-        def heads(dim: int) -> range:
-            return range(own.start * dim, own.stop * dim)
+        def rows(heads: range, dim: int) -> range:
+            return range(heads.start * dim, heads.stop * dim)
 
-        q = heads(self._query)
+        q = rows(own, self._query)
         if self.q_latent is None:
             found = [plan.weights("q", (len(q), self.hidden), Part("q", q))]
         else:
             found = [plan.weights(name, shapes[name]) for name in ("q_down", "q_norm")]
             found.append(plan.weights("q_up", (len(q), self.q_latent), Part("q_up", q)))
         found += [plan.weights(name, shapes[name]) for name in ("kv_down", "kv_norm")]
-        found.append(plan.cache("latent_cache", (plan.n_rows, plan.max_length, latent + self.rope.dim)))
-        k, v = heads(self.plain), heads(self.value)
+        n_cached = stripe_of(plan.place, plan.layout).count(plan.max_length)
+        found.append(plan.cache("latent_cache", (plan.n_rows, n_cached, latent + self.rope.dim)))
+        k, v = rows(own, self.plain), rows(merged, self.value)
         found.append(plan.weights("k_up", (len(k), latent), Part("k_up", k)))
         found.append(plan.weights("v_up", (len(v), latent), Part("v_up", v)))
         found.append(plan.weights("o", (self.hidden, len(v)), Part("o", None, v)))
@@ -80,9 +90,11 @@ class LatentHeads:
     def start(self, site: Site) -> RunningLatentHeads:
         """Return the block on one rank."""
         names = ("q",) if self.q_latent is None else ("q_down", "q_norm", "q_up")
+        own = self._own(site)
         return RunningLatentHeads(
-            self, site.chip, len(site.share(self.n_heads)), site.tensors(*names),
+            self, site.chip, len(own), len(merged_heads(own, site.place, site.layout)), site.tensors(*names),
             site.tensors("kv_down", "kv_norm", "latent_cache"), site.tensors("k_up", "v_up", "o"),
+            {} if site.layout.cp == 1 else {"stripe": stripe_of(site.place, site.layout)}, Context.of(site, len(own)),
         )  # fmt: skip
 
 
@@ -93,9 +105,12 @@ class RunningLatentHeads:
     block: LatentHeads
     chip: Chip
     n_heads: int
+    n_merged: int
     q: tuple[Tensor, ...]
     kv: tuple[Tensor, ...]
     up: tuple[Tensor, ...]
+    cached: dict[str, Any]
+    context: Context | None
 
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the attention block, to be summed over the group."""
@@ -104,10 +119,15 @@ class RunningLatentHeads:
         q = self._queries(x)
         kv = apply(KV_DOWN, x, kv_down)
         rotated = apply(SplitHeads(block.rope.dim, last=True), q, n_heads=n_heads)
-        rotated = apply(LatentAppend(block.rope, block.eps), rotated, kv, kv_norm, cache, starts=starts)
+        rotated = apply(LatentAppend(block.rope, block.eps), rotated, kv, kv_norm, cache, starts=starts, **self.cached)
         latent = apply(ABSORB_Q, apply(SplitHeads(block.plain), q, n_heads=n_heads), k_up, n_heads=n_heads)
-        y = apply(LatentAttention(block.scale), latent, rotated, cache, starts=starts, n_heads=n_heads)
-        return apply(O_PROJ, apply(V_UP, y, v_up, n_heads=n_heads), o)
+        whole, of_heads = LatentAttention(block.scale), {"starts": starts, "n_heads": n_heads}
+        if self.context is None:
+            y = apply(whole, latent, rotated, cache, **of_heads)
+        else:
+            parts = apply(PartialLatentAttention(whole), latent, rotated, cache, **of_heads, **self.cached)
+            y = await self.context.merge(parts, x.shape[0])
+        return apply(O_PROJ, apply(V_UP, y, v_up, n_heads=self.n_merged), o)
 
     def _queries(self, x: Array) -> Array:
         if len(self.q) == 1:

@@ -33,8 +33,8 @@ class Plan:
         return evolve(self, prefix=prefix)
 
     def share(self, n: int) -> range:
-        """Return this rank's even share of n things that its tensor-parallel group splits."""
-        return split_evenly(n, self.layout.tp)[self.place.tp]
+        """Return this rank's even share of n things that are split over the ranks that share matrices."""
+        return split_evenly(n, self.layout.width)[self.layout.index(self.place)]
 
     def experts(self, n: int) -> range:
         """Return this rank's even share of n experts."""
@@ -113,8 +113,8 @@ class Site:
         return evolve(self, prefix=prefix)
 
     def share(self, n: int) -> range:
-        """Return this rank's even share of n things that its tensor-parallel group splits."""
-        return split_evenly(n, self.layout.tp)[self.place.tp]
+        """Return this rank's even share of n things that are split over the ranks that share matrices."""
+        return split_evenly(n, self.layout.width)[self.layout.index(self.place)]
 
     def experts(self, n: int) -> range:
         """Return this rank's even share of n experts."""
