@@ -185,7 +185,7 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
     lengths = tuple(map(len, ids)) if ids else (workload.prompt_tokens or 0,) * workload.batch
     p = spec.parallel
     layout = Layout(p.tp, p.pp, p.dp, p.ep, spec.experts.redundant, p.cp)
-    job = DecodeJob(spec.model, layout, spec.dtype, lengths, workload.new_tokens, ids, keep_logits, spec.overlap,
+    job = DecodeJob(spec.model, layout, spec.dtype, lengths, workload.new_tokens, ids, keep_logits, spec.n_parts,
                     spec.seed, spec.experts.skew, _stops(spec), workload.sampling, spec.tiers)  # fmt: skip
     check_job(job)
     if ids is None and spec.numerics == "real":  # after the check: the length may be absurd

@@ -28,12 +28,12 @@ def print_run(console: Console, result: ExperimentResult) -> None:
     console.print(
         f"\n[bold]{spec.model.name}[/] on [bold]{spec.system.name}[/]: {p.n_ranks} of {result.n_chips} chips "
         f"({degrees}), batch {spec.workload.batch}, weights {spec.dtype.weights}"
-        + (", communication overlapped" if spec.overlap else "")
+        + (f", {spec.n_parts} micro-batches" if spec.n_parts > 1 else "")
     )
     console.print(_times(result))
     console.print(_breakdown(result))
     console.print(_operations(result))
-    if spec.overlap:
+    if spec.n_parts > 1:
         b = result.timeline.breakdown
         hidden_s = b.communication_s - b.exposed_communication_s
         console.print(f"communication beside kernels: {seconds(hidden_s)} of {seconds(b.communication_s)}")

@@ -293,7 +293,10 @@ class WorkloadSpec:
 
 @frozen
 class ExperimentSpec:
-    """Everything that decides a run; two equal specs give the same tokens and the same timeline."""
+    """Everything that decides a run; two equal specs give the same tokens and the same timeline.
+
+    micro_batches: parts of a replica's rows that take turns on its chips; `overlap: true` is short for (at least) two.
+    """
 
     name: str
     system: SystemSpec
@@ -307,5 +310,11 @@ class ExperimentSpec:
     collectives: Mapping[str, str] = field(factory=dict)
     contention: Contention = "fluid"
     overlap: bool = False
+    micro_batches: int = field(default=1, metadata=between(1, MOST_ROWS))
     seed: int = field(default=0, metadata=at_least(0))
     description: str = field(default="", eq=False)
+
+    @property
+    def n_parts(self) -> int:
+        """How many parts of the rows take turns."""
+        return max(self.micro_batches, 2 if self.overlap else 1)

@@ -3,10 +3,11 @@
 Every replica (dp and ep) takes an even share of the batch's rows. Rows are right-padded in the prefill and stand at
 their own positions afterwards. Exactly `new_tokens` are generated: simulated time may not depend on values.
 
-With `overlap` a replica's rows are two halves that take turns on every chip, so that one communicates while the other
-computes. Over pipeline stages each half goes its own way: a stage works on one while the other is on its way, and the
-collectives of a stage block. Without stages the halves take turns at every collective, in the prefill alone: in a
-decode step the second half would read all the weights once more, which costs more than it hides.
+With `micro_batches` above 1 a replica's rows are so many parts that take turns on every chip, so that one communicates
+while another computes. Over pipeline stages each part goes its own way: a stage works on one while the others are on
+their way or in other stages; with as many parts as stages, the slowest stage never waits. The collectives of a stage
+block. Without stages the parts take turns at every collective, in the prefill alone: in a decode step every further
+part would read all the weights once more, which costs more than it hides.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class DecodeJob:
     new_tokens: int
     prompt_ids: tuple[tuple[int, ...], ...] | None = None
     keep_logits: bool = False
-    overlap: bool = False
+    micro_batches: int = 1
     seed: int = 0
     skew: float | None = None
     stops: tuple[tuple[int, int], ...] = ()
@@ -84,8 +85,8 @@ def check_job(job: DecodeJob) -> None:
         problems.append(
             f"parallel.dp: {job.layout.dp} is above the batch of {len(job.prompt_lengths)}; every replica needs a row"
         )
-    if job.overlap and job.layout.ep > 1:
-        problems.append("overlap: true is not possible with parallel.ep above 1; accepted: false")
+    if job.micro_batches > 1 and job.layout.ep > 1:
+        problems.append(f"micro_batches: {job.micro_batches} are not possible with parallel.ep above 1; accepted: 1")
     if job.new_tokens < 1:
         problems.append(f"workload.new_tokens: {job.new_tokens} must be at least 1")
     problems += [
@@ -146,8 +147,8 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     stage = job.shape.stage(chip, job.layout, job.dtype, memory, job.peers(place))
     whole = _Rank(chip, job, place, stage, rows, _Output(chip))
     chip.emit("ready")
-    if job.overlap and len(rows) > 1 and job.layout.width * job.layout.pp > 1:
-        await _generate_in_halves(whole, shards, memory)
+    if min(job.micro_batches, len(rows)) > 1 and job.layout.width * job.layout.pp > 1:
+        await _generate_in_parts(whole, shards, memory)
     else:
         await _generate(whole, range(job.new_tokens))
 
@@ -174,21 +175,19 @@ async def _stop(chip: Chip, job: DecodeJob, step: int) -> None:
             chip.pause("reconfigure", duration_ps)
 
 
-async def _generate_in_halves(whole: _Rank, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor]) -> None:
-    """Generate all tokens, the halves of the rows turn by turn where that pays."""
-    chip, job, output = whole.chip, whole.job, _Output(whole.chip, n_parts=2)
-    staged = job.layout.pp > 1
-    halves = []
-    for i, rows in enumerate(split_evenly(len(whole.rows), 2)):
-        view = shared(chip, f"half {i}", MESSAGES if staged else COMMUNICATION)
+async def _generate_in_parts(whole: _Rank, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor]) -> None:
+    """Generate all tokens, the parts of the rows turn by turn where that pays."""
+    chip, job, n_parts = whole.chip, whole.job, min(whole.job.micro_batches, len(whole.rows))
+    staged, output = job.layout.pp > 1, _Output(chip, n_parts)
+    parts = []
+    for i, rows in enumerate(split_evenly(len(whole.rows), n_parts)):
+        view = shared(chip, f"part {i}", MESSAGES if staged else COMMUNICATION)
         stage = job.shape.stage(view, job.layout, job.dtype, rows_of(memory, shards, rows), ALONE)
-        halves.append(_Rank(view, job, whole.place, stage, whole.rows[rows.start : rows.stop], output, i))
-    ids: Sequence[Array] = (None, None)
-    for span in _spans(job, range(job.new_tokens if staged else 1)):
-        ids = await take_turns(chip, [half.generate(span, own) for half, own in zip(halves, ids, strict=True)])
-        await _stop(chip, job, span.stop)
+        parts.append(_Rank(view, job, whole.place, stage, whole.rows[rows.start : rows.stop], output, i))
+    steps = range(job.new_tokens if staged else 1)
+    ids = await take_turns(chip, [part.generate(steps) for part in parts])
     if not staged:
-        await _generate(whole, range(1, job.new_tokens), concatenate(ids))
+        await whole.generate(range(1, job.new_tokens), concatenate(ids))
 
 
 @frozen(eq=False)

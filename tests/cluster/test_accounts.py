@@ -25,15 +25,14 @@ def operations(layout, **more):
 
 
 @pytest.mark.parametrize(
-    ("layout", "overlap"), [(Layout(tp=4), False), (Layout(tp=2, pp=3), False), (Layout(tp=2, pp=3), True)], ids=str
+    ("layout", "parts"), [(Layout(tp=4), 1), (Layout(tp=2, pp=3), 1), (Layout(tp=2, pp=3), 2)], ids=str
 )
-def test_they_add_up(layout, overlap):
+def test_they_add_up(layout, parts):
     """What was not beside the programs sums to their ends; every layer ran its kernels once per step and rank."""
-    found, timeline = operations(layout, overlap=overlap)
+    found, timeline = operations(layout, micro_batches=parts)
     ends = [timeline.end_ps[timeline.chip == chip].max() for chip in range(layout.n_ranks)]
     assert sum(o.total_s for o in found if o.bound != "beside") == pytest.approx(np.mean(ends) * 1e-12)
     assert sum(o.count for o in found) == len(timeline.chip)
-    parts = 2 if overlap else 1
     for layer in range(30):
         assert {o.count for o in found if (o.layer, o.name) == (layer, "gate_up_matmul")} == {3 * layout.tp * parts}
     assert sum(o.count for o in found if o.name == "head_matmul") == 3 * layout.tp * parts

@@ -282,7 +282,7 @@ def test_bad_input(refused, tokens, message):
 
 BAD_SETTINGS = [
     ("parallel.tp=9", "18 chips; accepted: at most 8"),
-    ("system.chip.memory[0].capacity=10KiB", "dram holds 10 KiB; the largest:"),
+    ("system.chip.memory[0].capacity=10KiB", "are needed, dram holds 10 KiB"),
     ("dtype.activations=fp8", "activations"),
     ("workload.prompt=hello", "prompt"),
     ("numerics=real", "numerics=shapes"),

@@ -66,9 +66,10 @@ def test_layouts_give_the_unsharded_ids_and_logits(tiny_path, layout):
 @pytest.mark.parametrize(
     "layout", [Layout(), Layout(tp=3), Layout(pp=2), Layout(tp=2, pp=4), Layout(tp=2, dp=2), Layout(dp=3)], ids=str
 )
-def test_halves_that_take_turns_give_the_same(tiny_path, layout):
-    """Communication overlapped with the other half's compute changes no row; one row alone has no halves."""
-    check_against_reference(tiny_path, layout, overlap=True)
+@pytest.mark.parametrize("parts", [2, 3])
+def test_micro_batches_give_the_same(tiny_path, layout, parts):
+    """Communication beside another part's compute changes no row; there are at most as many parts as rows."""
+    check_against_reference(tiny_path, layout, micro_batches=parts)
 
 
 @settings(max_examples=15, deadline=None)
@@ -118,10 +119,10 @@ def test_bf16_rounds_weights_cache_and_activations(tiny):
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(tp=4, pp=3, dp=2), Layout(tp=2)], ids=str)
-@pytest.mark.parametrize("overlap", [False, True])
-def test_shapes_mode_does_the_same_work(tiny, layout, overlap):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_shapes_mode_does_the_same_work(tiny, layout, parts):
     """The program without data launches the same kernels with the same work and emits the same shapes."""
-    job = job_of(tiny, layout, dtype=BF16, overlap=overlap)
+    job = job_of(tiny, layout, dtype=BF16, micro_batches=parts)
     real, shapes = run_job(job), run_job(evolve(job, prompt_ids=None), real=False)
     for a, b in zip(real, shapes, strict=True):
         assert a.trace == b.trace

@@ -78,7 +78,7 @@ def test_plain_forward_pass(plain, layout):
 @pytest.mark.parametrize("layout", [Layout(tp=3), Layout(tp=2, pp=3)], ids=str)
 def test_halves_that_take_turns(plain, layout):
     """Every family decodes the same in two halves of the rows, which see their own rows of the caches."""
-    check(plain[0], layout, RAGGED, *plain[1:], overlap=True)
+    check(plain[0], layout, RAGGED, *plain[1:], micro_batches=2)
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(tp=8, pp=2, dp=2)], ids=str)

@@ -107,7 +107,7 @@ def tiny(tmp_path_factory):
 def test_every_layout_draws_the_same(tiny, spec):
     """Rows keep their streams whichever replica, half or stage works on them."""
     jobs = [job_of(tiny, layout) for layout in (Layout(), Layout(tp=3), Layout(tp=2, pp=2, dp=3))]
-    jobs.append(job_of(tiny, Layout(tp=2, pp=2), overlap=True))
+    jobs.append(job_of(tiny, Layout(tp=2, pp=2), micro_batches=2))
     found = [tokens_of(job, run_job(job)) for job in (evolve(job, sampling=spec) for job in jobs)]
     for ids in found[1:]:
         np.testing.assert_array_equal(ids, found[0])
