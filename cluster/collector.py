@@ -29,6 +29,8 @@ class Collector:
     ready_s: float = 0.0
     ids: dict[tuple[int, int], int] = field(factory=dict)
     logits: dict[tuple[int, int, int], Any] = field(factory=dict)
+    stop_ids: tuple[int, ...] = ()
+    _stopped: set[int] = field(factory=set)
     _streams: list[TextStream] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -42,11 +44,18 @@ class Collector:
             self.ready += 1
             self.ready_s = time.perf_counter() - self.began_s
         elif name == "logits":
-            self.logits[replica, index, place.tp] = value
+            self.logits[replica, index, self.job.layout.index(place)] = value
         elif name == "tokens" and isinstance(value, np.ndarray):
             for row, token in zip(self.job.rows(replica), value.tolist(), strict=True):
                 self.ids[row, index] = token
-                self.on_token(row, index, self._streams[row].feed(token) if self._streams else f" {token}")
+                self._show(row, index, token)
+
+    def _show(self, row: int, step: int, token: int) -> None:
+        """Show a token, unless its row has stopped."""
+        if token in self.stop_ids:
+            self._stopped.add(row)
+        if row not in self._stopped:
+            self.on_token(row, step, self._streams[row].feed(token) if self._streams else f" {token}")
 
     def output_ids(self) -> tuple[tuple[int, ...], ...]:
         """Return the generated ids, [batch][new_tokens]."""
@@ -59,7 +68,7 @@ class Collector:
         replicas = []
         for replica in range(layout.n_replicas):
             steps = [
-                np.concatenate([self.logits[replica, s, tp] for tp in range(layout.tp)], axis=1)
+                np.concatenate([self.logits[replica, s, i] for i in range(layout.width)], axis=1)
                 for s in range(self.job.new_tokens)
             ]
             replicas.append(np.stack(steps, axis=1))

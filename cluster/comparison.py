@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cluster.collector import Collector
 from cluster.session import launch
 from configs.spec import DtypeSpec
-from workloads.decode import DecodeJob, decode
+from workloads.decode import FARTHEST, DecodeJob, decode
 from workloads.layout import Layout
 
 REFERENCE = {
@@ -44,7 +44,8 @@ class LogitError:
 
 def against_fp32(job: DecodeJob, ids: Sequence[Sequence[int]], logits: NDArray[np.float32]) -> LogitError:
     """Decode the job again in fp32 and compare; ids [batch][new_tokens], logits [batch, new_tokens, vocab]."""
-    exact = evolve(job, layout=Layout(), dtype=DtypeSpec("fp32", "fp32", "fp32"), keep_logits=True)
+    dtype = DtypeSpec("fp32", "fp32", "fp32")
+    exact = evolve(job, layout=Layout(), dtype=dtype, keep_logits=True, micro_batches=1, tiers=FARTHEST)
     collector = Collector(exact)
     with launch(REFERENCE) as cluster:
         cluster.run(decode, exact, on_emit=collector)

@@ -135,7 +135,7 @@ def run_experiment(
         contention=spec.contention, collectives=spec.collectives, chips_per_actor=chips_per_actor,
     ) as cluster:  # fmt: skip
         on_status("loading the shards" if spec.numerics == "real" else "running without data")
-        collector = Collector(job, tokenizer, on_token, began)
+        collector = Collector(job, tokenizer, on_token, began, stop_ids=spec.workload.stop_ids)
         result = cluster.run(decode, job, on_emit=collector)
         run_s = time.perf_counter() - began - collector.ready_s
     real = spec.numerics == "real"
@@ -145,10 +145,11 @@ def run_experiment(
     if compare_fp32 and output_ids is not None and logits is not None:
         on_status("decoding again in fp32")
         error = against_fp32(job, output_ids, logits)
+    stop_ids = spec.workload.stop_ids
+    shown = tuple(cut(ids, stop_ids) for ids in output_ids) if output_ids else None
     return ExperimentResult(
-        spec, topology.n_chips, job.prompt_ids, output_ids,
-        tuple(_text(tokenizer, ids, spec.workload.stop_ids) for ids in output_ids)
-        if tokenizer and output_ids else None,
+        spec, topology.n_chips, job.prompt_ids, shown,
+        tuple(_text(tokenizer, ids, stop_ids) for ids in shown) if tokenizer and shown else None,
         _times(job, result), result.timeline, memory,
         (*_notes(spec, chips[: len(used)]), *job.shape.remarks(job.layout)), collector.ready_s, run_s,
         logits if keep_logits else None, error,
