@@ -147,7 +147,7 @@ ROWS += [
     Row("pod", Compose(Switch(4, FOUR), 2, network=Switch(8, LINK), link=LINK), 8, 40, 2, 5, 2, 4, n_switches=3),
     Row("nodes on rails", RAILS, 16, 96, 2, 5, 4, 8, n_switches=10),
     Row("dgx-2", DGX_2, 16, 144, 6, 6, 3, 48, n_switches=12),
-    Row("ultraserver", ULTRA, 64, 192, 6, 6, 6, None),
+    Row("ultraserver", ULTRA, 64, 192, 6, 6, 6, 32),
     Row("rings through boards", RINGS, 12, 48, 4, 5, 3, 12, n_switches=6),
     Row("seams", Compose(Mesh((4, 2), LINK), (2, 2), cables=SEAMS, link=LINK), 32, 64, 4, 4, 6, 8),
     Row("gateways", GATED, 8, 9, 3, 3, 4, 3),
