@@ -19,6 +19,7 @@ from configs.errors import CapacityError, ConfigError
 from configs.spec import ChipSpec
 from configs.units import format_size
 from workloads.decode import DecodeJob, check_job, plan_rank
+from workloads.layout import Layout
 
 T = TypeVar("T")
 
@@ -144,7 +145,7 @@ def _degrees(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
     for axis in ("tp", "pp", "ep", "cp"):
         now = getattr(layout, axis)
         degrees = range(2 * now, n_chips * now // layout.n_ranks + 1, now)[:MOST_DEGREES]
-        fitting = (n for n in degrees if fits(chips, evolve(job, layout=evolve(layout, **{axis: n}))))
+        fitting = (n for n in degrees if fits(chips, evolve(job, layout=_with_degree(layout, axis, n))))
         for degree in _first(fitting):
             found = True
             yield f"parallel.{axis}={degree}"
@@ -161,6 +162,11 @@ def _degrees(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
             if fits(chips, evolve(job, layout=evolve(layout, tp=tp * layout.tp, pp=pp * layout.pp)))
         )
         yield from (f"parallel.tp={tp} --set parallel.pp={pp}" for tp, pp in _first(both))
+
+
+def _with_degree(layout: Layout, axis: str, degree: int) -> Layout:
+    changes: dict[str, Any] = {axis: degree}
+    return evolve(layout, **changes)
 
 
 def _with_lengths(job: DecodeJob, lengths: Sequence[int]) -> DecodeJob:

@@ -210,13 +210,17 @@ class ModelSpec:
 
 @frozen
 class ParallelSpec:
-    """Degrees of parallelism; their product is the number of chips in use."""
+    """Degrees of parallelism; their product is the number of chips in use.
+
+    sequence: between the blocks of a layer, the ranks that share matrices have a share of the tokens each.
+    """
 
     tp: int = field(default=1, metadata=at_least(1))
     pp: int = field(default=1, metadata=at_least(1))
     dp: int = field(default=1, metadata=at_least(1))
     ep: int = field(default=1, metadata=at_least(1))
     cp: int = field(default=1, metadata=at_least(1))
+    sequence: bool = False
 
     @property
     def n_ranks(self) -> int:

@@ -224,40 +224,42 @@ class _Rank:
         lengths = tuple(self.job.prompt_lengths[row] for row in self.rows)
         for step in steps:
             starts, picked = tuple(length + step - 1 for length in lengths), tuple(range(len(lengths)))
+            n = len(lengths)
             if step == 0:
                 ids, starts, longest = self._prompts(lengths), (0,) * len(lengths), max(lengths, default=0)
+                n *= longest
                 picked = tuple(row * longest + length - 1 for row, length in enumerate(lengths))
-            hidden = await self._forward(ids, starts)
-            ids = await self._next_ids(hidden, picked, step)
+            hidden = await self._forward(ids, starts, n)
+            ids = await self._next_ids(hidden, picked, n, step)
         return ids
 
-    async def _forward(self, ids: Array, starts: tuple[int, ...]) -> Array:
-        """Pass the new tokens through the stages; return this stage's hidden states."""
+    async def _forward(self, ids: Array, starts: tuple[int, ...], n: int) -> Array:
+        """Pass the n new tokens through the stages; return this stage's hidden states."""
         layout, rank = self.job.layout, self.chip.rank
         if self.place.pp == 0:
             x = await self.stage.embed(ids, starts)
         else:
             x = await self.chip.recv(layout.on_stage(rank, self.place.pp - 1))
-        x = await self.stage.layers(x, starts)
+        x = await self.stage.layers(x, starts, n)
         if self.place.pp < layout.pp - 1:
             await self.chip.send(x, layout.on_stage(rank, self.place.pp + 1))
         return x
 
-    async def _next_ids(self, hidden: Array, picked: tuple[int, ...], step: int) -> Array:
+    async def _next_ids(self, hidden: Array, picked: tuple[int, ...], n: int, step: int) -> Array:
         """Bring the ids that the last stage picks to the first; None on the stages between."""
         layout, rank = self.job.layout, self.chip.rank
         hand_over = layout.pp > 1 and step + 1 < self.job.new_tokens
         if self.place.pp < layout.pp - 1:
             last = layout.on_stage(rank, layout.pp - 1)
             return await self.chip.recv(last) if hand_over and self.place.pp == 0 else None
-        ids = await self._pick(hidden, picked, step)
+        ids = await self._pick(hidden, picked, n, step)
         if hand_over:
             await self.chip.send(ids, layout.on_stage(rank, 0))
         return ids
 
-    async def _pick(self, hidden: Array, picked: tuple[int, ...], step: int) -> Array:
+    async def _pick(self, hidden: Array, picked: tuple[int, ...], n: int, step: int) -> Array:
         """Pick the next id of every row, from the hidden states of rows `picked`; last stage only."""
-        logits = self.stage.logits(hidden, picked)
+        logits = await self.stage.logits(hidden, picked, n)
         if self.job.keep_logits:
             self.output.emit("logits", self.part, logits, step)
         ids = await self.stage.pick(logits, Draw(self.job.sampling, tuple(self.rows), step))

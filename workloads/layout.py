@@ -43,6 +43,7 @@ class Layout:
     So rows are split over dp · ep replicas. `redundant_experts` are copies of experts (`workloads.routing.spread`).
     The ranks of a context-parallel group have the same rows and split their KV cache along the sequence; outside of
     attention they share all matrices, so these are split over cp · tp ranks (`shard_group`).
+    `sequence`: between blocks the ranks that share matrices have a share of the tokens each.
 
     >>> Layout(tp=4, pp=8).place(13)
     Place(dp=0, pp=3, tp=1, ep=0, cp=0)
@@ -54,6 +55,7 @@ class Layout:
     ep: int = 1
     redundant_experts: int = 0
     cp: int = 1
+    sequence: bool = False
 
     @property
     def n_ranks(self) -> int:

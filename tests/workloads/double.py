@@ -12,7 +12,7 @@ from configs.dtypes import DTYPES
 from workloads.array import ShapeArray
 from workloads.chip import Group, Tensor
 from workloads.decode import decode
-from workloads.layout import Place
+from workloads.layout import Place, split_evenly
 from workloads.rounding import round_to
 
 
@@ -68,6 +68,12 @@ class DoubleChip:
         parts = await self._meet(x, group)
         shape = (sum(part.shape[0] for part in parts), *x.shape[1:])
         return np.concatenate(parts) if self.real else ShapeArray(shape, x.dtype)
+
+    async def reduce_scatter(self, x, group):
+        """Return this member's even part of the sum."""
+        whole = await self.all_reduce(x, group)
+        own = split_evenly(x.shape[0], len(group))[group.ranks.index(self.rank)]
+        return whole[own.start : own.stop] if self.real else ShapeArray((len(own), *x.shape[1:]), x.dtype)
 
     async def all_to_all_v(self, x, rows, group):
         """Return the rows for this member, in group order."""

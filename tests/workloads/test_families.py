@@ -26,6 +26,7 @@ FP32 = DtypeSpec("fp32", "fp32", "fp32")
 LAYOUTS = [Layout(tp=tp) for tp in (1, 2, 3, 4, 8)] + [Layout(pp=pp) for pp in (2, 3)]
 LAYOUTS += [Layout(dp=2), Layout(tp=2, pp=2, dp=2), Layout(tp=3, pp=3), Layout(tp=8, pp=2, dp=2), Layout(tp=5, dp=2)]
 LAYOUTS += [Layout(cp=2), Layout(cp=3), Layout(tp=2, cp=2), Layout(tp=3, cp=2, pp=2), Layout(tp=2, cp=4, dp=2)]
+LAYOUTS += [Layout(tp=2, sequence=True), Layout(tp=3, pp=2, sequence=True), Layout(tp=2, cp=2, dp=2, sequence=True)]
 EXPERT_LAYOUTS = [Layout(ep=ep) for ep in (2, 4, 8)] + [Layout(tp=2, pp=2, dp=2, ep=2), Layout(tp=3, ep=3)]
 EXPERT_LAYOUTS += [
     Layout(pp=2, ep=2),

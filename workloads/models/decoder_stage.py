@@ -8,6 +8,7 @@ from workloads.array import Array
 from workloads.elementwise import AddPositions, SoftCap
 from workloads.kernels import Embedding, TakeRows
 from workloads.layout import split_evenly
+from workloads.models.blocks.joint import Joint
 from workloads.models.blocks.site import Site
 from workloads.sampling import Draw
 
@@ -23,14 +24,12 @@ class DecoderStage:
 
     def __init__(self, shape: DecoderShape, site: Site) -> None:
         self._chip, self._activations = site.chip, site.carrier
-        group = site.layout.shard_group(site.chip.rank)
-        self._tp = len(group)
-        self._group = site.chip.group(group.name, group.ranks) if self._tp > 1 else None
+        self._joint = Joint.of(site)
         self._vocab, self._ids = shape.vocab, site.share(shape.vocab)
         self._embedding = Embedding(self._ids.start, shape.embedding_scale)
         self._softcap = None if shape.logit_softcap is None else SoftCap(shape.logit_softcap)
         self._numbers = split_evenly(shape.n_layers, site.layout.pp)[site.place.pp]
-        self._layers = tuple(shape.layer(i).start(site.under(f"layers.{i}."), self._sum) for i in self._numbers)
+        self._layers = tuple(shape.layer(i).start(site.under(f"layers.{i}."), self._joint) for i in self._numbers)
         self._head_matmul = site.matmul("head_matmul")
         self._norm = shape.norm().start("norm", site)
         self._table = site.memory.get("embedding")
@@ -39,33 +38,32 @@ class DecoderStage:
 
     async def embed(self, ids: Array, starts: tuple[int, ...]) -> Array:
         """Return the hidden states [n, hidden] of token ids [n]: every rank looks up its own ids."""
-        x = await self._sum(self._chip.apply(self._embedding, ids, self._table, dtype=self._activations))
-        if self._positions is not None:
-            x = self._chip.apply(ADD_POSITIONS, x, self._positions, starts=starts)
-        return x
+        x = self._chip.apply(self._embedding, ids, self._table, dtype=self._activations)
+        if self._positions is None:
+            return await self._joint.total(x)
+        x = await self._joint.whole(await self._joint.total(x), ids.shape[0])
+        return self._joint.own(self._chip.apply(ADD_POSITIONS, x, self._positions, starts=starts))
 
-    async def layers(self, x: Array, starts: tuple[int, ...]) -> Array:
-        """Return the hidden states [n, hidden] after this stage's layers."""
+    async def layers(self, x: Array, starts: tuple[int, ...], n: int) -> Array:
+        """Return the hidden states of n tokens after this stage's layers."""
         for number, layer in zip(self._numbers, self._layers, strict=True):
             self._chip.layer = number
-            x = await layer(x, starts)
+            x = await layer(x, starts, n)
         self._chip.layer = None
         return x
 
-    def logits(self, x: Array, rows: tuple[int, ...]) -> Array:
-        """Return own logits [k, own vocabulary] of k rows of `x`, float32 from the accumulator."""
-        if len(rows) < x.shape[0]:
+    async def logits(self, x: Array, rows: tuple[int, ...], n: int) -> Array:
+        """Return own logits [k, own vocabulary] of k of the n tokens of `x`, float32 from the accumulator."""
+        x = await self._joint.whole(x, n)
+        if len(rows) < n:
             x = self._chip.apply(TAKE_ROWS, x, rows=rows)
         logits = self._chip.apply(self._head_matmul, self._norm(x), self._head, keep_fp32=True)
         return logits if self._softcap is None else self._chip.apply(self._softcap, logits)
 
     async def pick(self, logits: Array, draw: Draw) -> Array:
         """Return the ids [k] that are chosen: each rank's candidates, gathered and merged on every rank alike."""
-        best = self._chip.apply(draw.local(self._ids), logits, **draw.params(self._vocab, self._tp))
-        if self._group and best.shape[0]:
-            best = await self._chip.all_gather(best, self._group)
-        return self._chip.apply(draw.merge(self._vocab), best, n_ranks=self._tp)
-
-    async def _sum(self, x: Array) -> Array:
-        """Return the sum over the tensor-parallel group."""
-        return await self._chip.all_reduce(x, self._group) if self._group and x.shape[0] else x
+        n_ranks = len(self._joint)
+        best = self._chip.apply(draw.local(self._ids), logits, **draw.params(self._vocab, n_ranks))
+        if self._joint.group and best.shape[0]:
+            best = await self._chip.all_gather(best, self._joint.group)
+        return self._chip.apply(draw.merge(self._vocab), best, n_ranks=n_ranks)

@@ -17,17 +17,18 @@ from workloads.shards import ShardSpec
 class Stage(Protocol):
     """One rank's part of one pipeline stage, its shards in memory.
 
-    `starts` holds, per row of the batch, how many tokens its cache holds already.
+    `starts` holds, per row of the batch, how many tokens its cache holds already. Hidden states are [n, hidden], or
+    this rank's share of the n tokens where the ranks that share matrices split them (`workloads.models.blocks.joint`).
     """
 
     async def embed(self, ids: Array, starts: tuple[int, ...]) -> Array:
         """Return the hidden states [n, hidden] of token ids [n]; first stage only."""
 
-    async def layers(self, x: Array, starts: tuple[int, ...]) -> Array:
-        """Return the hidden states [n, hidden] after this stage's layers."""
+    async def layers(self, x: Array, starts: tuple[int, ...], n: int) -> Array:
+        """Return the hidden states of n tokens after this stage's layers."""
 
-    def logits(self, x: Array, rows: tuple[int, ...]) -> Array:
-        """Return own logits [k, own vocabulary] of k rows of `x`; last stage only."""
+    async def logits(self, x: Array, rows: tuple[int, ...], n: int) -> Array:
+        """Return own logits [k, own vocabulary] of k of the n tokens of `x`; last stage only."""
 
     async def pick(self, logits: Array, draw: Draw) -> Array:
         """Return the ids [k] that are chosen, the same on all ranks of the stage; last stage only."""

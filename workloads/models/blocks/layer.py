@@ -17,14 +17,15 @@ from attrs import frozen
 from workloads.array import Array
 from workloads.chip import Chip
 from workloads.elementwise import Add
+from workloads.models.blocks.joint import Joint
 from workloads.models.blocks.norm import Norm, RunningNorm
 from workloads.models.blocks.site import Block, Plan, RunningBlock, Site
 from workloads.shards import ShardSpec
 
 ADD = Add()
 
-Sum = Callable[[Array], Awaitable[Array]]
-RunningLayer = Callable[[Array, tuple[int, ...]], Awaitable[Array]]
+RunningLayer = Callable[[Array, tuple[int, ...], int], Awaitable[Array]]
+"""(x, starts, n): x are the hidden states of n tokens, or this rank's share of them."""
 
 
 @frozen
@@ -63,15 +64,15 @@ class Layer:
             )
         )
 
-    def start(self, site: Site, total: Sum) -> RunningLayer:
-        """Return the layer on one rank; `total` sums over the tensor-parallel group."""
+    def start(self, site: Site, joint: Joint) -> RunningLayer:
+        """Return the layer on one rank; `joint` are the ranks that share its matrices."""
         norms = {name: self.norm.start(name, site) for name in self._norms()}
         attention, feed_forward = self.attention.start(site), self.feed_forward.start(site)
         if self.parallel:
-            return _Parallel(site.chip, total, norms["attention_norm"], attention, norms.get("ffn_norm"), feed_forward)
+            return _Parallel(site.chip, joint, norms["attention_norm"], attention, norms.get("ffn_norm"), feed_forward)
         return _Sequential(
             site.chip,
-            total,
+            joint,
             (
                 (norms["attention_norm"], attention, norms.get("post_attention_norm")),
                 (norms["ffn_norm"], feed_forward, norms.get("post_ffn_norm")),
@@ -84,12 +85,12 @@ class _Sequential:
     """One block after the other: (norm, block, post norm) each."""
 
     chip: Chip
-    total: Sum
+    joint: Joint
     blocks: tuple[tuple[RunningNorm, RunningBlock, RunningNorm | None], ...]
 
-    async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
+    async def __call__(self, x: Array, starts: tuple[int, ...], n: int) -> Array:
         for norm, block, post in self.blocks:
-            y = await self.total(await block(norm(x), starts))
+            y = await self.joint.total(await block(await self.joint.whole(norm(x), n), starts))
             x = self.chip.apply(ADD, x, post(y) if post else y)
         return x
 
@@ -99,14 +100,14 @@ class _Parallel:
     """Both blocks on the same input, and one sum."""
 
     chip: Chip
-    total: Sum
+    joint: Joint
     norm: RunningNorm
     attention: RunningBlock
     ffn_norm: RunningNorm | None
     feed_forward: RunningBlock
 
-    async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
-        apply, normed = self.chip.apply, self.norm(x)
+    async def __call__(self, x: Array, starts: tuple[int, ...], n: int) -> Array:
+        apply, joint, normed = self.chip.apply, self.joint, await self.joint.whole(self.norm(x), n)
         attended = await self.attention(normed, starts)
-        other = await self.feed_forward(self.ffn_norm(x) if self.ffn_norm else normed, starts)
-        return apply(ADD, x, await self.total(apply(ADD, attended, other)))
+        other = await self.feed_forward(await joint.whole(self.ffn_norm(x), n) if self.ffn_norm else normed, starts)
+        return apply(ADD, x, await joint.total(apply(ADD, attended, other)))
