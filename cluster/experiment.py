@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cluster.collector import Collector, OnToken
 from cluster.comparison import LogitError, against_fp32
 from cluster.fitting import fullest_chip
+from cluster.placing import place
 from cluster.session import BackendName, RunResult, launch
 from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
@@ -64,6 +65,8 @@ class ExperimentResult:
     run_s: float
     logits: NDArray[np.float32] | None = None
     error: LogitError | None = None
+    chips: tuple[int, ...] = ()
+    """The chip of every rank of the layout."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON document (design section 7)."""
@@ -72,7 +75,7 @@ class ExperimentResult:
             "fingerprint": fingerprint(self.spec),
             "spec": to_plain(self.spec),
             "system": {"name": self.spec.system.name, "n_chips": self.n_chips,
-                       "n_chips_used": self.spec.parallel.n_ranks},
+                       "n_chips_used": self.spec.parallel.n_ranks, "chips": self.chips},
             "tokens": {"prompt_ids": self.prompt_ids, "output_ids": self.output_ids, "text": self.text},
             "time": asdict(self.times),
             "breakdown": self.timeline.breakdown._asdict(),
@@ -122,16 +125,18 @@ def run_experiment(
     began = time.perf_counter()
     topology = build_topology(spec.system)
     check_experiment(spec, topology.n_chips)
-    used = np.arange(spec.parallel.n_ranks)
-    refuse_cut_off(topology, np.zeros_like(used), used)
     chips = chips_of(spec.system, topology)
     if compare_fp32 and spec.numerics == "shapes":
         raise ConfigError(("--compare-fp32: numerics is 'shapes', which computes no values; accepted: numerics=real",))
     job, tokenizer = prepare(spec, keep_logits=keep_logits or compare_fp32)
+    fullest_chip(chips, job)
+    job = place(spec.placement, topology, job, lambda trial: _trial_s(spec, trial))
     memory = fullest_chip(chips, job)
+    used = np.array(job.layout.ranks)
+    refuse_cut_off(topology, np.full_like(used, used[0]), used)
     on_status(f"starting {job.layout.n_ranks} chips ({backend})")
     with launch(
-        spec.system, backend=backend, n_chips=job.layout.n_ranks, numerics=spec.numerics,
+        spec.system, backend=backend, n_chips=max(job.layout.ranks) + 1, numerics=spec.numerics,
         contention=spec.contention, collectives=spec.collectives, chips_per_actor=chips_per_actor,
     ) as cluster:  # fmt: skip
         on_status("loading the shards" if spec.numerics == "real" else "running without data")
@@ -151,9 +156,19 @@ def run_experiment(
         spec, topology.n_chips, job.prompt_ids, shown,
         tuple(_text(tokenizer, ids, stop_ids) for ids in shown) if tokenizer and shown else None,
         _times(job, result), result.timeline, memory,
-        (*_notes(spec, chips[: len(used)]), *job.shape.remarks(job.layout)), collector.ready_s, run_s,
-        logits if keep_logits else None, error,
+        (*_notes(spec, [chips[rank] for rank in job.layout.ranks]), *job.shape.remarks(job.layout)),
+        collector.ready_s, run_s,
+        logits if keep_logits else None, error, job.layout.ranks,
     )  # fmt: skip
+
+
+def _trial_s(spec: ExperimentSpec, job: DecodeJob) -> float:
+    """Return the simulated time of a job, played without data."""
+    with launch(
+        spec.system, n_chips=max(job.layout.ranks) + 1, numerics="shapes", contention=spec.contention,
+        collectives=spec.collectives,
+    ) as cluster:  # fmt: skip
+        return cluster.run(decode, job).time_s
 
 
 def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJob, Tokenizer | None]:

@@ -59,7 +59,7 @@ def fullest_chip(chips: Sequence[ChipSpec], job: DecodeJob) -> Mapping[str, Any]
 def _memories(chips: Sequence[ChipSpec], job: DecodeJob) -> dict[int, Memory]:
     """Return the memories of all ranks that differ, by the first rank of each sort."""
     found: dict[object, int] = {}
-    for rank in range(job.layout.n_ranks):
+    for rank in job.layout.ranks:
         place, chip = job.layout.place(rank), chips[rank]
         found.setdefault((evolve(place, dp=0), len(job.rows(job.layout.replica(place))), chip.name), rank)
     memories = {rank: Memory(chips[rank], f"chip {rank}") for rank in found.values()}
@@ -159,13 +159,13 @@ def _degrees(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
         both = (
             (tp * layout.tp, pp * layout.pp)
             for _, tp, pp in sorted(larger)[:MOST_DEGREES]
-            if fits(chips, evolve(job, layout=evolve(layout, tp=tp * layout.tp, pp=pp * layout.pp)))
+            if fits(chips, evolve(job, layout=evolve(layout, tp=tp * layout.tp, pp=pp * layout.pp, chips=())))
         )
         yield from (f"parallel.tp={tp} --set parallel.pp={pp}" for tp, pp in _first(both))
 
 
 def _with_degree(layout: Layout, axis: str, degree: int) -> Layout:
-    changes: dict[str, Any] = {axis: degree}
+    changes: dict[str, Any] = {axis: degree, "chips": ()}
     return evolve(layout, **changes)
 
 

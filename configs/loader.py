@@ -20,10 +20,13 @@ from configs.problems import Place, Problems, unknown
 from configs.resolve import FAILED, Document, Origin, Resolver, expand
 from configs.rules import RULES, collectives_rule
 from configs.spec import (
+    AUTO,
+    IDENTITY,
     ChipSpec,
     CommunicationSpec,
     ExperimentSpec,
     ModelSpec,
+    PlacementSpec,
     SystemSpec,
     TopologySpec,
     WorkloadSpec,
@@ -88,10 +91,17 @@ def _load(kind: str, cls: type, source: Source, overrides: Sequence[str], vocabu
         _note_collectives(value, value.enter(place), vocabulary, problems)
     elif overrides and value is not FAILED:
         problems.found += [f"--set {text}: {place.file} is not a YAML file, it cannot be changed" for text in overrides]
-    structurer = Structurer(problems, _hooks(vocabulary), {CommunicationSpec: {"ideal": CommunicationSpec()}}, RULES)
+    structurer = Structurer(problems, _hooks(vocabulary), WORDS, RULES)
     result = structurer.structure(cls, value, place)
     problems.raise_if_any()
     return result
+
+
+WORDS: Mapping[type, Mapping[str, Any]] = {
+    CommunicationSpec: {"ideal": CommunicationSpec()},
+    PlacementSpec: {"identity": IDENTITY, "auto": AUTO},
+}
+"""Words that stand for a whole mapping."""
 
 
 def _label(kind: str, source: object) -> str:

@@ -14,6 +14,7 @@ from configs.spec import (
     MOST_CHARACTERS,
     ChipSpec,
     ExperimentSpec,
+    PlacementSpec,
     SamplingSpec,
     SystemSpec,
     WeightsSpec,
@@ -78,6 +79,12 @@ def _prompt_ids_rule(rows: tuple[tuple[int, ...], ...], batch: int) -> Broken:
         yield ("batch",), f"{batch} does not match the {len(rows)} rows of prompt_ids; accepted: {len(rows)}"
 
 
+def placement_rule(placement: PlacementSpec) -> Broken:
+    """Axes are named where there is no word."""
+    if (placement.kind == "axes") != bool(placement.axes):
+        yield ("axes",), "is for a placement along axes, which needs it; accepted: {tp: [y], …}, or identity, or auto"
+
+
 def sampling_rule(sampling: SamplingSpec) -> Broken:
     """A kind has the parameters that it needs, and no others."""
     takes = {"greedy": (), "temperature": (), "top_k": ("k",), "top_p": ("p", "k")}[sampling.kind]
@@ -102,6 +109,7 @@ RULES: Mapping[type, Rule] = {
     ChipSpec: chip_rule,
     SystemSpec: system_rule,
     WorkloadSpec: workload_rule,
+    PlacementSpec: placement_rule,
     SamplingSpec: sampling_rule,
     WeightsSpec: weights_rule,
 }

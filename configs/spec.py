@@ -229,6 +229,21 @@ class ParallelSpec:
 
 
 @frozen
+class PlacementSpec:
+    """Which chip every rank is: the one of the same number, the fastest of several orders, or along named axes.
+
+    axes: for tp, ep, cp, pp, dp, the axes of the topology that they go along, the last one fastest.
+    """
+
+    kind: Literal["identity", "auto", "axes"] = "axes"
+    axes: Mapping[str, tuple[str, ...]] = field(factory=dict, metadata=keys_of(("tp", "ep", "cp", "pp", "dp")))
+
+
+IDENTITY = PlacementSpec("identity")
+AUTO = PlacementSpec("auto")
+
+
+@frozen
 class ExpertsSpec:
     """How a mixture of experts is run.
 
@@ -307,6 +322,7 @@ class ExperimentSpec:
     model: ModelSpec
     workload: WorkloadSpec
     parallel: ParallelSpec = ParallelSpec()
+    placement: PlacementSpec = IDENTITY
     experts: ExpertsSpec = ExpertsSpec()
     numerics: Numerics = "real"
     dtype: DtypeSpec = DtypeSpec()

@@ -128,7 +128,7 @@ def plan_rank(job: DecodeJob, rank: int) -> tuple[ShardSpec, ...]:
 
 def plan_memory(job: DecodeJob) -> tuple[tuple[ShardSpec, ...], ...]:
     """Return every rank's shards (name, shape, dtype, size_bytes) without loading anything."""
-    return tuple(plan_rank(job, rank) for rank in range(job.layout.n_ranks))
+    return tuple(plan_rank(job, rank) for rank in job.layout.ranks)
 
 
 async def decode(chip: Chip, job: DecodeJob) -> None:
@@ -137,7 +137,7 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     `tokens` come from the first rank of each replica's last stage, `logits` [rows, own vocabulary] from all
     ranks of the last stages. Ranks beyond the layout do nothing.
     """
-    if chip.rank >= job.layout.n_ranks:
+    if chip.rank not in job.layout.ranks:
         return
     source = open_weights(job.model) if chip.real else None
     shards = plan_rank(job, chip.rank)

@@ -44,6 +44,8 @@ class Layout:
     The ranks of a context-parallel group have the same rows and split their KV cache along the sequence; outside of
     attention they share all matrices, so these are split over cp · tp ranks (`shard_group`).
     `sequence`: between blocks the ranks that share matrices have a share of the tokens each.
+    `chips`: the chip of every place, in the order of the mesh, where that is not the chip of the same number. All
+    methods take and return chips' numbers; only `rank` and `place` know of the mesh's.
 
     >>> Layout(tp=4, pp=8).place(13)
     Place(dp=0, pp=3, tp=1, ep=0, cp=0)
@@ -56,11 +58,17 @@ class Layout:
     redundant_experts: int = 0
     cp: int = 1
     sequence: bool = False
+    chips: tuple[int, ...] = ()
 
     @property
     def n_ranks(self) -> int:
         """Number of ranks."""
         return self.width * self.pp * self.dp * self.ep
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The chips in use, in the order of the mesh."""
+        return self.chips or tuple(range(self.n_ranks))
 
     @property
     def width(self) -> int:
@@ -83,11 +91,12 @@ class Layout:
     def rank(self, place: Place) -> int:
         """Return the rank that stands at `place`."""
         stage = (place.dp * self.pp + place.pp) * self.cp + place.cp
-        return (stage * self.ep + place.ep) * self.tp + place.tp
+        number = (stage * self.ep + place.ep) * self.tp + place.tp
+        return self.chips[number] if self.chips else number
 
     def place(self, rank: int) -> Place:
         """Return where `rank` stands."""
-        stage, tp = divmod(rank, self.tp)
+        stage, tp = divmod(_numbers(self.chips)[rank] if self.chips else rank, self.tp)
         stage, ep = divmod(stage, self.ep)
         stage, cp = divmod(stage, self.cp)
         dp, pp = divmod(stage, self.pp)
@@ -127,3 +136,9 @@ class Layout:
         place = self.place(rank)
         ranks = tuple(self.rank(evolve(place, dp=replica)) for replica in range(self.dp))
         return Group(f"dp.{place.pp}.{place.cp}.{place.ep}.{place.tp}", ranks)
+
+
+@lru_cache(maxsize=16)
+def _numbers(chips: tuple[int, ...]) -> dict[int, int]:
+    """Return the place in the mesh of every chip."""
+    return {chip: number for number, chip in enumerate(chips)}

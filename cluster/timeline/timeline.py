@@ -112,7 +112,7 @@ def time_run(
     run = play_run(system, topology, contention, records, traces, files)
     built, played = run.built, run.played
     capacity = topology.link_bandwidth_bytes_per_s * system.communication.link_efficiency
-    ops = built.operations
+    ops, used = built.operations, [t.rank for t in traces if len(t.numbers)]
     end_ps = played.end_ps[ops.last_task] if len(ops.last_task) else np.zeros(0, np.int64)
     start_ps = _starts(ops, played)
     records = ops.records
@@ -123,9 +123,9 @@ def time_run(
     return Timeline(
         ops.chip[timed], name_of[ops.number[timed]], ops.started[timed], start_ps[timed], end_ps[timed], names,
         tuple(event for event, _ in marks), tuple(index for _, index in marks), total_ps,
-        _breakdown(run, records, start_ps, end_ps, [t.rank for t in traces]),
+        _breakdown(run, records, start_ps, end_ps, used),
         _link_use(topology, played.link_bytes, capacity, total_ps),
-        operation_times(ops, names, name_of, layers_of(traces), end_ps - start_ps, len(traces)),
+        operation_times(ops, names, name_of, layers_of(traces), end_ps - start_ps, len(used)),
     )  # fmt: skip
 
 
