@@ -135,7 +135,8 @@ def bench(
     """Yield a row per size (and per algorithm, for `all`) of an operation.
 
     Among all chips, the first `n_ranks`, these `ranks`, or all lines along an `axis` at once (blocks along several, as
-    `x,y`). Sizes are rounded down to whole elements that divide among the ranks where the operation needs it.
+    `x,y`). Sizes are rounded down to whole elements that divide among the ranks where the operation needs it;
+    a barrier has one row, of no size.
     `on_misfit` is told why an algorithm of `all` is left out. Raises ConfigError for what is unknown or does not fit.
     """
     topology = build_topology(system)
@@ -160,7 +161,7 @@ def bench(
 
 def _plan(asked: Bench, sizes_bytes: Sequence[int]) -> Iterator[tuple[str, Case, bool | None]]:
     """Yield (algorithm, case, whether it is the chosen one): algorithm by algorithm, sizes within."""
-    cases = [asked.case(size) for size in sizes_bytes]
+    cases = [asked.case(size) for size in (sizes_bytes if asked.op != "barrier" else (0,))]
     if asked.names != (AUTO,) and not asked.compare:
         yield from ((name, case, None) for name in asked.names for case in cases)
         return
@@ -307,7 +308,7 @@ def _fitting(
         fitting.append(name)
     if not fitting:
         raise ConfigError(tuple(reasons))
-    for reason in reasons:
+    for reason in dict.fromkeys(reasons):  # the same for any number of pieces
         on_misfit(reason)
     return tuple(fitting), files
 

@@ -115,7 +115,7 @@ def print_bench(console: Console, rows: Sequence[Row]) -> None:
     table.add_column("algorithm", overflow="fold")
     for name in ("size", "time", "algbw", "busbw", "#wrong"):
         table.add_column(name, justify="right", no_wrap=True)
-    compares = len({row.algorithm for row in rows}) > 1 and first.chosen is not None
+    compares = any(row.chosen is False for row in rows)
     if compares:
         rows = sorted(rows, key=lambda row: (row.size_bytes, row.time_s))
     for row, after in zip(rows, [*rows[1:], None], strict=True):
