@@ -49,3 +49,10 @@ def topologies(draw):
         planes=draw(st.sampled_from(["split", "hash"])),
     )
     return spec.build(routing)
+
+
+def switches_that_add():
+    """Chips behind planes of switches that add and multicast."""
+    planes = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
+    specs = st.builds(Switch, chips=st.integers(2, 9), planes=planes, link=links(), in_network=st.just(True))
+    return specs.map(lambda spec: spec.build(RoutingSpec()))

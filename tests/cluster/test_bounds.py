@@ -13,7 +13,7 @@ from collectives import GroupView, cut
 from configs.spec import CommunicationSpec, RoutingSpec, SystemSpec
 from tests.cluster.machines import CHIP
 from tests.collectives.rows import ROWS, detail_of, schedule_of
-from tests.strategies import topologies
+from tests.strategies import switches_that_add, topologies
 
 MOST_CUTS = 2**13
 
@@ -21,6 +21,17 @@ MOST_CUTS = 2**13
 def inside(ranks, parts):
     """Return the sum of the parts of the ranks on a side, for every cut."""
     return ranks @ np.array(parts)
+
+
+def moved(side, size, moves):
+    """Return what leaves the side of every cut by moves (from, to, how many of this size)."""
+    return sum(size * many * (side[:, src] & ~side[:, dst]) for src, dst, many in moves)
+
+
+def rows_of(n):
+    """Return the rows of an all_to_all_v as moves."""
+    table = detail_of("all_to_all_v", n)
+    return [(i, j, table[i][j]) for i in range(n) for j in range(n)]
 
 
 MUST_CROSS = {
@@ -33,6 +44,10 @@ MUST_CROSS = {
     "reduce": lambda side, _part, whole: whole * ~side[:, 0],
     "gather": lambda side, part, _whole: inside(side, [part] * side.shape[1]) * ~side[:, 0],
     "scatter": lambda side, _part, whole: inside(~side, cut(whole, side.shape[1])) * side[:, 0],
+    "permute": lambda side, part, _whole: moved(
+        side, part, [(i, j, 1) for i, j in detail_of("permute", side.shape[1])]
+    ),
+    "all_to_all_v": lambda side, row, _whole: moved(side, row, rows_of(side.shape[1])),
     "barrier": lambda side, _part, _whole: np.zeros(len(side)),
 }
 """A sum over one side of a cut needs no less room than one of its terms. The root is rank 0."""
@@ -60,17 +75,21 @@ def least_ps(topology, sides, n_bytes):
     return (latency_ps + np.broadcast_to(n_bytes, capacity.shape) / capacity * 1e12)[needed].max(initial=0.0)
 
 
-@pytest.mark.parametrize(("op", "name"), [row for row in ROWS if row[0] in MUST_CROSS])
-@given(topology=topologies(), n_elements=st.integers(1, 20_000), seed=st.integers(0, 99))
+@pytest.mark.parametrize(("op", "name"), ROWS)
+@given(data=st.data(), n_elements=st.integers(1, 20_000), seed=st.integers(0, 99))
 @settings(max_examples=10, deadline=None)
-def test_no_algorithm_beats_the_slowest_cut(op, name, topology, n_elements, seed):
+def test_no_algorithm_beats_the_slowest_cut(op, name, data, n_elements, seed):
     """On random topologies and routings, for every cut: its latency, and what must cross it at its bandwidth."""
+    topology = data.draw(switches_that_add() if name == "in_network" else topologies())
     n, ranks = topology.n_chips, tuple(range(topology.n_chips))
     if schedule_of(op, name, GroupView(topology, ranks)) is None:
         return
-    call = Collective(op, name, "all", ranks, 0, (0 if op == "barrier" else n_elements,), np.dtype(np.float32))
+    detail = detail_of(op, n)
+    root, table = (detail, ()) if isinstance(detail, int) else (0, detail)
+    shape = (0 if op == "barrier" else n_elements,)
+    call = Collective(op, name, "all", ranks, root, shape, np.dtype(np.float32), table=table)
     system = SystemSpec("test", CHIP, None, RoutingSpec(), CommunicationSpec())
     sides = cuts(topology, seed)
     n_bytes = 4 * MUST_CROSS[op](sides[:, :n], n_elements, n_elements)
-    assert detail_of(op, n) == 0
+    assert root == 0
     assert predict_ps(system, topology, call) >= least_ps(topology, sides, n_bytes) * (1 - 1e-9) - 100 * n
