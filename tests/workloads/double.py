@@ -26,11 +26,12 @@ class Machine:
 
 
 class DoubleChip:
-    """A `workloads.chip.Chip` that records (kernel name, work), placed tensors and emissions."""
+    """A `workloads.chip.Chip` that records (kernel name, work), placed tensors, emissions, and calls by layer."""
 
     def __init__(self, machine, rank, *, real):
         self.machine, self.rank, self.real, self.n_chips = machine, rank, real, machine.n_chips
         self.trace, self.emitted, self.tensors, self.layer = [], {}, {}, None
+        self.calls = []
         self._calls = defaultdict(int)
 
     def place(self, name, shape, dtype, values=None, **_):
@@ -60,23 +61,28 @@ class DoubleChip:
 
     async def all_reduce(self, x, group):
         """Return the sum in group order."""
+        self._note("all_reduce", group)
         parts = await self._meet(x, group)
         return sum(parts[1:], start=parts[0]) if self.real else x
 
     async def all_gather(self, x, group):
         """Return the concatenation in group order."""
+        self._note("all_gather", group)
         parts = await self._meet(x, group)
         shape = (sum(part.shape[0] for part in parts), *x.shape[1:])
         return np.concatenate(parts) if self.real else ShapeArray(shape, x.dtype)
 
     async def reduce_scatter(self, x, group):
         """Return this member's even part of the sum."""
-        whole = await self.all_reduce(x, group)
+        self._note("reduce_scatter", group)
+        parts = await self._meet(x, group)
+        whole = sum(parts[1:], start=parts[0]) if self.real else x
         own = split_evenly(x.shape[0], len(group))[group.ranks.index(self.rank)]
         return whole[own.start : own.stop] if self.real else ShapeArray((len(own), *x.shape[1:]), x.dtype)
 
     async def all_to_all_v(self, x, rows, group):
         """Return the rows for this member, in group order."""
+        self._note("all_to_all_v", group)
         me = group.ranks.index(self.rank)
         parts = await self._meet((x, rows), group)
         assert all(np.array_equal(table, rows) for _, table in parts)
@@ -88,10 +94,12 @@ class DoubleChip:
 
     async def send(self, x, dst, tag=""):
         """Put an array into the receiver's mailbox."""
+        self.calls.append((self.layer, "send pp"))
         self.machine.boxes[self.rank, dst, tag].put_nowait(x)
 
     async def recv(self, src, tag=""):
         """Wait for an array in the mailbox."""
+        self.calls.append((self.layer, "recv pp"))
         return await self.machine.boxes[src, self.rank, tag].get()
 
     def start(self, operation):
@@ -101,6 +109,10 @@ class DoubleChip:
     def emit(self, name, value=None, index=0):
         """Keep a value."""
         self.emitted[name, index] = value
+
+    def _note(self, op, group):
+        """Remember a collective: in which layer, and among which ranks."""
+        self.calls.append((self.layer, f"{op} {group.name.partition('.')[0]}"))
 
     async def _meet(self, x, group):
         self._calls[group.name] += 1
