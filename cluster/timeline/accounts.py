@@ -54,14 +54,17 @@ def operation_times(
     number = ops.number[kept]
     bound = np.array([_bound(record) for record in ops.records], np.int64)[number] if len(kept) else number
     bound = np.where(ops.started[kept], BOUNDS.index("beside"), bound)
-    keys = np.stack([layer[kept], name_of[number], bound], axis=1) if len(kept) else np.zeros((0, 3), np.int64)
-    distinct, place = np.unique(keys, axis=0, return_inverse=True)
-    count = np.bincount(place.ravel(), minlength=len(distinct))
-    total = np.zeros(len(distinct), np.int64)
-    np.add.at(total, place.ravel(), spent_ps[kept])
+    shape = (int(layer.max(initial=NO_LAYER)) - NO_LAYER + 1, len(names), len(BOUNDS))
+    key = np.ravel_multi_index((layer[kept] - NO_LAYER, name_of[number], bound), shape) if len(kept) else kept
+    counts = np.bincount(key)
+    total = np.zeros(len(counts), np.int64)
+    np.add.at(total, key, spent_ps[kept])
+    found = np.flatnonzero(counts)
+    at_layer, name, kind = np.unravel_index(found, shape)
+    columns = (at_layer + NO_LAYER, name, kind, counts[found], total[found])
     rows = [
-        OperationTime(names[name], None if at == NO_LAYER else at, n, ps / max(n_chips, 1) * 1e-12, BOUNDS[kind])
-        for (at, name, kind), n, ps in zip(distinct.tolist(), count.tolist(), total.tolist(), strict=True)
+        OperationTime(names[name], None if at == NO_LAYER else at, n, ps / max(n_chips, 1) * 1e-12, BOUNDS[bound_of])
+        for at, name, bound_of, n, ps in zip(*(column.tolist() for column in columns), strict=True)
     ]
     return tuple(sorted(rows, key=lambda r: (NO_LAYER if r.layer is None else r.layer, -r.total_s, r.name, r.bound)))
 
