@@ -8,8 +8,10 @@ on the slowest link; a link that is k times as fast carries up to k parts in it.
 
 Neighbours are chips that are joined by a link, or by a path through switches alone, whose links are then shared.
 
-With n ranks and part size m, on an idle network of equal links: steps x (α + m/B) for an all-gather or reduce-scatter,
-with steps ≥ max(diameter, ceil((n-1) / links of a chip)).
+With n ranks, part size m, link latency α and bandwidth B, on an idle network of equal links:
+
+    all_gather, reduce_scatter   steps (α + m/B)      steps ≥ max(diameter, ⌈(n-1) / links of a chip⌉); ⌊n/2⌋ on a ring
+    all_reduce                   2 steps (α + m/B)
 
 Source: W. Won et al., "TACOS: Topology-aware collective algorithm synthesizer for distributed machine learning", MICRO
 2024, arXiv 2304.05301 (there with slots of different length for links of different bandwidth, and random parts).

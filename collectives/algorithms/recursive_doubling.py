@@ -3,12 +3,13 @@
 With n ranks, part size m = S/n, latency α of a route and bandwidth B of a rank, on an idle switch:
 
     all_gather, n a power of two   log2 n α + (n-1) m/B
+    all_gather, any other n        at least (⌊log2 n⌋ + 2) α + 2 (n-1) m/B
     all_reduce, n a power of two   log2 n (α + S/B)
     all_reduce, any other n        at least (⌊log2 n⌋ + 2) (α + S/B)
 
 Any number of ranks: with p the largest power of two up to n, the first 2(n-p) ranks form pairs; the odd one of a pair
 gives its data to the even one first and gets the result last. The other ranks do not wait for that: their messages
-share the links of those that still receive, so the last line is reached only where messages do not share links.
+share the links of those that still receive, so an all-reduce takes its least time only where none are shared.
 Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH",
 IJHPCA 19 (2005), sections 3.1 and 3.5.
 """

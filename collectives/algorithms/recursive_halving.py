@@ -4,7 +4,7 @@ With n ranks, part size m = S/n, latency α of a route and bandwidth B of a rank
 
     reduce_scatter   log2 n α + (n-1) m/B
 
-It is the recursive doubling all-gather backwards, so any other number of ranks takes what that takes.
+It is the recursive doubling all-gather backwards: any other n takes at least (⌊log2 n⌋ + 2) α + 2 (n-1) m/B.
 Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH",
 IJHPCA 19 (2005), section 3.2.
 """

@@ -1,7 +1,15 @@
 """Ring algorithms over a ring of neighbours (a Hamiltonian cycle) of the topology, where one is known.
 
-The schedules and times are those of `collectives.algorithms.ring`; every transfer crosses a single link.
+The schedules are those of `collectives.algorithms.ring`, but every transfer crosses a single link. With n ranks,
+part size m = S/n, link latency α and link bandwidth B per direction, idle:
+
+    all_gather, reduce_scatter   (n-1) (α + m/B)
+    all_reduce                   2 (n-1) (α + m/B)
+
 Of several channels every second one goes the other way round.
+
+Source: P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
+JPDC 69 (2009).
 """
 
 from __future__ import annotations

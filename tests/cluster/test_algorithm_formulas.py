@@ -1,4 +1,4 @@
-"""The closed formulas of the algorithms' docstrings, to the picosecond."""
+"""Closed formulas on other machines and with other parameters than the one of every row (`test_closed_forms`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster import launch
 from cluster.bench import bench
 from cluster.prediction import predict_ps
 from cluster.records import Collective
@@ -48,46 +47,14 @@ def times(op):
     return 2 if op == "all_reduce" else 1
 
 
-@pytest.mark.parametrize("algorithm", ["ring_bidirectional", "torus"])
 @pytest.mark.parametrize("op", GATHERS)
 @given(n=st.integers(3, 9), part=parts, latency_ps=latencies, bandwidth=bandwidths)
 @settings(max_examples=10, deadline=None)
-def test_both_ways_round_a_ring(op, algorithm, n, part, latency_ps, bandwidth):
-    """(n-1) (α + m/(2B)): half of every part goes each way."""
-    want = times(op) * (n - 1) * (latency_ps + part_ps(part // 2, bandwidth))
-    assert gather_ps(machines.ring(n, bandwidth, latency_ps), op, algorithm, n, part) == want
-
-
-@pytest.mark.parametrize("algorithm", ["line", "torus"])
-@pytest.mark.parametrize("op", GATHERS)
-@given(n=ranks, part=parts, latency_ps=latencies, bandwidth=bandwidths)
-@settings(max_examples=10, deadline=None)
-def test_along_a_line(op, algorithm, n, part, latency_ps, bandwidth):
-    """(n-1) (α + m/B), and no algorithm on a line can do with less bandwidth."""
-    want = times(op) * (n - 1) * (latency_ps + part_ps(part, bandwidth))
-    system = machines.mesh(n, bandwidth=bandwidth, latency_ps=latency_ps)
-    assert gather_ps(system, op, algorithm, n, part) == want
-
-
-@given(n=ranks, part=parts, latency_ps=latencies, bandwidth=bandwidths)
-@settings(max_examples=15, deadline=None)
-def test_broadcast_along_a_line(n, part, latency_ps, bandwidth):
-    """(h + k-1) (α + S/(kB)) with k = 8 pieces, from one end."""
-    want = (n - 1 + 7) * (latency_ps + part_ps(part, bandwidth))
-    system = machines.mesh(n, bandwidth=bandwidth, latency_ps=latency_ps)
-    assert total_ps(system, "broadcast", "line", (8 * part,)) == want
-
-
-@given(n=POWERS, part=parts, latency_ps=latencies, bandwidth=bandwidths)
-@settings(max_examples=15, deadline=None)
-def test_powers_of_two_on_a_switch(n, part, latency_ps, bandwidth):
-    """Recursive doubling, halving and Rabenseifner's algorithm take log2 n steps."""
-    system, log, alpha = machines.switch(n, bandwidth, latency_ps), n.bit_length() - 1, 2 * latency_ps
-    m = part_ps(part, bandwidth)
-    assert total_ps(system, "all_gather", "recursive_doubling", (part,)) == log * alpha + (n - 1) * m
-    assert total_ps(system, "reduce_scatter", "recursive_halving", (n * part,)) == log * alpha + (n - 1) * m
-    assert total_ps(system, "all_reduce", "recursive_doubling", (part,)) == log * (alpha + m)
-    assert total_ps(system, "all_reduce", "halving_doubling", (n * part,)) == 2 * (log * alpha + (n - 1) * m)
+def test_one_axis(op, n, part, latency_ps, bandwidth):
+    """The multi-axis algorithm on a ring takes (n-1) (α + m/(2B)), on a line (n-1) (α + m/B)."""
+    for make, piece in ((machines.torus, part // 2), (machines.mesh, part)):
+        want = times(op) * (n - 1) * (latency_ps + part_ps(piece, bandwidth))
+        assert gather_ps(make(n, bandwidth=bandwidth, latency_ps=latency_ps), op, "torus", n, part) == want
 
 
 @given(n=st.integers(2, 17), part=parts, latency_ps=latencies, bandwidth=bandwidths)
@@ -102,64 +69,19 @@ def test_folded_ranks_on_a_switch(n, part, latency_ps, bandwidth):
     for algorithm, size, want in (("recursive_doubling", part, doubling), ("halving_doubling", p * part, rabenseifner)):
         assert total_ps(system, "all_reduce", algorithm, (size,), contention="none") == want
         assert total_ps(system, "all_reduce", algorithm, (size,)) >= want
-
-
-@given(n=st.integers(2, 17), part=parts, latency_ps=latencies, bandwidth=bandwidths)
-@settings(max_examples=15, deadline=None)
-def test_any_number_of_ranks_on_a_switch(n, part, latency_ps, bandwidth):
-    """Bruck's algorithms, pairwise exchange, the direct ones, one shot and two shots."""
-    system, alpha, m = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps, part_ps(part, bandwidth)
-    bits = range((n - 1).bit_length())
-    bruck = sum(alpha + sum(k >> b & 1 for k in range(n)) * m for b in bits)
-    assert total_ps(system, "all_gather", "bruck", (part,)) == len(bits) * alpha + (n - 1) * m
-    assert total_ps(system, "all_to_all", "bruck", (n * part,)) == bruck
-    assert total_ps(system, "all_to_all", "pairwise", (n * part,)) == (n - 1) * (alpha + m)
-    assert total_ps(system, "reduce_scatter", "direct", (n * part,)) == alpha + (n - 1) * m
-    assert total_ps(system, "all_reduce", "one_shot", (part,)) == alpha + (n - 1) * m
-    assert total_ps(system, "all_reduce", "two_shot", (n * part,)) == 2 * (alpha + (n - 1) * m)
-
-
-@given(n=POWERS, part=parts, latency_ps=latencies, bandwidth=bandwidths)
-@settings(max_examples=15, deadline=None)
-def test_trees_on_a_switch(n, part, latency_ps, bandwidth):
-    """Pipelined trees with k = 8 pieces: (2h+k-1) α + (2h+2k-3) S/(kB), and half of that for one way down."""
-    system, alpha, h, k = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps, n.bit_length() - 1, 8
-    piece = part_ps(part, bandwidth)
-    both = (k + 1) * alpha + k * piece if n == 2 else (2 * h + k - 1) * alpha + (2 * h + 2 * k - 3) * piece
-    down = k * (alpha + piece) if n == 2 else alpha + piece + (k + h - 2) * (alpha + 2 * piece)
-    assert total_ps(system, "all_reduce", "double_binary_tree", (k * part,)) == both
-    assert total_ps(system, "broadcast", "binary_tree", (k * part,)) == down
-
-
-@given(n=POWERS, part=parts, latency_ps=latencies, bandwidth=bandwidths)
-@settings(max_examples=15, deadline=None)
-def test_rooted_on_a_switch(n, part, latency_ps, bandwidth):
-    """Binomial reduce, scatter and gather, pipelined and direct ones; a shift and a barrier."""
-    system, log, alpha = machines.switch(n, bandwidth, latency_ps), n.bit_length() - 1, 2 * latency_ps
-    m = part_ps(part, bandwidth)
-    assert total_ps(system, "reduce", "binomial", (part,)) == log * (alpha + m)
-    assert total_ps(system, "scatter", "binomial", (n * part,)) == log * alpha + (n - 1) * m
-    assert total_ps(system, "gather", "binomial", (part,)) == log * alpha + (n - 1) * m
-    assert total_ps(system, "scatter", "direct", (n * part,)) == alpha + (n - 1) * m
-    assert total_ps(system, "gather", "direct", (part,)) == alpha + (n - 1) * m
-
-    async def program(chip):
-        await chip.permute(machines.array(chip, part), [(r, (r + 1) % n) for r in range(n)])
-        await chip.barrier()
-
-    assert launch(system, numerics="shapes").run(program).timeline.total_ps == alpha + m + log * alpha
+    gather = (log + fold) * alpha + (n - 1) * m * (2 if fold else 1)
+    assert total_ps(system, "all_gather", "recursive_doubling", (part,)) >= gather
+    assert total_ps(system, "reduce_scatter", "recursive_halving", (n * part,)) >= gather
 
 
 @given(n=st.integers(2, 17), part=parts, latency_ps=latencies, bandwidth=bandwidths)
 @settings(max_examples=15, deadline=None)
 def test_rooted_with_any_number_of_ranks(n, part, latency_ps, bandwidth):
-    """A binomial scatter is exact; a reduce or gather is no slower; a reduce along a line is its broadcast."""
+    """A binomial gather or reduce is no slower than that of the next power of two; ends are rounded once each."""
     system, alpha, m = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps, part_ps(part, bandwidth)
     log = (n - 1).bit_length()
-    assert total_ps(system, "scatter", "binomial", (n * part,)) == log * alpha + (n - 1) * m
     assert total_ps(system, "gather", "binomial", (part,)) <= log * alpha + (n - 1) * m + n
-    line = machines.mesh(n, bandwidth=bandwidth, latency_ps=latency_ps)
-    assert total_ps(line, "reduce", "line", (8 * part,)) == (n - 1 + 7) * (latency_ps + m)
+    assert total_ps(system, "reduce", "binomial", (part,)) <= log * (alpha + m) + n
 
 
 @pytest.mark.parametrize("dims", [(3, 3), (4, 4), (3, 3, 3), (2, 2), (2, 2, 2)], ids=str)
@@ -224,16 +146,6 @@ def test_synthesised_on_equal_links(op, kind, n, part, latency_ps, bandwidth):
     system = machines.system(evolve(TOPOLOGIES[kind](n), link=link))
     steps = schedule_of(op, "synthesised", all_of(kind, n)).n_steps
     assert gather_ps(system, op, "synthesised", n, part) == steps * (latency_ps + part_ps(part, bandwidth))
-
-
-@given(n=POWERS, part=parts, latency_ps=latencies, bandwidth=bandwidths)
-@settings(max_examples=15, deadline=None)
-def test_reduce_up_a_binary_tree_on_a_switch(n, part, latency_ps, bandwidth):
-    """It takes the time of the broadcast down the tree: k = 8 pieces, two children sharing their parent's link."""
-    system, alpha, h, k = machines.switch(n, bandwidth, latency_ps), 2 * latency_ps, n.bit_length() - 1, 8
-    piece = part_ps(part, bandwidth)
-    up = k * (alpha + piece) if n == 2 else alpha + piece + (k + h - 2) * (alpha + 2 * piece)
-    assert total_ps(system, "reduce", "binary_tree", (k * part,)) == up
 
 
 @given(n=st.sampled_from([3, 5, 6, 7, 9]), data=st.data(), latency_ps=latencies, bandwidth=bandwidths)
