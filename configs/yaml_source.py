@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _LARGEST_FILE_BYTES = 10 * 10**6
 _MOST_VALUES = 2_000_000
 _DEEPEST = 64
+_DEEPEST_LINES = 2  # of values whose lines are kept
+_KEY = None  # stands for a key among keys and indices
 _INT = re.compile(r"[-+]?[0-9]{1,400}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, Any] = {
@@ -31,6 +33,7 @@ _WORDS: dict[str, Any] = {
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
     ".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan"),
 }  # fmt: skip
+Lines = dict[tuple[Any, ...], int]
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -39,16 +42,26 @@ def read_file(path: Path) -> str:
     return decode_utf8(read_bytes(path, "a YAML file", _LARGEST_FILE_BYTES))
 
 
-def parse_yaml(text: str, label: str, *, any_keys: bool = False) -> Any:
+def parse_yaml(text: str, label: str) -> Any:
     """Return the value of a YAML document; a ConfigError names `label` and the line.
-
-    any_keys: keys may be numbers too, as in files of others; ours have words only.
 
     >>> parse_yaml("{on: 1e9, dims: [4, 8], t: 12:30}", "x.yaml")
     {'on': 1000000000.0, 'dims': [4, 8], 't': '12:30'}
     """
+    return parse_foreign_yaml(text, label, any_keys=False)[0]
+
+
+def parse_foreign_yaml(text: str, label: str, *, any_keys: bool = True) -> tuple[Any, Lines]:
+    r"""Return the value of a YAML document of others, and the lines of its values, by their keys and indices.
+
+    any_keys: keys may be numbers too; ours have words only.
+
+    >>> parse_foreign_yaml("0: a\nlinks:\n  - [4, 8]", "x.yaml")
+    ({0: 'a', 'links': [[4, 8]]}, {(0,): 1, ('links',): 2, ('links', 0): 3})
+    """
+    builder = _Builder(label, yaml.parse(text, _Loader), any_keys)
     try:
-        return _Builder(label, yaml.parse(text, _Loader), any_keys).document()
+        return builder.document(), builder.lines
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError((f"{label}:{line}: YAML syntax: {error.problem or error.context}",)) from None
@@ -79,6 +92,7 @@ class _Builder:
     events: Iterator[Any]
     any_keys: bool = False
     n_values: int = 0
+    lines: Lines = field(factory=dict)
     anchors: dict[str, tuple[Any, int]] = field(factory=dict)
 
     def document(self) -> Any:
@@ -86,34 +100,34 @@ class _Builder:
         start = next(self.events)
         if isinstance(start, yaml.StreamEndEvent):
             return None
-        value = self.value(next(self.events), 0)
+        value = self.value(next(self.events), ())
         next(self.events)  # the end of the document
         after = next(self.events)
         if not isinstance(after, yaml.StreamEndEvent):
             raise self.refusal(after, "a second document; accepted: one document per file")
         return value
 
-    def value(self, event: Any, depth: int) -> Any:
+    def value(self, event: Any, path: tuple[Any, ...]) -> Any:
         self.n_values += 1
         if self.n_values > _MOST_VALUES:
             raise self.refusal(event, f"more than {_MOST_VALUES} values, aliases expanded")
-        if depth > _DEEPEST:
+        if len(path) > _DEEPEST:
             raise self.refusal(event, f"nested more than {_DEEPEST} deep")
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
         if event.tag is not None:
             raise self.refusal(event, f"the tag {event.tag!r}; accepted: no tags (quote a text to keep it a text)")
         n_before = self.n_values
-        value = self.untagged(event, depth)
+        value = self.untagged(event, path)
         if event.anchor:
             self.anchors[event.anchor] = (value, self.n_values - n_before)
         return value
 
-    def untagged(self, event: Any, depth: int) -> Any:
+    def untagged(self, event: Any, path: tuple[Any, ...]) -> Any:
         if isinstance(event, yaml.MappingStartEvent):
-            return self.mapping(depth)
+            return self.mapping(path)
         if isinstance(event, yaml.SequenceStartEvent):
-            return self.sequence(depth)
+            return self.sequence(path)
         return scalar(event.value) if event.style in (None, "") else event.value
 
     def alias(self, event: Any) -> Any:
@@ -125,24 +139,31 @@ class _Builder:
             raise self.refusal(event, f"more than {_MOST_VALUES} values, aliases expanded")
         return copy.deepcopy(value)
 
-    def sequence(self, depth: int) -> list[Any]:
-        items = []
+    def sequence(self, path: tuple[Any, ...]) -> list[Any]:
+        items: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            items.append(self.value(event, depth + 1))
+            place = (*path, len(items))
+            self.note(place, event)
+            items.append(self.value(event, place))
         return items
 
-    def mapping(self, depth: int) -> dict[Any, Any]:
+    def mapping(self, path: tuple[Any, ...]) -> dict[Any, Any]:
         mapping: dict[Any, Any] = {}
         lines: dict[Any, int] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            key = self.value(event, depth + 1)
+            key = self.value(event, (*path, _KEY))
             if not isinstance(key, str) and not (self.any_keys and isinstance(key, int | float)):
                 raise self.refusal(event, f"the key {key!r:.40} is not a word")
             if key in mapping:
                 raise self.refusal(event, f"the key {key!r} is given twice (first on line {lines[key]})")
             lines[key] = event.start_mark.line + 1
-            mapping[key] = self.value(next(self.events), depth + 1)
+            self.note((*path, key), event)
+            mapping[key] = self.value(next(self.events), (*path, key))
         return mapping
+
+    def note(self, path: tuple[Any, ...], event: Any) -> None:
+        if len(path) <= _DEEPEST_LINES:
+            self.lines[path] = event.start_mark.line + 1
 
     def refusal(self, event: Any, why: str) -> ConfigError:
         return ConfigError((f"{self.label}:{event.start_mark.line + 1}: {why}",))

@@ -17,7 +17,7 @@ import numpy as np
 from configs.errors import ConfigError
 from configs.problems import shown, unknown
 from configs.units import parse_bandwidth_bytes_per_s, parse_time_ps
-from configs.yaml_source import parse_yaml
+from configs.yaml_source import Lines, parse_foreign_yaml
 from topology.checks import MAX_CHIPS, MAX_EDGES, reject
 from topology.importers.base import Edge, Found, Importer, Source
 
@@ -27,20 +27,20 @@ SHAPES = ("Ring", "FullyConnected", "Switch")
 
 def read(source: Source) -> Found:
     """Return the product of the file's dimensions."""
-    lists = _lists(source)
+    lists, lines = _lists(source)
     shapes, dims = lists["topology"], tuple(lists["npus_count"])
     n_chips = math.prod(dims)
     n_edges = sum(n_chips // n * _n_edges(shape, n) for shape, n in zip(shapes, dims, strict=True))
     if n_chips > MAX_CHIPS or n_edges > MAX_EDGES:
-        line = _line(source, "npus_count")
         accepted = f"at most {MAX_CHIPS:,} and {MAX_EDGES:,}"
-        raise source.error(line, f"npus_count: {n_chips:,} chips with {n_edges:,} edges; accepted: {accepted}")
+        raise source.error(
+            lines["npus_count",], f"npus_count: {n_chips:,} chips with {n_edges:,} edges; accepted: {accepted}"
+        )
     edges: list[Edge] = []
     n_switches = 0
     for k, shape in enumerate(shapes):
         bandwidth, latency = source.figure(lists["bandwidth"][k]), source.figure(lists["latency"][k])
-        lines = np.moveaxis(np.arange(n_chips).reshape(dims), k, -1).reshape(-1, dims[k]).tolist()
-        for chips in lines:
+        for chips in np.moveaxis(np.arange(n_chips).reshape(dims), k, -1).reshape(-1, dims[k]).tolist():
             pairs = _pairs(shape, chips, n_chips + n_switches)
             n_switches += shape == "Switch"
             edges += [Edge(pair, 1, bandwidth, latency) for pair in pairs]
@@ -64,13 +64,15 @@ def _pairs(shape: str, line: list[int], switch: int) -> list[tuple[int, int]]:
     return list(pairwise(line)) + ([(line[-1], line[0])] if len(line) > 2 else [])
 
 
-def _lists(source: Source) -> dict[str, list[Any]]:
-    """Return the file's four lists, checked; all problems at once."""
-    document = parse_yaml(source.text, source.file)
+def _lists(source: Source) -> tuple[dict[str, list[Any]], Lines]:
+    """Return the file's four lists, checked, and on which lines they stand; all problems at once."""
+    document, lines = parse_foreign_yaml(source.text, source.file, any_keys=False)
     if not isinstance(document, dict):
         raise source.error(0, f"holds {shown(document)}; accepted: a mapping with the keys {', '.join(KEYS)}")
     problems = [
-        f"{_place(source, key)}: unknown key; accepted: {', '.join(KEYS)}" for key in document if key not in KEYS
+        f"{source.place(lines[key,])}: {key}: unknown key; accepted: {', '.join(KEYS)}"
+        for key in document
+        if key not in KEYS
     ]
     problems += [f"{source.file}: {key}: missing" for key in KEYS if key not in document]
     lists = {key: value if isinstance(value, list) else [value] for key, value in document.items() if key in KEYS}
@@ -83,9 +85,10 @@ def _lists(source: Source) -> dict[str, list[Any]]:
             try:
                 found[key].append(_value(key, value))
             except ConfigError as error:
-                problems.append(f"{_place(source, key)}[{i}]: {error}")
+                line = lines.get((key, i), lines[key,])
+                problems.append(f"{source.place(line)}: {key}[{i}]: {error}")
     reject(problems)
-    return found
+    return found, lines
 
 
 def _value(key: str, value: object) -> object:
@@ -102,17 +105,6 @@ def _value(key: str, value: object) -> object:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ConfigError((f"{shown(value)} is not a number of {unit}",))
     return parse(f"{value!r}{unit}")
-
-
-def _line(source: Source, key: str) -> int:
-    """Return the line on which a key stands, or 0."""
-    lines = source.text.splitlines()
-    return next((n for n, line in enumerate(lines, 1) if line.lstrip().startswith(f"{key}:")), 0)
-
-
-def _place(source: Source, key: str) -> str:
-    line = _line(source, str(key))
-    return f"{source.file}:{line}: {key}" if line else f"{source.file}: {key}"
 
 
 ASTRA_SIM = Importer("an ASTRA-sim network file", lambda source: source.has(r"^\s*['\"]?npus_count['\"]?\s*:"), read)

@@ -59,9 +59,13 @@ class Source:
         """Return a figure that stands in the file."""
         return Figure(value, self.citation, "secondary")
 
+    def place(self, line: int) -> str:
+        """Return how a message names a line of the file (0: none)."""
+        return f"{self.file}:{line}" if line else self.file
+
     def error(self, line: int, message: str) -> ConfigError:
         """Return the error for what stands in a line (0: in none)."""
-        return ConfigError((f"{self.file}:{line}: {message}" if line else f"{self.file}: {message}",))
+        return ConfigError((f"{self.place(line)}: {message}",))
 
 
 @frozen

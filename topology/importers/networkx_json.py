@@ -94,19 +94,46 @@ def _checked(source: Source, parsed: Any) -> dict[str, Any]:
         sizes = f"{len(document['nodes']):,} nodes and {len(edges):,} links"
         raise source.error(0, f"has {sizes}; accepted: at most {2 * MAX_CHIPS:,} and {2 * MAX_EDGES:,}")
     known: set[Any] = set()
+    bad: list[tuple[str, int, str]] = []
     for i, node in enumerate(document["nodes"]):
         name = _name(node.get("id", i)) if isinstance(node, dict) else None
         if name is None or name in known:
-            problems.append(f"{source.file}: nodes[{i}]: {shown(node)}; accepted: an object with an id of its own")
+            bad.append(("nodes", i, f"{shown(node)}; accepted: an object with an id of its own"))
         known.add(name)
     key = "links" if "links" in document else "edges"
     for i, edge in enumerate(edges):
         ends = [_name(edge.get(end)) if isinstance(edge, dict) else None for end in ("source", "target")]
         if None in ends or not known.issuperset(ends):
-            accepted = "an object whose source and target are ids of nodes"
-            problems.append(f"{source.file}: {key}[{i}]: {shown(edge)}; accepted: {accepted}")
-    reject(problems[:20])
+            bad.append((key, i, f"{shown(edge)}; accepted: an object whose source and target are ids of nodes"))
+    for key, i, message in bad[:20]:
+        problems.append(f"{source.place(_lines(source, key, i + 1)[i])}: {key}[{i}]: {message}")
+    reject(problems)
     return document
+
+
+def _lines(source: Source, key: str, n: int) -> list[int]:
+    """Return on which lines the first n entries of a top-level list begin; reads the text, which is JSON, again."""
+    text, decode = source.text, json.JSONDecoder().raw_decode
+
+    def skip(at: int, sign: str) -> int:
+        while text[at] in " \t\r\n" + sign:
+            at += 1
+        return at
+
+    at, start = skip(0, "{"), 0
+    while text[at] != "}":
+        name, at = decode(text, at)
+        at = skip(at, ":")
+        start = at if name == key else start  # of two that are alike the last counts
+        at = skip(decode(text, at)[1], ",")
+    lines, line, at = [], 1, 0
+    following = skip(start + 1, "")
+    for _ in range(n):
+        line += text.count("\n", at, following)
+        lines.append(line)
+        at = following
+        following = skip(decode(text, at)[1], ",")
+    return lines
 
 
 def _name(value: object) -> object:

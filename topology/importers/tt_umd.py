@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from configs.problems import shown
-from configs.yaml_source import parse_yaml
+from configs.yaml_source import Lines, parse_foreign_yaml
 from topology.checks import MAX_CHIPS, reject
 from topology.importers.base import Edge, Found, Importer, Source, join_parallel
 from topology.importers.tenstorrent import BANDWIDTH, LATENCY, architecture
@@ -31,12 +31,12 @@ _ENDS = ("chip", "chan")
 
 def read(source: Source) -> Found:
     """Return the chips and their Ethernet links."""
-    document = parse_yaml(source.text, source.file, any_keys=True)
+    document, lines = parse_foreign_yaml(source.text, source.file)
     if not isinstance(document, dict):
         raise source.error(0, f"holds {shown(document)}; accepted: a tt-umd cluster descriptor")
-    archs = _archs(source, document)
-    pairs, n_remote = _connections(source, document, archs)
-    coords = _coordinates(source, document, archs)
+    archs = _archs(source, document, lines)
+    pairs, n_remote = _connections(source, document, lines, archs)
+    coords = _coordinates(source, document, lines, archs)
     dims = _dims(coords)
     order = sorted(archs, key=lambda chip: (coords[chip] if dims else (), chip))
     rank = {chip: k for k, chip in enumerate(order)}
@@ -55,29 +55,34 @@ def read(source: Source) -> Found:
     )
 
 
-def _archs(source: Source, document: dict[Any, Any]) -> dict[int, str]:
+def _archs(source: Source, document: dict[Any, Any], lines: Lines) -> dict[int, str]:
     """Return each chip's architecture."""
     archs = document.get("arch")
     if not isinstance(archs, dict) or not 0 < len(archs) <= MAX_CHIPS:
-        raise source.error(0, f"arch: {shown(archs)}; accepted: a mapping of chips to architectures")
+        raise source.error(
+            lines.get(("arch",), 0), f"arch: {shown(archs)}; accepted: a mapping of chips to architectures"
+        )
     reject(
-        f"{source.file}: arch.{chip}: {shown(arch)}; accepted: a whole number and a word, such as 0: wormhole_b0"
+        f"{source.place(lines['arch', chip])}: arch.{chip}: {shown(arch)}; accepted: a number and a word"
         for chip, arch in archs.items()
         if type(chip) is not int or chip < 0 or not isinstance(arch, str)
     )
     return archs
 
 
-def _connections(source: Source, document: dict[Any, Any], archs: dict[int, str]) -> tuple[list[tuple[int, int]], int]:
+def _connections(
+    source: Source, document: dict[Any, Any], lines: Lines, archs: dict[int, str]
+) -> tuple[list[tuple[int, int]], int]:
     """Return the chips that each connection joins, and how many lead out of the file."""
-    rows = document.get("ethernet_connections")
+    key = "ethernet_connections"
+    rows = document.get(key)
     if not isinstance(rows, list):
-        raise source.error(0, f"ethernet_connections: {shown(rows)}; accepted: a list of pairs of {{chip, chan}}")
+        raise source.error(lines.get((key,), 0), f"{key}: {shown(rows)}; accepted: a list of pairs of {{chip, chan}}")
     problems: list[str] = []
     taken: dict[tuple[int, int], int] = {}
     pairs = []
     for i, row in enumerate(rows):
-        where = f"{source.file}: ethernet_connections[{i}]"
+        where = f"{source.place(lines.get((key, i), lines[key,]))}: {key}[{i}]"
         if not isinstance(row, list) or len(row) < 2 or not all(_is_end(end) for end in row[:2]):
             problems.append(f"{where}: {shown(row)}; accepted: two of {{chip: number, chan: number}}")
             continue
@@ -100,7 +105,9 @@ def _is_end(end: object) -> bool:
     return isinstance(end, dict) and all(type(end.get(key)) is int and end[key] >= 0 for key in _ENDS)
 
 
-def _coordinates(source: Source, document: dict[Any, Any], archs: dict[int, str]) -> dict[int, tuple[int, ...]]:
+def _coordinates(
+    source: Source, document: dict[Any, Any], lines: Lines, archs: dict[int, str]
+) -> dict[int, tuple[int, ...]]:
     """Return the chips' coordinates if all have different ones, slowest axis first; else none."""
     given = document.get("chips")
     if not isinstance(given, dict) or not given:
@@ -108,7 +115,8 @@ def _coordinates(source: Source, document: dict[Any, Any], archs: dict[int, str]
     for chip, place in given.items():
         good = isinstance(place, list) and len(place) == 4 and all(type(c) is int and 0 <= c < 10**6 for c in place)
         if not good or chip not in archs:
-            raise source.error(0, f"chips.{chip}: {shown(place)}; accepted: a chip of `arch`, and x, y, rack, shelf")
+            line = lines.get(("chips", chip), lines["chips",])
+            raise source.error(line, f"chips.{chip}: {shown(place)}; accepted: a chip of `arch`, and x, y, rack, shelf")
     coords: dict[int, tuple[int, ...]] = {chip: (p[3], p[2], p[0], p[1]) for chip, p in given.items()}
     return coords if set(coords) == set(archs) and len(set(coords.values())) == len(coords) else {}
 
