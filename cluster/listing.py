@@ -57,12 +57,13 @@ def topology_json(system: SystemSpec) -> dict[str, Any]:
         "axes": topology.axes,
         "chips": dict(Counter(chip.name for chip in chips_of(system, topology))),
         "n_chips": topology.n_chips,
-        "n_switches": topology.n_switches,
+        "n_switches": topology.n_switches - len(system.faults.switches),
         "n_links": topology.n_links,
         "diameter_hops": diameter_hops(topology),
         "bisection_bytes_per_s": bisection_bytes_per_s(topology),
         "faults": {
             "chips": [f"chip{chip}" for chip in system.faults.chips],
+            "switches": [f"switch{switch}" for switch in system.faults.switches],
             "links": [asdict(LinkFault.of(fault)) for fault in system.faults.links],
             "n_cut_off_pairs": n_cut_off_pairs(topology),
             "islands": _islands(topology),
@@ -96,8 +97,8 @@ def print_topology(console: Console, system: SystemSpec) -> None:
         f"diameter {'infinite' if diameter is None else f'{diameter} hops'}, "
         f"bisection {'unknown' if bisection is None else format_bandwidth(bisection)} per direction"
     )
-    if faults["chips"] or faults["links"]:
-        dead = [*faults["chips"], *(fault["link"] for fault in faults["links"])]
+    if faults["chips"] or faults["switches"] or faults["links"]:
+        dead = [*faults["chips"], *faults["switches"], *(fault["link"] for fault in faults["links"])]
         console.print(f"dead: {', '.join(dead)}")
     if faults["islands"]:
         sets = "; ".join(_some(names) for names in faults["islands"][:8])

@@ -155,10 +155,11 @@ class LinkFault:
 
 @frozen
 class FaultsSpec:
-    """What is dead: links by the names of their ends (a pair of numbers for two chips), and chips by number."""
+    """What is dead: links by the names of their ends (two numbers for two chips), chips and switches by number."""
 
     links: tuple[str | tuple[int, int] | LinkFault, ...] = ()
     chips: tuple[int, ...] = field(default=(), metadata=at_least(0))
+    switches: tuple[int, ...] = field(default=(), metadata=at_least(0))
 
 
 class TopologySpec(Protocol):

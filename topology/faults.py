@@ -1,7 +1,8 @@
-"""Dead links and dead chips, and how transfers go around them.
+"""Dead links, chips and switches, and how transfers go around them.
 
 Ranks number the live chips, in the order of their coordinates; chips keep their coordinates and names. So with chip 5
-of a mesh dead, rank 5 is `chip6`, and the line through the hole has one chip less.
+of a mesh dead, rank 5 is `chip6`, and the line through the hole has one chip less. A dead switch keeps its number and
+has no links.
 
 Routing stays what it was for all whose way is whole. A transfer that is split over several ways (switch planes) leaves
 the broken ones; each other way takes its share times what is left of its narrowest edge. Where no way is left, the
@@ -24,6 +25,8 @@ from topology.routing import ShortestPathRouter
 from topology.ways import Ways
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from configs.spec import FaultsSpec
@@ -42,30 +45,33 @@ def with_faults(whole: Topology, faults: FaultsSpec) -> Topology:
     >>> [broken.link_name(link) for link in broken.route(0, 1).links]
     ['chip0→chip3', 'chip3→chip4', 'chip4→chip1']
     """
-    if not faults.links and not faults.chips:
+    if not faults.links and not faults.chips and not faults.switches:
         return whole
-    dead_chips, lost = _dead_chips(whole, faults), np.zeros(len(whole.link_src) // 2, np.int64)
-    problems = [] if isinstance(dead_chips, np.ndarray) else dead_chips
+    dead, lost = np.zeros(whole.n_nodes, bool), np.zeros(len(whole.link_src) // 2, np.int64)
+    problems = _note_dead("chips", faults.chips, dead[: whole.n_chips])
+    problems += _note_dead("switches", faults.switches, dead[whole.n_chips :])
     for i, fault in enumerate(faults.links):
         problems += [f"faults.links[{i}]: {problem}" for problem in _note_lost(whole, LinkFault.of(fault), lost)]
-    reject(problems)
-    assert isinstance(dead_chips, np.ndarray)
-    left = 1 - np.repeat(lost, 2) / whole.link_count
-    left[dead_chips[whole.link_src] | dead_chips[whole.link_dst]] = 0
-    return _without(whole, dead_chips, left)
-
-
-def _dead_chips(whole: Topology, faults: FaultsSpec) -> NDArray[np.bool_] | list[str]:
-    """Return which nodes are dead chips, or what is wrong with the list."""
-    last = whole.n_chips - 1
-    problems = [
-        f"faults.chips[{i}]: {chip}; accepted: 0 to {last}" for i, chip in enumerate(faults.chips) if chip > last
-    ]
-    dead = np.zeros(whole.n_nodes, bool)
-    dead[[chip for chip in faults.chips if chip <= last]] = True
-    if not problems and dead.sum() == whole.n_chips:
+    if not problems and dead[: whole.n_chips].all():
         problems.append(f"faults.chips: all {whole.n_chips} chips are dead; accepted: at least one left")
-    return problems or dead
+    reject(problems)
+    left = 1 - np.repeat(lost, 2) / whole.link_count
+    left[dead[whole.link_src] | dead[whole.link_dst]] = 0
+    return _without(whole, dead, left)
+
+
+def _note_dead(key: str, numbers: Sequence[int], dead: NDArray[np.bool_]) -> list[str]:
+    """Mark the nodes of these numbers as dead; return what is wrong with the list."""
+    problems = []
+    for i, number in enumerate(numbers):
+        if number >= len(dead):
+            accepted = f"0 to {len(dead) - 1}" if len(dead) else "none, there are no switches here"
+            problems.append(f"faults.{key}[{i}]: {number}; accepted: {accepted}")
+        elif dead[number]:
+            problems.append(f"faults.{key}[{i}]: {number} is there twice; accepted: once")
+        else:
+            dead[number] = True
+    return problems
 
 
 def _note_lost(whole: Topology, fault: LinkFault, lost: NDArray[np.int64]) -> list[str]:
@@ -115,10 +121,10 @@ def _some_link(whole: Topology) -> str:
     return whole.link_name(0).replace("→", "-") if len(whole.link_src) else "none, there are no links here"
 
 
-def _without(whole: Topology, dead_chips: NDArray[np.bool_], left: NDArray[np.float64]) -> Topology:
-    """Return the topology of the live nodes; `left` is the fraction of every link that is alive."""
-    node_of = np.flatnonzero(~dead_chips)
-    rank_of = np.cumsum(~dead_chips) - 1
+def _without(whole: Topology, dead: NDArray[np.bool_], left: NDArray[np.float64]) -> Topology:
+    """Return the topology of the live chips and all switches; `left` is the fraction of every link that is alive."""
+    is_left = ~dead | (np.arange(whole.n_nodes) >= whole.n_chips)
+    node_of, rank_of = np.flatnonzero(is_left), np.cumsum(is_left) - 1
     kept = np.flatnonzero(left[::2] > 0) * 2
     alive = left[kept]
     edges = Edges(
@@ -134,7 +140,7 @@ def _without(whole: Topology, dead_chips: NDArray[np.bool_], left: NDArray[np.fl
     return Topology.from_edges(
         whole.kind, edges, n_chips=len(live_chips), n_switches=whole.n_switches,
         dims=whole.dims, axes=whole.axes, wraps=whole.wraps, positions=whole.positions[live_chips],
-        adding_switches=whole.adding_switches,
+        adding_switches=whole.adding_switches - set((np.flatnonzero(dead) - whole.n_chips).tolist()),
         router=DetourRouter(whole, node_of, link_of, left),
     )  # fmt: skip
 

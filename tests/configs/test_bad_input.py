@@ -156,7 +156,7 @@ BAD_VALUES = [
         {"ties": "up"},
         "system.routing.ties: 'up' is not a choice; accepted: positive, alternate",
     ),
-    (("system", "faults"), {"chip": [1]}, "faults.chip: unknown key; accepted: links, chips; did you mean 'chips'?"),
+    (("system", "faults"), {"chip": [1]}, "faults.chip: unknown key; accepted: links, chips, switches; did you mean '"),
     (("system", "faults"), {"chips": [-1]}, "system.faults.chips[0]: -1 is out of range; accepted: an integer ≥ 0"),
     (("system", "faults"), {"links": "x"}, "system.faults.links: 'x' is not a list; accepted: a list of text"),
     (("system", "faults"), {"links": [[1, 2, 3]]}, "system.faults.links[0]: [1, 2, 3] is not a list of 2; accepted"),

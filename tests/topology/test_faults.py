@@ -15,6 +15,7 @@ from configs.errors import ConfigError
 from configs.spec import FaultsSpec, LinkFault, LinkSpec, RoutingSpec
 from tests.topology.test_kinds import ROWS, Row
 from topology import (
+    FatTree,
     Mesh,
     Switch,
     Topology,
@@ -145,6 +146,30 @@ def test_switch_planes_share_what_is_left() -> None:
     assert names(none, 2, 0) == ["chip2→switch1", "switch1→chip0"]
 
 
+def test_a_dead_switch_is_one_without_links() -> None:
+    """It is as if all its links were dead, the other switches keep their names, and it adds nothing any more."""
+    spec = Switch(chips=8, link=FOUR, planes=(1, 2, 1), in_network=True)
+    whole = spec.build(RoutingSpec())
+    dead = with_faults(whole, FaultsSpec(switches=(1,)))
+    cut = broken(spec, *(f"chip{chip}-switch1" for chip in range(8)))
+    assert (dead.n_switches, dead.n_links) == (3, 2 * 8 * 4)
+    assert dead.adding_switches == whole.adding_switches - {1}
+    assert names(dead, 0, 1) == names(cut, 0, 1)
+    assert "switch1" not in "".join(names(dead, 0, 1))
+    assert "switch2" in "".join(names(dead, 0, 1))
+    assert bisection_bytes_per_s(dead) == bisection_bytes_per_s(cut) == 4 * 2 * 40e9
+    spines = FatTree(chips=16, radix=8, link=LINK).build(RoutingSpec("up_down"))
+    leafs = with_faults(spines, FaultsSpec(switches=(0,)))
+    assert n_cut_off_pairs(leafs) == 4 * 12 + 6
+    spine = with_faults(spines, FaultsSpec(switches=(4,)))
+    src, dst = np.array(list(itertools.permutations(range(16), 2))).T
+    found = spine.routes(src, dst)
+    ends = {spine.node_name(int(node)) for node in spine.link_dst[found.links]}
+    assert "switch5" in ends
+    assert "switch4" not in ends
+    assert n_cut_off_pairs(spine) == 0
+
+
 def test_pairs_that_are_cut_off_are_named() -> None:
     """A corner without its two links reaches nobody; all others still reach each other."""
     topology = broken(Mesh((2, 3), LINK), (0, 1), (0, 3))
@@ -168,6 +193,8 @@ WRONG = [
     ((((0, 1), "chip1→chip0"), ()), "faults.links[1]: chip1→chip0: is there twice"),
     (((), (1, 6)), "faults.chips[1]: 6; accepted: 0 to 5"),
     (((), tuple(range(6))), "faults.chips: all 6 chips are dead"),
+    (((), (1, 1)), "faults.chips[1]: 1 is there twice; accepted: once"),
+    (((), (), (0,)), "faults.switches[0]: 0; accepted: none, there are no switches here"),
 ]
 
 
