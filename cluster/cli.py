@@ -208,6 +208,33 @@ def _topology_files(spec: Any, svg: Path | None, run: Path | None, export: Path 
         export_topology(spec, export)
 
 
+@app.command
+def sweep(
+    file: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="The folder of the finished points and of results.parquet.")],
+    backend: Annotated[Literal["process", "ray"], Parameter(help="Where the points run.")] = "process",
+    workers: Annotated[
+        int | None, Parameter(help="Points that run at the same time; by default one per core.", converter=_integer)
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Run the points of a sweep file; the same command goes on where it stopped (docs/sweeps.md)."""
+    from cluster.sweep_progress import print_sweep, shown_progress  # noqa: PLC0415
+    from cluster.sweeps import sweep as run_sweep  # noqa: PLC0415
+
+    with shown_progress(_console(stderr=True)) as on_progress:
+        results = run_sweep(file, out=out, backend=backend, n_workers=workers, on_progress=on_progress)
+        for _ in results:
+            pass
+    if json_:
+        _print_json(results.to_json())
+    else:
+        print_sweep(_console(), results)
+    results.raise_if_none()
+
+
 @app.command(name="list")
 def list_(
     kind: Literal["chips", "systems", "models", "experiments", "algorithms"] | None = None,

@@ -34,6 +34,7 @@ from configs.spec import (
 from configs.structure import Structurer
 
 Source = str | Path | Mapping[str, Any]
+_HERE = Path()
 
 
 @frozen
@@ -51,9 +52,14 @@ class Vocabulary:
     algorithms: Mapping[str, Offered] = field(factory=dict)
 
 
-def load_experiment(source: Source, overrides: Sequence[str], vocabulary: Vocabulary) -> ExperimentSpec:
-    """Return the experiment of a catalogue name, a path or a mapping, with its overrides applied."""
-    experiment: ExperimentSpec = _load("experiments", ExperimentSpec, source, overrides, vocabulary)
+def load_experiment(
+    source: Source, overrides: Sequence[str], vocabulary: Vocabulary, folder: Path = _HERE
+) -> ExperimentSpec:
+    """Return the experiment of a catalogue name, a path or a mapping, with its overrides applied.
+
+    folder: where relative paths begin that are given here, not in a file: the source, and those in overrides.
+    """
+    experiment: ExperimentSpec = _load("experiments", ExperimentSpec, source, overrides, vocabulary, folder)
     return attrs.evolve(experiment, workload=_with_row_per_sequence(experiment.workload))
 
 
@@ -79,19 +85,21 @@ def load_model(source: Source, overrides: Sequence[str], vocabulary: Vocabulary)
     return model
 
 
-def _load(kind: str, cls: type, source: Source, overrides: Sequence[str], vocabulary: Vocabulary) -> Any:
+def _load(
+    kind: str, cls: type, source: Source, overrides: Sequence[str], vocabulary: Vocabulary, folder: Path = _HERE
+) -> Any:
     problems = Problems()
-    resolver = Resolver(problems, vocabulary.model_readers)
-    place = Place(_label(kind, source))
-    value = resolver.resolve(kind, source, place, Origin(None, Path()))
+    resolver = Resolver(problems, vocabulary.model_readers, folder)
+    place = Place(_label(kind, source, folder))
+    value = resolver.resolve(kind, source, place, Origin(None, folder))
     if isinstance(value, Document):
         apply_overrides(value, overrides, place, resolver)
         resolver.resolve_slots(value, place)
         _default_batch(value)
-        _note_collectives(value, value.enter(place), vocabulary, problems)
+        _note_collectives(value, value.enter(place), vocabulary, resolver)
     elif overrides and value is not FAILED:
         problems.found += [f"--set {text}: {place.file} is not a YAML file, it cannot be changed" for text in overrides]
-    structurer = Structurer(problems, _hooks(vocabulary), WORDS, RULES)
+    structurer = Structurer(problems, _hooks(vocabulary, folder), WORDS, RULES)
     result = structurer.structure(cls, value, place)
     problems.raise_if_any()
     return result
@@ -104,19 +112,19 @@ WORDS: Mapping[type, Mapping[str, Any]] = {
 """Words that stand for a whole mapping."""
 
 
-def _label(kind: str, source: object) -> str:
+def _label(kind: str, source: object, folder: Path) -> str:
     is_path = isinstance(source, Path) or (
         isinstance(source, str) and ("/" in source or source.endswith((".yaml", ".yml")))
     )
-    return str(expand(str(source))) if is_path else kind.removesuffix("s")
+    return str(folder / expand(str(source))) if is_path else kind.removesuffix("s")
 
 
-def _hooks(vocabulary: Vocabulary) -> dict[Any, Any]:
+def _hooks(vocabulary: Vocabulary, folder: Path) -> dict[Any, Any]:
     def topology(structurer: Structurer, value: Any, place: Place) -> Any:
         return _topology(structurer, value, place, vocabulary.topology_kinds)
 
     def model(structurer: Structurer, value: Any, place: Place) -> Any:
-        return _model(structurer, value, place, vocabulary.model_families)
+        return _model(structurer, value, place, vocabulary.model_families, folder)
 
     return {TopologySpec: topology, ModelSpec: model}
 
@@ -139,7 +147,7 @@ def _topology(structurer: Structurer, value: Any, place: Place, kinds: Mapping[s
     return structurer.structure_class(kinds[kind], {k: v for k, v in value.items() if k != "kind"}, place)
 
 
-def _model(structurer: Structurer, value: Any, place: Place, families: Mapping[str, type]) -> Any:
+def _model(structurer: Structurer, value: Any, place: Place, families: Mapping[str, type], folder: Path) -> Any:
     if isinstance(value, ModelSpec):
         return value
     family = value.get("family") if isinstance(value, Document) else None
@@ -151,7 +159,7 @@ def _model(structurer: Structurer, value: Any, place: Place, families: Mapping[s
     if isinstance(value, Document) and isinstance(weights := value.get("weights"), dict):
         path_place = value.enter(place).child("weights").child("path")
         overridden = structurer.problems.override_at(path_place) is not None
-        value["weights"] = _with_absolute_path(weights, Path() if overridden else value.origin.folder)
+        value["weights"] = _with_absolute_path(weights, folder if overridden else value.origin.folder)
     return structurer.structure_class(ModelSpec, value, place, {"shape": families[str(family)]} if known else {})
 
 
@@ -172,20 +180,21 @@ def _with_row_per_sequence(workload: WorkloadSpec) -> WorkloadSpec:
     return attrs.evolve(workload, prompt_ids=rows * workload.batch) if rows and len(rows) == 1 else workload
 
 
-def _note_collectives(document: Document, inside: Place, vocabulary: Vocabulary, problems: Problems) -> None:
+def _note_collectives(document: Document, inside: Place, vocabulary: Vocabulary, resolver: Resolver) -> None:
     collectives = document.get("collectives")
     if isinstance(collectives, dict):
         for keys, message in collectives_rule(collectives, vocabulary.algorithms):
-            problems.add(inside.child("collectives").child(keys[0]), message)
+            resolver.problems.add(inside.child("collectives").child(keys[0]), message)
         document["collectives"] = {
-            op: _from_folder(name, document, inside.child("collectives").child(op), problems)
+            op: _from_folder(name, document, inside.child("collectives").child(op), resolver)
             for op, name in collectives.items()
         }
 
 
-def _from_folder(name: Any, document: Document, place: Place, problems: Problems) -> Any:
+def _from_folder(name: Any, document: Document, place: Place, resolver: Resolver) -> Any:
     """Return an algorithm's name; if it is a path, from the folder of the file that it stands in."""
     if not isinstance(name, str) or not is_algorithm_file(name):
         return name
-    folder = Path() if problems.override_at(place) is not None else document.origin.folder
+    overridden = resolver.problems.override_at(place) is not None
+    folder = resolver.folder if overridden else document.origin.folder
     return str((folder / Path(name).expanduser()).absolute())

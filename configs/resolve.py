@@ -61,10 +61,14 @@ class Document(dict[str, Any]):
 
 @frozen
 class Resolver:
-    """Read what references refer to; `readers` read models in other formats, by suffix ("/" for a folder)."""
+    """Read what references refer to; `readers` read models in other formats, by suffix ("/" for a folder).
+
+    folder: where relative paths in overrides begin.
+    """
 
     problems: Problems
     readers: Mapping[str, ModelReader]
+    folder: Path = Path()
 
     def resolve(self, kind: str, value: Any, place: Place, parent: Origin) -> Any:
         """Return the document (or the model) that a reference stands for, or FAILED."""
@@ -109,7 +113,7 @@ class Resolver:
             self._resolve_nodes(part, place.child("parts").child(i), origin)
 
     def _folder(self, place: Place, parent: Origin) -> Path:
-        return parent.folder if self.problems.override_at(place) is None else Path()
+        return parent.folder if self.problems.override_at(place) is None else self.folder
 
     def _follow(self, kind: str, reference: str | Path, place: Place, parent: Origin) -> Any:
         text = str(reference)

@@ -76,6 +76,8 @@ FILES = {
     "hidden.yaml": shaped(SHAPE.replace("hidden: 64", "hidden: 128"), ", weights: {path: tiny.gguf}"),
     "kv.yaml": shaped(SHAPE.replace("n_kv_heads: 2", "n_kv_heads: 12")),
     "wide.yaml": shaped(SHAPE.replace("hidden: 64", "hidden: 1000000000000"), numerics="shapes"),
+    "sweep.yaml": "base: ./ok.yaml\ngrid: {parallel.tp: [1, 2]}\n",
+    "sweep-key.yaml": "base: ./ok.yaml\ngrid: {parallel.tp: [1, 2]}\nwhere: [tpp == 1]\n",
     "prompt.yaml": "system: small.yaml\nmodel: tiny.gguf\nworkload: {prompt: '" + "a " * 600_000 + "'}\n",
 }
 
@@ -259,6 +261,21 @@ BAD = [
     (bench("--sizes", ",,"), "--sizes: '' is not a size"),
     (bench("--sizes", "1MiB", on="./slow.yaml"), "s of simulated time; accepted: at most"),
     (bench("--sizes", "1KiB", on="./instant.yaml"), "take less than a picosecond on these links"),
+    # sweep
+    (["sweep"], "requires an argument"),
+    (["sweep", "./sweep.yaml"], "--out"),
+    (["sweep", "./nothing.yaml", "--out", "s"], "nothing.yaml: no such file"),
+    (["sweep", "./top.yaml", "--out", "s"], "top.yaml: [1, 2] is not a mapping; accepted: the keys base, grid"),
+    (["sweep", "./binary.yaml", "--out", "s"], "is not UTF-8 text"),
+    (["sweep", "./sweep.yaml", "--out", "tiny.gguf"], "--out: tiny.gguf"),
+    (["sweep", "./sweep.yaml", "--out", "/proc/none/x"], "accepted: a folder that can be written"),
+    (["sweep", "./sweep.yaml", "--out", "s", "--backend", "dask"], "process"),
+    (["sweep", "./sweep.yaml", "--out", "s", "--workers", "0"], "--workers: 0; accepted: an integer ≥ 1"),
+    (["sweep", "./sweep.yaml", "--out", "s", "--workers", "1.5"], 'unable to convert "1.5" into int'),
+    (
+        ["sweep", "./sweep-key.yaml", "--out", "s"],
+        "where[0]: 'tpp == 1': 'tpp' is not a value of a point",
+    ),
     # where results go
     (["run", "./ok.yaml", "--out", "tiny.gguf"], "--out: tiny.gguf: File exists"),
     (["run", "./ok.yaml", "--out", "/proc/none/x"], "accepted: a folder that can be written"),

@@ -16,7 +16,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ from cluster.backends.control import (
     unpack_value,
 )
 from cluster.backends.dataplane import DataPlane
+from cluster.backends.processes import MOST_TRIES, Lost
 from cluster.chip import Emit
 from cluster.host import Host, describe_deadlock
 from cluster.records import Collective
@@ -276,13 +278,13 @@ class RayBackend:
         return f"chip {ranks[0]}" if len(ranks) == 1 else f"chips {ranks[0]}-{ranks[-1]}"
 
 
-def _init_ray(folder: Path, n_actors: int) -> None:
+def _init_ray(folder: Path, n_actors: int, n_cpus: int | None = None) -> None:
     """Start a private Ray on this machine, with its files in the run's folder."""
     # More workers than its start-up concurrency make Ray print warnings on the driver's stdout, which is not Ray's.
     ray.init(
         address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
         _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
-        _system_config={"worker_maximum_startup_concurrency": n_actors + 1},
+        _system_config={"worker_maximum_startup_concurrency": n_actors + 1}, num_cpus=n_cpus,
     )  # fmt: skip
 
 
@@ -314,3 +316,35 @@ def _first_cause(text: str) -> str:
             if key in line:
                 return line.split(key, 1)[1].split(" Some common causes", 1)[0].strip().rstrip(".")
     return ""
+
+
+def run_in_ray(
+    function: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int
+) -> Iterator[tuple[Any, Any | Lost]]:
+    """Yield (task, function(task)) as they are done, as `run_in_processes` does, with Ray tasks of one core each.
+
+    On the Ray cluster that the environment names (RAY_ADDRESS), on all its cores; else on a private one of `n_workers`.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="chipmesh-"))
+    try:
+        with _own_sigterm():
+            if "RAY_ADDRESS" in os.environ:
+                ray.init(log_to_driver=False, logging_level="ERROR")
+            else:
+                _init_ray(folder, n_workers, n_cpus=n_workers)
+        n_at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", n_workers)))
+        remote = ray.remote(function).options(num_cpus=1, max_retries=MOST_TRIES - 1)
+        todo = iter(tasks)
+        pending = {remote.remote(task): task for task in islice(todo, n_at_once)}
+        while pending:
+            for ref in ray.wait(list(pending), num_returns=1)[0]:
+                task = pending.pop(ref)
+                pending |= {remote.remote(following): following for following in islice(todo, 1)}
+                try:
+                    result = ray.get(ref)
+                except ray.exceptions.RayError as error:
+                    result = Lost(f"its process died: {type(error).__name__}, {MOST_TRIES} times")
+                yield task, result
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,330 @@
+"""Run the points of a sweep, and keep what is finished.
+
+    sweep file ─► points ─► where ─► specs, fingerprints ─► those not yet stored ─► workers ─► store ─► table
+
+A point is known by the fingerprint of its resolved spec and the version of the program: the same sweep goes on where it
+stopped, a changed one computes what is new.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import define, field, frozen
+
+from cluster.backends.processes import Lost, n_cores, run_in_processes
+from cluster.experiment import run_experiment
+from cluster.sweep_store import Store, write_atomically
+from cluster.sweep_table import AxisValue, Columns, Row, axis_value, parquet, result_columns, spec_columns
+from cluster.vocabulary import VOCABULARY
+from configs.errors import ChipmeshError, ConfigError, RunError
+from configs.loader import load_experiment
+from configs.plain import fingerprint
+from configs.spec import ExperimentSpec
+from topology import build_topology
+from workloads.conditions import Condition
+from workloads.sweeps import SPEC_NAMES, Point, Sweep, names_of, overrides, read_sweep
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SweepBackend = Literal["process", "ray"]
+SCHEMA = "chipmesh.sweep.v1"
+TABLE = "results.parquet"
+
+
+@frozen
+class SweepPoint:
+    """A finished point: the keys that it changes, and its row of the table."""
+
+    index: int
+    values: Point
+    row: Row
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, None if nothing did."""
+        error: str | None = self.row["error"]
+        return error
+
+
+@frozen
+class Progress:
+    """How far a sweep is; rates count what this process has computed."""
+
+    n_points: int
+    n_finished: int
+    n_failed: int
+    n_computed: int
+    began_s: float
+
+    @property
+    def points_per_s(self) -> float:
+        """Points per second of wall time."""
+        return self.n_computed / max(time.perf_counter() - self.began_s, 1e-9)
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@frozen
+class _Task:
+    """A point on its way to a worker."""
+
+    fingerprint: str
+    base: Any
+    folder: Path
+    overrides: tuple[str, ...]
+
+
+@frozen
+class _Planned:
+    """A point before it runs; fingerprint None: it could not be loaded, `error` says why."""
+
+    index: int
+    values: Point
+    fingerprint: str | None
+    error: str | None = None
+    axes: Mapping[str, AxisValue] = field(factory=dict)
+    columns: Row = field(factory=dict)
+
+
+@define
+class SweepResults:
+    """A sweep in a folder: iterate to run it and to get its points as they finish; `table()` has them all."""
+
+    sweep: Sweep
+    folder: Path
+    backend: SweepBackend = "process"
+    n_workers: int = 1
+    on_progress: OnProgress = field(default=lambda _progress: None, repr=False)
+    n_left_out: int = 0
+    n_stored: int = 0
+    n_stale: int = 0
+    _rows: dict[int, Row] = field(factory=dict, repr=False)
+    _n_points: int | None = None
+    _columns: Columns | None = field(default=None, repr=False)
+
+    def __iter__(self) -> Iterator[SweepPoint]:
+        """Yield every point: what is stored at once, the others as they finish.
+
+        However it ends, what is finished is stored, and in the folder's table.
+        """
+        with Store(self.folder) as store:
+            planned = self._plan()
+            try:
+                yield from self._run(planned, store)
+            finally:
+                self._write()
+
+    def table(self) -> pa.Table:
+        """Return the table of all points, in their order; runs what is not finished."""
+        if len(self._rows) != self._n_points:
+            for _ in self:
+                pass
+        assert self._columns is not None
+        return self._columns.table(self.rows)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of the finished points, in the order of the points."""
+        return [self._rows[index] for index in sorted(self._rows)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `chipmesh sweep --json`."""
+        done = sum(row["status"] == "done" for row in self.rows)
+        counts = {
+            "points": self._n_points, "done": done, "failed": len(self._rows) - done,
+            "left_out": self.n_left_out, "stored_before": self.n_stored, "stale": self.n_stale,
+        }  # fmt: skip
+        return {"schema": SCHEMA, "name": self.sweep.name, "counts": counts, "rows": self.rows}
+
+    def raise_if_none(self) -> None:
+        """Raise RunError if no point has succeeded."""
+        if all(row["status"] == "failed" for row in self.rows):
+            raise RunError(f"no point has succeeded; the first: {self.rows[0]['error']}")
+
+    def _plan(self) -> list[_Planned]:
+        """Load all points that `where` lets through."""
+        found = list(_plan(self.sweep))
+        planned = [point for point in found if point is not None]
+        if not planned:
+            raise ConfigError((f"{self.sweep.name}: where leaves no point of {len(found)}; accepted: at least one",))
+        named: dict[str, str] = {}
+        for point in planned:
+            for key, value in point.axes.items():
+                named.setdefault(key, value.column)
+        self._columns = Columns.of(self.sweep.keys, named)
+        self._n_points, self.n_left_out = len(planned), len(found) - len(planned)
+        self._rows.clear()
+        return planned
+
+    def _run(self, planned: Sequence[_Planned], store: Store) -> Iterator[SweepPoint]:
+        began_s, n_computed, n_failed = time.perf_counter(), 0, 0
+        waiting: dict[str, list[_Planned]] = {}
+        for point in planned:
+            waiting.setdefault(point.fingerprint or "", []).append(point)
+        for point in waiting.pop("", []):
+            n_failed += 1
+            yield self._finished(point, {"status": "failed", "kind": "config", "error": point.error})
+        usable = {key: line for key, line in store.points.items() if _is_usable(line)}
+        self.n_stale = len(store.points.keys() - waiting.keys())
+        self.n_stored = len(usable.keys() & waiting.keys())
+        for key in [key for key in waiting if key in usable]:
+            for point in waiting.pop(key):
+                n_failed += usable[key]["status"] == "failed"
+                yield self._finished(point, usable[key])
+        tasks = [self._task(key, points[0]) for key, points in waiting.items()]
+        self._tell(n_failed, n_computed, began_s)
+        for line in self._compute(tasks):
+            store.add(line)
+            n_computed += 1
+            for point in waiting.pop(line["fingerprint"]):
+                n_failed += line["status"] == "failed"
+                yield self._finished(point, line)
+            self._tell(n_failed, n_computed, began_s)
+
+    def _task(self, key: str, point: _Planned) -> _Task:
+        return _Task(key, self.sweep.base, self.sweep.folder, overrides(point.values))
+
+    def _compute(self, tasks: Sequence[_Task]) -> Iterator[dict[str, Any]]:
+        if not tasks:
+            return
+        run = run_in_processes
+        if self.backend == "ray":
+            from cluster.backends.ray_backend import run_in_ray  # noqa: PLC0415  ray takes half a second to import
+
+            run = run_in_ray
+        for task, line in run(run_task, tasks, min(self.n_workers, len(tasks))):
+            yield _failure(task, "internal", line.reason) if isinstance(line, Lost) else line
+
+    def _finished(self, point: _Planned, line: Mapping[str, Any]) -> SweepPoint:
+        assert self._columns is not None
+        end = {
+            "fingerprint": point.fingerprint, "status": line["status"],
+            "error_kind": line["kind"], "error": line["error"],
+        }  # fmt: skip
+        rest = {**point.columns, **line.get("result", {}), **end}
+        row = self._columns.row(point.index, point.values, point.axes, rest)
+        self._rows[point.index] = row
+        return SweepPoint(point.index, point.values, row)
+
+    def _tell(self, n_failed: int, n_computed: int, began_s: float) -> None:
+        self.on_progress(Progress(self._n_points or 0, len(self._rows), n_failed, n_computed, began_s))
+
+    def _write(self) -> None:
+        assert self._columns is not None
+        write_atomically(self.folder / TABLE, parquet(self._columns.table(self.rows)))
+
+
+def sweep(
+    source: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path,
+    backend: SweepBackend = "process",
+    n_workers: int | None = None,
+    on_progress: OnProgress = lambda _progress: None,
+) -> SweepResults:
+    """Return the points of a sweep (a file, or a mapping of the same form); they run as they are asked for.
+
+        for point in sweep("layouts.yaml", out="layouts"):
+            print(point.values, point.row["tpot_s"])
+
+    out: the folder of what is finished; the same sweep goes on where it stopped. Raises ConfigError for a wrong file.
+    """
+    if backend not in ("process", "ray"):
+        raise ConfigError((f"backend: {backend!r}; accepted: process, ray",))
+    if n_workers is not None and n_workers < 1:
+        raise ConfigError((f"--workers: {n_workers}; accepted: an integer ≥ 1",))
+    return SweepResults(read_sweep(source), Path(out), backend, n_workers or n_cores(), on_progress)
+
+
+def run_task(task: _Task) -> dict[str, Any]:
+    """Run a point and return its line for the store: what a worker does."""
+    began_s = time.perf_counter()
+    line: dict[str, Any]
+    try:
+        spec = load_experiment(task.base, task.overrides, VOCABULARY, task.folder)
+        if fingerprint(spec) != task.fingerprint:
+            raise RunError("a file that it refers to was changed while the sweep ran")  # noqa: TRY301
+        line = _line(task, "done", result=result_columns(run_experiment(spec)))
+    except ConfigError as error:
+        line = _failure(task, "config", str(error))
+    except ChipmeshError as error:
+        line = _failure(task, "run", str(error))
+    except Exception as error:  # noqa: BLE001  a defect shows in its row, the other points go on
+        reason = f"{type(error).__name__}: {error}"
+        line = _failure(task, "internal", reason, traceback="".join(traceback.format_exception(error)))
+    return {**line, "wall_s": time.perf_counter() - began_s, "process": os.getpid()}
+
+
+def _line(task: _Task, status: str, kind: str | None = None, error: str | None = None, **more: Any) -> dict[str, Any]:
+    known = {"fingerprint": task.fingerprint, "version": _version(), "status": status, "kind": kind, "error": error}
+    return {**known, "overrides": task.overrides, **more}
+
+
+def _failure(task: _Task, kind: str, error: str, **more: Any) -> dict[str, Any]:
+    return _line(task, "failed", kind, error, **more)
+
+
+def _is_usable(line: Mapping[str, Any]) -> bool:
+    """Tell whether a stored point need not run again: not if it came from another version, or failed by accident."""
+    return line.get("version") == _version() and line.get("kind") != "internal"
+
+
+def _version() -> str:
+    try:
+        return version("chipmesh")
+    except PackageNotFoundError:
+        return "source"
+
+
+def _plan(sweep: Sweep) -> Iterator[_Planned | None]:
+    """Yield every point: loaded, failed, or None where `where` leaves it out."""
+    names = names_of(sweep.keys)
+    n_chips: dict[str, int] = {}
+    early = [condition for condition in sweep.where if all(_is_given(name, names) for name in condition.names)]
+    late = [condition for condition in sweep.where if condition not in early]
+    for index, point in enumerate(sweep.points()):
+        given = {name: point[key] for name, key in names.items() if key in point}
+        try:
+            if not _hold(early, given):
+                yield None
+                continue
+            spec = load_experiment(sweep.base, overrides(point), VOCABULARY, sweep.folder)
+            if late and not _hold(late, given | _spec_values(spec, late, n_chips)):
+                yield None
+                continue
+        except ConfigError as error:
+            yield _Planned(index, point, None, str(error))
+            continue
+        axes = {key: axis_value(spec, key) for key in sweep.keys}
+        yield _Planned(index, point, fingerprint(spec), None, axes, spec_columns(spec))
+
+
+def _is_given(name: str, names: Mapping[str, str]) -> bool:
+    """Tell whether a name's value is that of a key, so that it is known before the spec is."""
+    return name in names and (name not in SPEC_NAMES or names[name] in (f"parallel.{name}", f"workload.{name}"))
+
+
+def _hold(conditions: Sequence[Condition], values: Mapping[str, Any]) -> bool:
+    return all(condition.holds(values) for condition in conditions)
+
+
+def _spec_values(spec: ExperimentSpec, conditions: Sequence[Condition], n_chips: dict[str, int]) -> dict[str, int]:
+    """Return the values of `SPEC_NAMES`; systems are built once, and only if a condition asks for their chips."""
+    p = spec.parallel
+    values = {"tp": p.tp, "pp": p.pp, "dp": p.dp, "ep": p.ep, "cp": p.cp}
+    values |= {"batch": spec.workload.batch, "n_ranks": p.n_ranks}
+    if any("n_chips" in condition.names for condition in conditions):
+        key = fingerprint(spec.system)
+        if key not in n_chips:
+            n_chips[key] = build_topology(spec.system).n_chips
+        values["n_chips"] = n_chips[key]
+    return values
