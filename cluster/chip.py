@@ -195,6 +195,8 @@ class SimChip:
         self, kernel: Any, operands: tuple[Any, ...], params: dict[str, Any]
     ) -> tuple[tuple[int, ...], Any, int]:
         shape, dtype = kernel.infer(*operands, **params)
+        if 0 in shape:
+            return shape, np.dtype(dtype), -1
         duration_ps, bound = duration(self.spec, kernel.work(*operands, **params))
         return shape, np.dtype(dtype), self.machine.table.number(Compute(kernel.name, duration_ps, bound))
 

@@ -24,6 +24,7 @@ from topology.kinds.ocs import Ocs
 from workloads.decode import DecodeJob, check_job, decode
 from workloads.folder_tokenizer import open_tokenizer
 from workloads.layout import Layout
+from workloads.roles import DecodeRoles
 from workloads.tokenizer import Tokenizer
 from workloads.weights import locate_weights
 
@@ -141,7 +142,7 @@ def run_experiment(
     ) as cluster:  # fmt: skip
         on_status("loading the shards" if spec.numerics == "real" else "running without data")
         collector = Collector(job, tokenizer, on_token, began, stop_ids=spec.workload.stop_ids)
-        result = cluster.run(decode, job, on_emit=collector)
+        result = cluster.run(decode, job, on_emit=collector, roles=DecodeRoles(job))
         run_s = time.perf_counter() - began - collector.ready_s
     real = spec.numerics == "real"
     output_ids = collector.output_ids() if real else None

@@ -22,6 +22,7 @@ from configs.loader import load_system
 from configs.problems import unknown
 from configs.spec import Contention, Numerics, SystemSpec
 from topology import Topology, build_topology
+from workloads.roles import Roles
 
 if TYPE_CHECKING:
     from cluster.timeline import Timeline
@@ -55,8 +56,10 @@ class Cluster:
     backend: Backend = field(repr=False)
     files: Mapping[str, Schedule] = field(default=NO_FILES, repr=False)
 
-    def run(self, program: Program, *args: Any, on_emit: Emit | None = None) -> RunResult:
+    def run(self, program: Program, *args: Any, on_emit: Emit | None = None, roles: Roles | None = None) -> RunResult:
         """Run `async def program(chip, *args)` on every chip.
+
+        `roles` says which chips do the same if there are no values, so that only one of them need run.
 
         `on_emit(rank, name, value, index)` is called here whenever a chip hands over a value with `chip.emit`.
         Raises RunError if a chip's program fails, chips wait for each other for ever, or a chip's process dies.
@@ -64,7 +67,7 @@ class Cluster:
         from cluster.timeline import time_run  # noqa: PLC0415  numba takes a third of a second to import
 
         began = time.perf_counter()
-        outcomes = self.backend.run(program, args, on_emit or _ignore)
+        outcomes = self.backend.run(program, args, on_emit or _ignore, roles)
         wall_s = time.perf_counter() - began
         records, traces = merge([(o.records, o.traces) for o in outcomes])
         timeline = time_run(self.system, self.topology, self.contention, records, traces, self.files)

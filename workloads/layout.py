@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import pairwise
 
@@ -136,6 +137,24 @@ class Layout:
         place = self.place(rank)
         ranks = tuple(self.rank(evolve(place, dp=replica)) for replica in range(self.dp))
         return Group(f"dp.{place.pp}.{place.cp}.{place.ep}.{place.tp}", ranks)
+
+    def group_like(self, group: Group, rank: int) -> Group:
+        """Return the group of `rank` that is of the same kind as another rank's; a group of all ranks stays.
+
+        >>> layout = Layout(tp=2, dp=3)
+        >>> layout.group_like(layout.shard_group(0), 5)
+        Group(name='tp.2.0.0', ranks=(4, 5))
+        """
+        kinds: Mapping[str, Callable[[int], Group]]
+        kinds = {
+            "tp": self.shard_group,
+            "cp": self.cp_group,
+            "ep": self.ep_group,
+            "pp": self.pp_group,
+            "dp": self.dp_group,
+        }
+        kind = group.name.partition(".")[0]
+        return kinds[kind](rank) if kind in kinds else group
 
 
 @lru_cache(maxsize=16)

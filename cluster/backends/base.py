@@ -17,6 +17,7 @@ from collectives import Schedule
 from configs.errors import ProgramError
 from configs.spec import Contention, Numerics, SystemSpec
 from topology import build_topology
+from workloads.roles import Roles
 
 Program = Callable[..., Coroutine[Any, Any, Any]]
 """`async def program(chip, *args)`: the same one runs on every chip."""
@@ -48,8 +49,10 @@ class Outcome:
 class Backend(Protocol):
     """Where the chips live."""
 
-    def run(self, program: Program, args: Sequence[Any], emit: Emit) -> list[Outcome]:
+    def run(self, program: Program, args: Sequence[Any], emit: Emit, roles: Roles | None = None) -> list[Outcome]:
         """Run the program on every chip; `emit` is called in this process as chips hand over values.
+
+        With `roles` a backend may run one chip of every role where there are no values; what it returns is the same.
 
         Raises RunError if the run cannot be finished.
         """

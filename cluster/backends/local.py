@@ -13,7 +13,9 @@ from threadpoolctl import threadpool_limits
 from cluster.backends.base import Outcome, Program, Setting, run_host
 from cluster.chip import Emit
 from cluster.host import Host
+from cluster.roles import run_representatives
 from cluster.selection import Choose, Chooser
+from workloads.roles import Roles
 
 
 @frozen
@@ -31,9 +33,11 @@ class LocalBackend:
     def _default_choose(self) -> Choose:
         return Chooser(self.setting.system, self.setting.contention)
 
-    def run(self, program: Program, args: Sequence[Any], emit: Emit) -> list[Outcome]:
-        """Run the program on every chip."""
+    def run(self, program: Program, args: Sequence[Any], emit: Emit, roles: Roles | None = None) -> list[Outcome]:
+        """Run the program on every chip; without data, on one of every role."""
         ranks, n_threads = range(self.setting.n_chips), _n_cores()
+        if self.setting.numerics == "shapes" and roles is not None:
+            return [run_representatives(self.setting, program, args, emit, self.choose, roles)]
         if self.setting.numerics == "shapes":  # without data there is nothing to share
             return [run_host(self.setting, ranks, Host(), program, args, emit, self.choose)]
         with threadpool_limits(limits=1), ThreadPoolExecutor(max(n_threads - 1, 1)) as threads:

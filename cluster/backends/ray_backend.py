@@ -41,6 +41,7 @@ from cluster.host import Host, describe_deadlock
 from cluster.records import Collective
 from cluster.selection import Choose, Chooser
 from configs.errors import ChipDiedError, ConfigError, ProgramError, RunError
+from workloads.roles import Roles
 
 START_DEADLINE_S = 180.0
 CAUSE_DEADLINE_S = 3.0
@@ -140,8 +141,9 @@ class RayBackend:
         except ray.exceptions.RayError as error:
             raise RunError(f"an actor did not start: {error}") from None
 
-    def run(self, program: Program, args: Sequence[Any], emit: Emit) -> list[Outcome]:
-        """Run the program on every chip."""
+    def run(self, program: Program, args: Sequence[Any], emit: Emit, roles: Roles | None = None) -> list[Outcome]:
+        """Run the program on every chip, whatever the roles."""
+        del roles
         if self._failed:
             raise RunError("an earlier run on this cluster failed and its actors are lost; launch a new one")
         self._failed = True  # until this run has succeeded

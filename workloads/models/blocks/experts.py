@@ -24,7 +24,7 @@ from workloads.elementwise import Add, GatedActivation
 from workloads.experts import ExpertMatmul, FromExperts, FromRanks, Route, ToExperts, ToRanks, chosen_experts, unpack
 from workloads.kernels import Matmul
 from workloads.models.blocks.feed_forward import FeedForward
-from workloads.models.blocks.site import Plan, RunningBlock, Site
+from workloads.models.blocks.site import Peers, Plan, RunningBlock, Site
 from workloads.rounding import INT32
 from workloads.routing import Choice, Traffic, balanced_traffic, copies, drawn_traffic, rank_masks
 from workloads.shards import Part, ShardSpec
@@ -72,6 +72,14 @@ class Experts:
             found.append(plan.weights("experts_down", (len(experts) * hidden, len(own)), *down))
         shared = self.shared.shards(plan.under(f"{plan.prefix}shared.")) if self.shared else ()
         return (*found, *shared)
+
+    def traffic(self, peers: Peers, step: int, n_redundant: int) -> Traffic:
+        """Return what the routing of a step would mean, without values."""
+        route = self.route
+        choice = Choice(self.n_experts, route.k, route.n_groups, route.n_groups_kept, n_redundant)
+        if peers.skew is None:
+            return balanced_traffic(peers.tokens(step), choice)
+        return drawn_traffic(peers.seed, peers.skew, self.layer, step, peers.tokens(step), choice)
 
     def start(self, site: Site) -> RunningExperts:
         """Return the block on one rank."""
@@ -142,7 +150,8 @@ class RunningExperts:
     async def _plan(self, routing: Array) -> tuple[Rows, tuple[int, ...]]:
         """Return who sends how many rows to whom, and the loads of the own experts where they are known by now."""
         if not self.chip.real:
-            traffic = self._traffic()
+            n_redundant = self.site.layout.redundant_experts
+            traffic = self.block.traffic(self.site.peers, next(self._steps), n_redundant)
             if self.group is not None:
                 await self.chip.all_gather(ShapeArray((len(self.group),), INT32), self.group)
             return traffic.rows, traffic.loads[self.experts.start : self.experts.stop]
@@ -151,14 +160,6 @@ class RunningExperts:
         goes = rank_masks(chosen_experts(routing), self.n_slots, len(self.group))
         gathered: Any = await self.chip.all_gather(goes.sum(axis=0).astype(np.int32), self.group)
         return Rows(map(tuple, gathered.reshape(len(self.group), -1).tolist())), ()
-
-    def _traffic(self) -> Traffic:
-        """Return what the routing would mean, without values."""
-        route, peers, step = self.route, self.site.peers, next(self._steps)
-        choice = Choice(self.block.n_experts, route.k, route.n_groups, route.n_groups_kept, route.n_redundant)
-        if peers.skew is None:
-            return balanced_traffic(peers.tokens(step), choice)
-        return drawn_traffic(peers.seed, peers.skew, self.block.layer, step, peers.tokens(step), choice)
 
     def _own_loads(self, routing: Any) -> tuple[int, ...]:
         counts = np.bincount(chosen_experts(routing).ravel(), minlength=self.n_slots)

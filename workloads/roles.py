@@ -1,0 +1,118 @@
+"""Which chips of a program do the same: what one of them leaves behind says what the others do.
+
+Without values, what a chip does follows from sizes alone. Chips of one role run the same kernels on the same sizes and
+communicate in the same order, each with groups and peers of its own. So one chip of every role runs, and what the
+others do is what it does, with their groups and peers in the place of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import cached_property
+from typing import Protocol, cast
+
+from attrs import define, evolve, field
+
+from workloads.chip import Group
+from workloads.decode import DecodeJob
+from workloads.layout import Place, split_evenly
+from workloads.models.blocks.attention import heads_of
+from workloads.models.blocks.experts import Experts
+from workloads.models.decoder import DecoderShape
+
+
+class Roles(Protocol):
+    """Who does the same in a program, if there are no values."""
+
+    def representative(self, rank: int) -> int:
+        """Return the lowest rank of `rank`'s role; representatives exchange messages with each other alone."""
+
+    def group(self, group: Group, rank: int) -> Group:
+        """Return the group that is to `rank` what `group` is to its representative, with members in the same order."""
+
+    def peer(self, peer: int, rank: int) -> int:
+        """Return the chip that is to `rank` what `peer` is to its representative."""
+
+
+@define(eq=False)
+class DecodeRoles:
+    """The roles of `workloads.decode.decode`: replicas with rows alike, and ranks with shares alike within them.
+
+    Stages are never alike. So representatives stand at the same replicas and indices on all stages.
+    """
+
+    job: DecodeJob
+    _dp: tuple[int, ...] = field(init=False)
+    """Of every replica the first one that has rows of the same lengths; and so on."""
+    _tp: tuple[int, ...] = field(init=False)
+    _ep: dict[int, tuple[int, ...]] = field(init=False, factory=dict)
+
+    @_dp.default
+    def _alike_replicas(self) -> tuple[int, ...]:
+        return first_alike([self.job.peers(Place(dp, 0, 0)).lengths for dp in range(self.job.layout.dp)])
+
+    @_tp.default
+    def _alike_shares(self) -> tuple[int, ...]:
+        return first_alike([self._share(tp) for tp in range(self.job.layout.tp)])
+
+    def representative(self, rank: int) -> int:
+        """Return the lowest rank that does the same."""
+        layout = self.job.layout
+        place = layout.place(rank)
+        dp = self._dp[place.dp]
+        if dp not in self._ep:
+            self._ep[dp] = first_alike(self._expert_shares(dp))
+        return layout.rank(evolve(place, dp=dp, ep=self._ep[dp][place.ep], tp=self._tp[place.tp]))
+
+    def group(self, group: Group, rank: int) -> Group:
+        """Return the rank's group of the same kind; those that are no groups of the layout are of all ranks."""
+        return self.job.layout.group_like(group, rank)
+
+    def peer(self, peer: int, rank: int) -> int:
+        """Return the chip on the same stage as `peer`."""
+        layout = self.job.layout
+        return layout.on_stage(rank, layout.place(peer).pp)
+
+    @cached_property
+    def _shape(self) -> DecoderShape:
+        return cast("DecoderShape", self.job.shape)
+
+    def _share(self, tp: int) -> Hashable:
+        """Return what a tensor-parallel index decides: the shapes of the shards, and which heads go together."""
+        job, shape = self.job, self._shape
+        shards = (
+            evolve(shard, parts=())
+            for pp in range(job.layout.pp)
+            for shard in shape.shards(Place(0, pp, tp), job.layout, job.dtype, 1, job.max_length)
+        )
+        heads = heads_of(shape.n_heads, shape.n_kv_heads, job.layout.tp, tp)
+        return tp == 0, heads.queries, tuple(shards)
+
+    def _expert_shares(self, dp: int) -> Sequence[Hashable]:
+        """Return what the expert-parallel indices of a replica decide: own rows, own experts, and the tokens of all."""
+        layout, shape, peers = self.job.layout, self._shape, self.job.peers(Place(dp, 0, 0))
+        if layout.ep == 1:
+            return [()]
+        if peers.skew is not None:  # every layer and step draws anew
+            return range(layout.ep)
+        blocks = {layer.feed_forward for layer in map(shape.layer, range(shape.n_layers))}
+        experts = {evolve(block, layer=0) for block in blocks if isinstance(block, Experts)}
+        found: list[list[Hashable]] = [[lengths] for lengths in peers.lengths]
+        for block in experts:
+            for step in range(min(2, self.job.new_tokens)):  # the prefill, and any step after it
+                traffic = block.traffic(peers, step, layout.redundant_experts)
+                shares = split_evenly(len(traffic.loads), layout.ep)
+                received = traffic.rows.transposed.sent
+                for i, share in enumerate(shares):
+                    found[i].append((traffic.rows.sent[i], received[i], traffic.loads[share.start : share.stop]))
+        return [tuple(some) for some in found]
+
+
+def first_alike(values: Sequence[Hashable]) -> tuple[int, ...]:
+    """Return of every value the place of the first one that equals it.
+
+    >>> first_alike("abcab")
+    (0, 1, 2, 0, 1)
+    """
+    places: dict[Hashable, int] = {}
+    return tuple(places.setdefault(value, i) for i, value in enumerate(values))
