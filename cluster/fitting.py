@@ -19,7 +19,7 @@ from configs.errors import CapacityError, ConfigError
 from configs.spec import ChipSpec
 from configs.units import format_size
 from workloads.decode import DecodeJob, check_job, plan_rank
-from workloads.layout import Layout
+from workloads.layout import Layout, split_evenly
 
 T = TypeVar("T")
 
@@ -59,9 +59,12 @@ def fullest_chip(chips: Sequence[ChipSpec], job: DecodeJob) -> Mapping[str, Any]
 def _memories(chips: Sequence[ChipSpec], job: DecodeJob) -> dict[int, Memory]:
     """Return the memories of all ranks that differ, by the first rank of each sort."""
     found: dict[object, int] = {}
+    n_experts = getattr(job.shape, "n_experts", 0) + job.layout.redundant_experts
+    held = [len(share) for share in split_evenly(n_experts, job.layout.ep)]
     for rank in job.layout.ranks:
         place, chip = job.layout.place(rank), chips[rank]
-        found.setdefault((evolve(place, dp=0), len(job.rows(job.layout.replica(place))), chip.name), rank)
+        n_rows = len(job.rows(job.layout.replica(place)))
+        found.setdefault((evolve(place, dp=0, ep=0), held[place.ep], n_rows, chip.name), rank)
     memories = {rank: Memory(chips[rank], f"chip {rank}") for rank in found.values()}
     for rank, memory in memories.items():
         for shard in plan_rank(job, rank):

@@ -38,7 +38,8 @@ class Roles(Protocol):
 class DecodeRoles:
     """The roles of `workloads.decode.decode`: replicas with rows alike, and ranks with shares alike within them.
 
-    Stages are never alike. So representatives stand at the same replicas and indices on all stages.
+    Stages are never alike, so representatives stand at the same replicas and indices on all stages; nor are
+    context-parallel ranks, as the positions that they cache differ.
     """
 
     job: DecodeJob
@@ -83,7 +84,8 @@ class DecodeRoles:
         shards = (
             evolve(shard, parts=())
             for pp in range(job.layout.pp)
-            for shard in shape.shards(Place(0, pp, tp), job.layout, job.dtype, 1, job.max_length)
+            for cp in range(job.layout.cp)
+            for shard in shape.shards(Place(0, pp, tp, cp=cp), job.layout, job.dtype, 1, job.max_length)
         )
         heads = heads_of(shape.n_heads, shape.n_kv_heads, job.layout.tp, tp)
         return tp == 0, heads.queries, tuple(shards)

@@ -31,6 +31,7 @@ def jobs(draw):
     """Jobs whose heads, layers, experts and rows divide and do not divide, and replicas without rows."""
     name = draw(st.sampled_from([*MODELS, *EXPERTS]))
     sizes = {axis: draw(st.integers(1, 4)) for axis in ("tp", "pp", "dp")}
+    sizes["cp"] = draw(st.sampled_from([1, 1, 2, 3]))
     if name in EXPERTS:
         sizes |= {"ep": draw(st.sampled_from([1, 2, 3, 4, 6])), "redundant_experts": draw(st.sampled_from([0, 0, 3]))}
     layout = Layout(**sizes)
@@ -39,7 +40,7 @@ def jobs(draw):
     batch = draw(st.integers(layout.dp, 2 * layout.n_replicas + 1))
     job = DecodeJob(
         MODELS[name], layout, DtypeSpec("fp32", "fp32", "fp32"), (lengths * batch)[:batch], draw(st.integers(1, 3)),
-        overlap=layout.ep == 1 and draw(st.booleans()), seed=draw(st.integers(0, 9)),
+        micro_batches=draw(st.integers(1, 3)) if layout.ep == 1 else 1, seed=draw(st.integers(0, 9)),
         skew=draw(st.sampled_from([None, None, 0.5])),
     )  # fmt: skip
     try:
