@@ -34,8 +34,10 @@ def jobs(draw):
     sizes["cp"] = draw(st.sampled_from([1, 1, 2, 3]))
     if name in EXPERTS:
         sizes |= {"ep": draw(st.sampled_from([1, 2, 3, 4, 6])), "redundant_experts": draw(st.sampled_from([0, 0, 3]))}
-    layout = Layout(**sizes)
+    layout = Layout(**sizes, sequence=draw(st.booleans()))
     assume(layout.n_ranks <= 48)
+    if draw(st.booleans()):
+        layout = evolve(layout, chips=tuple(draw(st.permutations(range(layout.n_ranks)))))
     lengths = draw(st.sampled_from([(7,), (3, 3, 9)]))
     batch = draw(st.integers(layout.dp, 2 * layout.n_replicas + 1))
     job = DecodeJob(
