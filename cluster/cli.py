@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -59,6 +59,9 @@ def run(
     chips_per_actor: ChipsPerActor = 1,
     out: Annotated[Path | None, Parameter(help="Write result.json and links.json into this folder.")] = None,
     save_logits: Annotated[Path | None, Parameter(help="Write the logits, [batch, new_tokens, vocab].")] = None,
+    trace: Annotated[
+        Path | None, Parameter(help="Write the timeline for ui.perfetto.dev; FILE.gz is packed.", name="--trace")
+    ] = None,
     compare_fp32: Annotated[
         bool, Parameter(help="Decode again in fp32 on one chip and report the error of the logits.", negative=())
     ] = False,
@@ -71,14 +74,14 @@ def run(
     from configs.loader import load_experiment  # noqa: PLC0415
 
     spec = load_experiment(experiment, set_, VOCABULARY)
-    _writable(out, save_logits)
+    _writable(out, {"--save-logits": save_logits, "--trace": trace})
     console = _console(stderr=json_)
     result = run_experiment(
         spec, backend=backend, chips_per_actor=chips_per_actor, keep_logits=save_logits is not None,
         compare_fp32=compare_fp32,
         on_token=_show_tokens(console, spec.workload.prompt or ""), on_status=_show_status(),
     )  # fmt: skip
-    _save(result, out, save_logits)
+    _save(result, out, save_logits, trace)
     if json_:
         _print_json(result.to_json())
     else:
@@ -331,7 +334,7 @@ def _show_status() -> Callable[[str], None]:
     return show
 
 
-def _writable(out: Path | None, logits: Path | None) -> None:
+def _writable(out: Path | None, files: Mapping[str, Path | None]) -> None:
     """Refuse places that cannot be written before anything is computed."""
     problems = []
     if out is not None:
@@ -339,15 +342,18 @@ def _writable(out: Path | None, logits: Path | None) -> None:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             problems.append(f"--out: {out}: {error.strerror}; accepted: a folder that can be written")
-    if logits is not None and (logits.is_dir() or not os.access(logits.parent, os.W_OK)):
-        why = "is a folder" if logits.is_dir() else "its folder cannot be written"
-        problems.append(f"--save-logits: {logits}: {why}; accepted: a file in a folder that can be written")
+    for option, path in files.items():
+        if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+            why = "is a folder" if path.is_dir() else f"{'it' if path.exists() else 'its folder'} cannot be written"
+            problems.append(f"{option}: {path}: {why}; accepted: a file in a folder that can be written")
     if problems:
         raise ConfigError(tuple(problems))
 
 
-def _save(result: ExperimentResult, out: Path | None, logits: Path | None) -> None:
+def _save(result: ExperimentResult, out: Path | None, logits: Path | None, trace: Path | None) -> None:
     import numpy as np  # noqa: PLC0415
+
+    from cluster.timeline import write_trace  # noqa: PLC0415
 
     try:
         if out is not None:
@@ -356,6 +362,8 @@ def _save(result: ExperimentResult, out: Path | None, logits: Path | None) -> No
         if logits is not None and result.logits is not None:
             with logits.open("wb") as file:
                 np.savez_compressed(file, logits=result.logits)
+        if trace is not None:
+            write_trace(result.timeline, trace, result.about())
     except OSError as error:
         raise RunError(f"the result cannot be written: {error}") from None
 

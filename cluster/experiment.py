@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cluster.timeline import Timeline
 
 SCHEMA = "chipmesh.run.v1"
+TRACE_SCHEMA = "chipmesh.trace.v1"
 
 
 @frozen(eq=False)
@@ -88,6 +89,18 @@ class ExperimentResult:
             "notes": self.notes,
             "wall": {"setup_s": self.setup_s, "run_s": self.run_s},
         }  # fmt: skip
+
+    def about(self) -> dict[str, Any]:
+        """Return what a file that is made of the result says of its origin; the same for the same spec."""
+        spec = self.spec
+        return {
+            "schema": TRACE_SCHEMA,
+            "system": spec.system.name,
+            "model": spec.model.name,
+            "fingerprint": fingerprint(spec),
+            "timeline_sha256": self.timeline.sha256(),
+            "time": "simulated, in microseconds",
+        }
 
     def links_json(self) -> dict[str, Any]:
         """Return the utilisation of every link that the run has used, the busiest first."""

@@ -281,6 +281,8 @@ BAD = [
     (["run", "./ok.yaml", "--out", "/proc/none/x"], "accepted: a folder that can be written"),
     (["run", "./ok.yaml", "--save-logits", "no/such/x.npz"], "its folder cannot be written"),
     (["run", "./ok.yaml", "--save-logits", "folder.yaml"], "--save-logits: folder.yaml: is a folder"),
+    (["run", "./ok.yaml", "--trace", "no/such/x.json"], "--trace: no/such/x.json: its folder cannot be written"),
+    (["run", "./ok.yaml", "--trace", "folder.yaml"], "--trace: folder.yaml: is a folder"),
     ([*sets("numerics=shapes"), "--save-logits", "x.npz"], "accepted: numerics=real"),
 ]
 
@@ -306,8 +308,9 @@ def test_the_good_one_is_good(folder, monkeypatch, capsys):
     assert '"output_ids"' in capsys.readouterr().out
 
 
-def test_results_that_cannot_be_written(folder, monkeypatch, capsys):
+@pytest.mark.parametrize("option", ["--save-logits", "--trace"])
+def test_results_that_cannot_be_written(folder, monkeypatch, capsys, option):
     """A disk that is full at the end fails the run, without a traceback."""
     monkeypatch.chdir(folder)
-    assert main(["run", "./ok.yaml", "--save-logits", "/dev/full"]) == 1
+    assert main(["run", "./ok.yaml", option, "/dev/full"]) == 1
     assert "the result cannot be written: [Errno 28] No space left" in capsys.readouterr().err

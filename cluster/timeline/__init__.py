@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from cluster.timeline.timeline import Breakdown, Event, LinkUse, Timeline, time_run
+from cluster.timeline.trace_events import write_trace
 
-__all__ = ["Breakdown", "Event", "LinkUse", "Timeline", "time_run"]
+__all__ = ["Breakdown", "Event", "LinkUse", "Timeline", "time_run", "write_trace"]

@@ -33,6 +33,25 @@ class Played:
     link_bytes: NDArray[np.float64]
 
 
+@frozen(eq=False)
+class Carried:
+    """The bytes that some links carry over time, [row, bin], to be filled; `row_of` every link: its row, or -1."""
+
+    row_of: NDArray[np.int32]
+    size_bytes: NDArray[np.float64]
+    bin_ps: int
+
+    @classmethod
+    def by(cls, links: NDArray[np.int64], n_links: int, n_bins: int, bin_ps: int) -> Carried:
+        """Return nothing carried yet by these links."""
+        row_of = np.full(n_links, -1, np.int32)
+        row_of[links] = np.arange(len(links), dtype=np.int32)
+        return cls(row_of, np.zeros((len(links), n_bins)), bin_ps)
+
+
+NOT_ASKED = Carried(np.zeros(0, np.int32), np.zeros((0, 0)), 1)
+
+
 def no_calls(n_tasks: int) -> Calls:
     """Return that no call is looked up."""
     none = np.zeros(0, np.int64)
@@ -50,11 +69,12 @@ def play(
     share: bool = True,
     calls: Calls | None = None,
     learn: Learn = _nothing_to_learn,
+    carried: Carried = NOT_ASKED,
 ) -> Played:
     """Return when every task of the graph starts and ends.
 
-    With `share` False every transfer has its links to itself (`contention: none`). Raises ProgramError if the graph
-    has a cycle: chips that wait for each other for ever.
+    With `share` False every transfer has its links to itself (`contention: none`). Fills `carried`. Raises
+    ProgramError if the graph has a cycle: chips that wait for each other for ever.
     """
     link_bytes = link_loads(graph, len(capacity_bytes_per_s))
     check_clock(busy_ps(graph, link_bytes, capacity_bytes_per_s))
@@ -64,7 +84,7 @@ def play(
         graph.delay_ps.copy() if len(calls.kind) else graph.delay_ps, graph.size_bytes, graph.route, start, after,
         graph.route_start, graph.route_links, graph.route_weights, capacity_bytes_per_s,
     )  # fmt: skip
-    state = new_state(compiled, n_before)
+    state = new_state(compiled, n_before, carried.row_of, carried.size_bytes, carried.bin_ps)
     while (stopped := play_all(compiled, state, calls, share)) >= 0:
         calls = learn(stopped, state.end_ps)
     n_open = graph.n_tasks - int(state.counters[4])

@@ -94,9 +94,13 @@ class State(NamedTuple):
     load: Any
     n_open: Any
     fair: Any
+    # what links carry over time, if asked for: every link's row or -1 (empty if not asked), [row, bin], width of a bin
+    row_of: Any
+    carried_bytes: Any
+    bin_ps: Any
 
 
-def new_state(graph: Graph, n_before: Any) -> State:
+def new_state(graph: Graph, n_before: Any, row_of: Any, carried_bytes: Any, bin_ps: int) -> State:
     """Return the state before anything has happened; of what is not filled here, the system gives what is touched."""
     n, n_links = len(graph.delay_ps), len(graph.capacity)
     sends = graph.route[(graph.route >= 0) & (graph.size_bytes > 0)]
@@ -119,7 +123,7 @@ def new_state(graph: Graph, n_before: Any) -> State:
         np.full(n_links, -1, np.int32), np.empty(n_links, np.int32), np.zeros(n_links, np.bool_),
         np.empty(n_links, np.int32), np.empty(n_slots, np.int32), np.zeros(n_links, np.bool_),
         np.zeros(n_slots, np.bool_), np.empty(n_links), np.empty(n_links), np.empty(n_links, np.int64),
-        np.empty(n_links),
+        np.empty(n_links), row_of, carried_bytes, bin_ps,
     )  # fmt: skip
 
 
@@ -265,6 +269,24 @@ def _note(link: int, changed: Any, is_changed: Any, n: int) -> Any:
         changed[n] = link
         n += 1
     return n
+
+
+@njit(cache=True)
+def _carry(
+    size_bytes: float, since: int, now: int, first: int, n: int, route_links: Any, route_weights: Any, row_of: Any,
+    carried_bytes: Any, bin_ps: int,
+) -> None:  # fmt: skip
+    """Put what a transfer has sent at a constant rate into the bins of its links."""
+    last_bin = min(max(now - 1, since) // bin_ps, carried_bytes.shape[1] - 1)
+    for i in range(first, first + n):
+        row = row_of[route_links[i]]
+        if row < 0:
+            continue
+        for k in range(since // bin_ps, last_bin + 1):
+            part = 1.0
+            if now > since:
+                part = (min(now, (k + 1) * bin_ps) - max(since, k * bin_ps)) / (now - since)
+            carried_bytes[row, k] += size_bytes * route_weights[i] * part
 
 
 # --- rates -----------------------------------------------------------------------------------------------------------
@@ -414,6 +436,7 @@ def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
     hop_slot, hop_weight, after, before, free_hops = s.hop_slot, s.hop_weight, s.after, s.before, s.free_hops
     head, changed, is_changed, links, slots = s.head, s.changed, s.is_changed, s.links, s.slots
     in_links, in_slots, room, load, n_open, fair = s.in_links, s.in_slots, s.room, s.load, s.n_open, s.fair
+    row_of, carried_bytes, bin_ps = s.row_of, s.carried_bytes, s.bin_ps
     first_join, kind, member, entry, leave, chosen = c.first_join, c.kind, c.member, c.entry, c.leave, c.chosen
     first_pattern, next_pattern, pattern_at, enters, leaves = (
         c.first_pattern, c.next_pattern, c.pattern_at, c.enters, c.leaves,
@@ -450,6 +473,11 @@ def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
                 slot = end_slot[0]
                 n_ends = _drop_first_end(end_when, end_slot, place, n_ends)
                 task, sends = slot_task[slot], False
+                if len(row_of) > 0:
+                    _carry(
+                        left_bytes[slot], since_ps[slot], now, first_link[slot], n_hops[slot], route_links,
+                        route_weights, row_of, carried_bytes, bin_ps,
+                    )  # fmt: skip
                 if share:
                     begin, first = first_hop[slot], first_link[slot]
                     for i in range(n_hops[slot]):
@@ -528,7 +556,13 @@ def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
                 slot = slots[i]
                 if abs(new_rate[slot] - rate[slot]) <= SAME_RATE * rate[slot]:
                     continue
-                left_bytes[slot] -= rate[slot] * (now - since_ps[slot]) * 1e-12
+                sent_bytes = rate[slot] * (now - since_ps[slot]) * 1e-12
+                if len(row_of) > 0:
+                    _carry(
+                        sent_bytes, since_ps[slot], now, first_link[slot], n_hops[slot], route_links, route_weights,
+                        row_of, carried_bytes, bin_ps,
+                    )  # fmt: skip
+                left_bytes[slot] -= sent_bytes
                 rate[slot], since_ps[slot] = new_rate[slot], now
                 ends_ps = now + max(round(left_bytes[slot] / rate[slot] * 1e12), 0)
                 n_ends = _set_end(slot, ends_ps, end_when, end_slot, place, n_ends)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 from numpy.typing import NDArray
 
 from cluster.records import Await, Collective, Compute, Mark, Receive, Record, Send, Start, Trace
@@ -56,24 +56,43 @@ class Breakdown(NamedTuple):
 
 
 @frozen(eq=False)
+class Inputs:
+    """What a timeline is worked out from: see `time_run`."""
+
+    system: SystemSpec
+    topology: Topology
+    contention: Contention
+    records: Sequence[Record]
+    traces: Sequence[Trace]
+    files: Mapping[str, Schedule] = NO_FILES
+
+
+@frozen(eq=False)
 class Timeline:
     """All operations of all chips with start and end, chip after chip, each in program order (marks left out).
 
-    What is not `started` follows one another on its chip without a gap; started operations go on beside.
+    What is not `started` follows one another on its chip without a gap; started operations go on beside. `name` and
+    `record` are places in `names` and `records`; `layer` is the layer of the model, -1 for none; `link` has the numbers
+    of `links` in the topology.
     """
 
     chip: NDArray[np.int32]
     name: NDArray[np.int32]
+    record: NDArray[np.int32]
+    layer: NDArray[np.int32]
     started: NDArray[np.bool_]
     start_ps: NDArray[np.int64]
     end_ps: NDArray[np.int64]
     names: tuple[str, ...]
+    records: tuple[Record, ...] = field(repr=False)
     marks: tuple[Event, ...]
     mark_index: tuple[int, ...]
     total_ps: int
     breakdown: Breakdown
     links: tuple[LinkUse, ...]
-    operations: tuple[OperationTime, ...] = ()
+    operations: tuple[OperationTime, ...]
+    link: NDArray[np.int64]
+    inputs: Inputs = field(repr=False)
 
     def events(self) -> list[Event]:
         """Return every operation in the order (start, chip, sequence)."""
@@ -109,6 +128,7 @@ def time_run(
 
     Raises ProgramError where the chips' programs do not fit together.
     """
+    inputs = Inputs(system, topology, contention, records, traces, files)
     run = play_run(system, topology, contention, records, traces, files)
     built, played = run.built, run.played
     capacity = topology.link_bandwidth_bytes_per_s * system.communication.link_efficiency
@@ -118,14 +138,16 @@ def time_run(
     records = ops.records
     total_ps = int(played.end_ps.max(initial=0))
     names, name_of = _names(records)
-    timed = ops.kind != MARK
+    timed, layer = ops.kind != MARK, layers_of(traces)
     marks = [_mark(records, ops.number[i], ops.chip[i], end_ps[i]) for i in np.flatnonzero(~timed)]
     return Timeline(
-        ops.chip[timed], name_of[ops.number[timed]], ops.started[timed], start_ps[timed], end_ps[timed], names,
-        tuple(event for event, _ in marks), tuple(index for _, index in marks), total_ps,
+        ops.chip[timed], name_of[ops.number[timed]], ops.number[timed], layer[timed], ops.started[timed],
+        start_ps[timed], end_ps[timed], names, tuple(records), tuple(event for event, _ in marks),
+        tuple(index for _, index in marks), total_ps,
         _breakdown(run, records, start_ps, end_ps, used),
         _link_use(topology, played.link_bytes, capacity, total_ps),
-        operation_times(ops, names, name_of, layers_of(traces), end_ps - start_ps, len(used)),
+        operation_times(ops, names, name_of, layer, end_ps - start_ps, len(used)),
+        np.flatnonzero(played.link_bytes), inputs,
     )  # fmt: skip
 
 
@@ -140,13 +162,14 @@ def _starts(ops: Operations, played: Played) -> NDArray[np.int64]:
 
 def _names(records: Sequence[Record]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """Return the operations' names, and the name's place for every record."""
-    named = [_name(r) for r in records]
+    named = [operation_name(r) for r in records]
     names = tuple(dict.fromkeys(named))
     place = {name: i for i, name in enumerate(names)}
     return names, np.array([place[name] for name in named], np.int32)
 
 
-def _name(record: Record) -> str:
+def operation_name(record: Record) -> str:
+    """Return the name of an operation."""
     match record:
         case Compute(name=name) | Mark(name=name):
             return name
@@ -157,9 +180,9 @@ def _name(record: Record) -> str:
         case Receive(tag=tag):
             return f"recv {tag}".strip()
         case Start(operation=operation):
-            return _name(operation)
+            return operation_name(operation)
         case Await(operation=operation):
-            return f"wait {_name(operation)}"
+            return f"wait {operation_name(operation)}"
 
 
 def _mark(records: Sequence[Record], number: int, chip: int, end_ps: int) -> tuple[Event, int]:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from cluster.cli import main
+from tests.cluster.trace_checker import read
 
 EXPERIMENT = {
     "system": {
@@ -311,3 +312,18 @@ def test_logits_need_values(refused, experiment, tmp_path):
     """`--save-logits` in shapes mode, or into a folder that is not there, is refused."""
     assert "--save-logits" in refused("run", experiment, "--save-logits", str(tmp_path / "l.npz"))
     assert "--save-logits" in refused("run", experiment, "--save-logits", str(tmp_path / "no" / "l.npz"))
+
+
+@pytest.mark.parametrize("name", ["run.json", "run.json.gz"])
+def test_a_trace_is_written(document, experiment, tmp_path, name):
+    """`--trace` writes the run's timeline, and says whose it is; the same bytes each time."""
+    runs = [document("run", experiment, "--trace", str(tmp_path / f"{i}-{name}")) for i in range(2)]
+    found = read(tmp_path / f"0-{name}")
+    assert (found.about["timeline_sha256"], found.about["fingerprint"]) == (
+        runs[0]["timeline_sha256"], runs[0]["fingerprint"],
+    )  # fmt: skip
+    assert {s.process for s in found.slices} == {f"chip {n}" for n in range(6)}
+    assert len(found.flows) == 3 * 4 + 3 * 3
+    assert {link["name"] for link in runs[0]["links"]} <= set(found.counters)
+    assert {s.args.get("layer") for s in found.slices} == {None, 0, 1, 2, 3, 4}
+    assert (tmp_path / f"0-{name}").read_bytes() == (tmp_path / f"1-{name}").read_bytes()

@@ -18,6 +18,7 @@ from attrs import evolve
 
 from cluster import cli, launch
 from cluster.experiment import run_experiment
+from cluster.timeline.trace_events import trace_events
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ChipDiedError, ProgramError, RunError
 from configs.loader import load_experiment
@@ -135,7 +136,7 @@ def experiment(tmp_path_factory):
 
 @pytest.mark.usefixtures("clean")
 def test_a_model_decodes_the_same_everywhere(experiment):
-    """Tokens and logits are those of the local run; the timeline is also that of the run without data."""
+    """Tokens, logits and trace are those of the local run; the timeline is also that of the run without data."""
     for chips_per_actor, overlap in ((1, False), (2, True)):
         experiment = evolve(experiment, overlap=overlap)
         local = run_experiment(experiment, keep_logits=True)
@@ -146,6 +147,7 @@ def test_a_model_decodes_the_same_everywhere(experiment):
         assert found.output_ids == local.output_ids
         assert found.logits.tobytes() == local.logits.tobytes()
         assert found.timeline.sha256() == local.timeline.sha256()
+        assert list(trace_events(found.timeline)) == list(trace_events(local.timeline))
 
 
 @pytest.mark.usefixtures("clean")
