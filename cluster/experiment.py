@@ -143,9 +143,10 @@ def run_experiment(
     if compare_fp32 and spec.numerics == "shapes":
         raise ConfigError(("--compare-fp32: numerics is 'shapes', which computes no values; accepted: numerics=real",))
     job, tokenizer = prepare(spec, keep_logits=keep_logits or compare_fp32)
-    fullest_chip(chips, job)
-    job = place(spec.placement, topology, job, lambda trial: _trial_s(spec, trial))
     memory = fullest_chip(chips, job)
+    placed = place(spec.placement, topology, job, lambda trial: _trial_s(spec, trial))
+    if placed is not job:
+        job, memory = placed, fullest_chip(chips, placed)
     used = np.array(job.layout.ranks)
     refuse_cut_off(topology, np.full_like(used, used[0]), used)
     on_status(f"starting {job.layout.n_ranks} chips ({backend})")

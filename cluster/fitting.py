@@ -24,6 +24,7 @@ from workloads.layout import Layout, split_evenly
 T = TypeVar("T")
 
 MOST_DEGREES = 64  # tried of each axis
+MORE_TIMES = (2, 4, 8, 16)
 MOST_KINDS = 8  # lines of the table
 _LAYER = re.compile(r"^layers\.\d+\.")
 _EXPERT = re.compile(r"\.\d+\.")
@@ -99,6 +100,8 @@ def _refusal(chips: Sequence[ChipSpec], job: DecodeJob, rank: int, memory: Memor
     ]
     changes = list(smallest_changes(chips, job))
     lines.append("what would fit, one of:" if changes else f"no single change on {len(chips)} chips would fit")
+    if not changes:
+        lines += _first(_on_more_chips(chips, job))
     return "\n  ".join([*lines, *(f"  --set {change}" for change in changes)])
 
 
@@ -165,6 +168,13 @@ def _degrees(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
             if fits(chips, evolve(job, layout=evolve(layout, tp=tp * layout.tp, pp=pp * layout.pp, chips=())))
         )
         yield from (f"parallel.tp={tp} --set parallel.pp={pp}" for tp, pp in _first(both))
+
+
+def _on_more_chips(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
+    """Yield what would fit on twice as many chips of the same sorts, four times as many, and so on."""
+    for times in MORE_TIMES:
+        for change in _degrees((*chips,) * times, job):
+            yield f"on {times * len(chips)} such chips: --set {change}"
 
 
 def _with_degree(layout: Layout, axis: str, degree: int) -> Layout:

@@ -192,6 +192,8 @@ class Attention:
             keys, values = (c.values[:, kv.start : kv.stop, first:stop] for c in (k_cache, v_cache))
             outs.append(_weighted(heads[:, head : head + n_heads], keys, values, bias, self.softcap))
             head += n_heads
+        if not outs:  # no heads
+            return heads, heads[..., :1], heads[..., :1]
         if len(outs) == 1:
             return outs[0]
         out, peak, total = (np.concatenate(parts, axis=1) for parts in zip(*outs, strict=True))

@@ -73,6 +73,17 @@ def test_seventy_billion_weights_on_one_h100():
     assert [c for c in smallest_changes((spec.system.chip,), job) if c.startswith(("parallel", "workload"))] == []
 
 
+def test_more_chips_are_named_where_these_are_too_few():
+    """405 billion bf16 weights and two long prompts are too much for one node; for two they are not."""
+    lines = refused(
+        "model=llama-3.1-405b",
+        "parallel.tp=8",
+        "workload={batch: 1, prompt_tokens: 100, new_tokens: 2}",
+        "system.chip.peak={bf16: 1PFLOPS}",
+    )
+    assert lines[-2:] == ["  no single change on 8 chips would fit", "  on 16 such chips: --set parallel.tp=16"]
+
+
 def test_a_tier_of_ones_own():
     """A cache in the near tier is read at that tier's rate and checked against its capacity."""
     spec, _ = loaded("parallel.tp=8", "workload.batch=1")
