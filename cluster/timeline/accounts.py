@@ -13,8 +13,8 @@ from cluster.records import Compute, Mark, Record, Trace
 from cluster.timeline.build import Operations
 
 NO_LAYER = -1
-Bound = Literal["compute", "memory", "communication", "beside"]
-BOUNDS: tuple[Bound, ...] = ("compute", "memory", "communication", "beside")
+Bound = Literal["compute", "memory", "pause", "communication", "beside"]
+BOUNDS: tuple[Bound, ...] = ("compute", "memory", "pause", "communication", "beside")
 
 
 @frozen
@@ -22,8 +22,9 @@ class OperationTime:
     """All runs of an operation in a layer of the model, over all chips; `layer` is None outside of the layers.
 
     count: how often it ran, all chips together.  total_s: the time it took, as a mean over the chips in use.
-    bound: of a kernel, what bounds it; communication, waiting for others included; beside: started and not waited for
-    here, on top of the program's time. Without these the totals add up to when the chips' programs end, on average.
+    bound: of a kernel, what bounds it; pause: the chip was stopped; communication, waiting for others included; beside:
+    started and not waited for here, on top of the program's time. Without these the totals add up to when the chips'
+    programs end, on average.
     """
 
     name: str
