@@ -74,7 +74,7 @@ def both(machine, n_chips, program, args, roles):
     return *found, ran[0]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(jobs())
 def test_any_decode(job):
     """The chips of a role lie differently in the mesh, so that their groups may use other algorithms."""
