@@ -35,7 +35,7 @@ def fullest_chip(chips: Sequence[ChipSpec], job: DecodeJob) -> Mapping[str, Any]
 
     chips: those of the whole system, by rank; a change may use them all.
     """
-    memories = _memories(chips, job)
+    memories = {rank: _memory(chips[rank], job, rank) for rank in _sorts(chips, job)}
     full = [rank for rank, memory in memories.items() if any(share > 1 for share in _shares(memory).values())]
     if full:
         rank = max(full, key=lambda rank: (max(_shares(memories[rank]).values()), -rank))
@@ -57,8 +57,8 @@ def fullest_chip(chips: Sequence[ChipSpec], job: DecodeJob) -> Mapping[str, Any]
     }
 
 
-def _memories(chips: Sequence[ChipSpec], job: DecodeJob) -> dict[int, Memory]:
-    """Return the memories of all ranks that differ, by the first rank of each sort."""
+def _sorts(chips: Sequence[ChipSpec], job: DecodeJob) -> list[int]:
+    """Return the first rank of every sort of ranks that hold the same."""
     found: dict[object, int] = {}
     n_experts = getattr(job.shape, "n_experts", 0) + job.layout.redundant_experts
     held = [len(share) for share in split_evenly(n_experts, job.layout.ep)]
@@ -66,11 +66,15 @@ def _memories(chips: Sequence[ChipSpec], job: DecodeJob) -> dict[int, Memory]:
         place, chip = job.layout.place(rank), chips[rank]
         n_rows = len(job.rows(job.layout.replica(place)))
         found.setdefault((evolve(place, dp=0, ep=0), held[place.ep], n_rows, chip.name), rank)
-    memories = {rank: Memory(chips[rank], f"chip {rank}") for rank in found.values()}
-    for rank, memory in memories.items():
-        for shard in plan_rank(job, rank):
-            memory.reserve(shard.name, shard.size_bytes, job.tiers.of(shard.role), shard.role)
-    return memories
+    return list(found.values())
+
+
+def _memory(chip: ChipSpec, job: DecodeJob, rank: int) -> Memory:
+    """Return what a rank will hold."""
+    memory = Memory(chip, f"chip {rank}")
+    for shard in plan_rank(job, rank):
+        memory.reserve(shard.name, shard.size_bytes, job.tiers.of(shard.role), shard.role)
+    return memory
 
 
 def _shares(memory: Memory) -> dict[int, float]:
@@ -85,7 +89,8 @@ def fits(chips: Sequence[ChipSpec], job: DecodeJob) -> bool:
         check_job(job)
     except ConfigError:
         return False
-    return all(share <= 1 for memory in _memories(chips, job).values() for share in _shares(memory).values())
+    memories = (_memory(chips[rank], job, rank) for rank in _sorts(chips, job))  # the first that is too full will do
+    return all(share <= 1 for memory in memories for share in _shares(memory).values())
 
 
 def _refusal(chips: Sequence[ChipSpec], job: DecodeJob, rank: int, memory: Memory) -> str:
@@ -173,8 +178,10 @@ def _degrees(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
 def _on_more_chips(chips: Sequence[ChipSpec], job: DecodeJob) -> Iterator[str]:
     """Yield what would fit on twice as many chips of the same sorts, four times as many, and so on."""
     for times in MORE_TIMES:
-        for change in _degrees((*chips,) * times, job):
-            yield f"on {times * len(chips)} such chips: --set {change}"
+        for axis in ("tp", "pp", "ep"):
+            degree = len(chips) * times * getattr(job.layout, axis) // job.layout.n_ranks
+            if fits((*chips,) * times, evolve(job, layout=_with_degree(job.layout, axis, degree))):
+                yield f"on {times * len(chips)} such chips: --set parallel.{axis}={degree}"
 
 
 def _with_degree(layout: Layout, axis: str, degree: int) -> Layout:

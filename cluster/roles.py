@@ -76,7 +76,7 @@ class _Places:
                 continue
             for number in tied:
                 swap[number] = self._number(number, rank)
-            traces.append(Trace(rank, swap[trace.numbers]))
+            traces.append(Trace(rank, swap[trace.numbers], trace.layers))
         return traces
 
     def _number(self, number: int, rank: int) -> int:

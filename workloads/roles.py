@@ -59,6 +59,8 @@ class DecodeRoles:
     def representative(self, rank: int) -> int:
         """Return the lowest rank that does the same."""
         layout = self.job.layout
+        if rank not in layout.ranks:  # does nothing
+            return rank
         place = layout.place(rank)
         dp = self._dp[place.dp]
         if dp not in self._ep:

@@ -37,9 +37,9 @@ def experiment(system, degrees, *overrides, layers=3):
 
 CASES = [
     ("wormhole-galaxy", {"tp": 4, "pp": 2}),
-    ("wormhole-galaxy", {"tp": 8, "dp": 2}),
-    ("wormhole-t3000", {"tp": 2, "pp": 4}),
-    ("tpu-v4-2x2x4", {"tp": 4, "pp": 2}),
+    pytest.param("wormhole-galaxy", {"tp": 8, "dp": 2}, marks=pytest.mark.heavy),
+    pytest.param("wormhole-t3000", {"tp": 2, "pp": 4}, marks=pytest.mark.heavy),
+    pytest.param("tpu-v4-2x2x4", {"tp": 4, "pp": 2}, marks=pytest.mark.heavy),
     ("dgx-h100", {"tp": 4, "dp": 2}),
 ]
 

@@ -55,3 +55,21 @@ def test_logits_over_context_parallel_ranks(run, degrees):
     whole, split = run(keep_logits=True), run(f"parallel={degrees}", keep_logits=True)
     assert whole.output_ids == split.output_ids
     np.testing.assert_allclose(split.logits, whole.logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("parallel={tp: 3, cp: 2}",),
+        ("parallel={tp: 2, cp: 2, dp: 2, sequence: true}",),
+        ("parallel={tp: 3, pp: 2, sequence: true}", "micro_batches=2"),
+        ("parallel={tp: 2, pp: 2}", "placement={axes: {tp: [x], pp: [y]}}", "system.topology.dims=[2, 2]"),
+        ("parallel={tp: 3}", "workload.sampling={kind: top_k, k: 5}"),
+    ],
+    ids=str,
+)
+def test_without_values_the_same_happens(run, changes):
+    """Timeline and times of the layers' operations are those of the run with values, whichever chips ran."""
+    real, shapes = run(*changes), run(*changes, "numerics=shapes")
+    assert real.timeline.sha256() == shapes.timeline.sha256()
+    assert real.timeline.operations == shapes.timeline.operations
