@@ -184,10 +184,12 @@ async def _generate_in_parts(whole: _Rank, shards: Sequence[ShardSpec], memory: 
         view = shared(chip, f"part {i}", MESSAGES if staged else COMMUNICATION)
         stage = job.shape.stage(view, job.layout, job.dtype, rows_of(memory, shards, rows), ALONE)
         parts.append(_Rank(view, job, whole.place, stage, whole.rows[rows.start : rows.stop], output, i))
-    steps = range(job.new_tokens if staged else 1)
-    ids = await take_turns(chip, [part.generate(steps) for part in parts])
+    ids: Sequence[Array] = (None,) * n_parts
+    for span in _spans(job, range(job.new_tokens if staged else 1)):
+        ids = await take_turns(chip, [part.generate(span, own) for part, own in zip(parts, ids, strict=True)])
+        await _stop(chip, job, span.stop)
     if not staged:
-        await whole.generate(range(1, job.new_tokens), concatenate(ids))
+        await _generate(whole, range(1, job.new_tokens), concatenate(ids))
 
 
 @frozen(eq=False)
