@@ -2,7 +2,8 @@
 
 Terms: a task waits (`n_before` > 0), is in its delay, sends, or has ended. What sends has a slot and, for every link of
 its route, a hop; the hops on a link are a doubly linked list that begins at `head[link]`. Slots and hops are used
-again, so what is touched of their arrays is linear in the transfers that are active at once.
+again, so what is touched of their arrays is linear in the transfers that are active at once. Where millions of hops are
+walked, what counts is how often memory is waited for: what a walk reads of a hop lies together, and is left in a row.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+HOP = np.dtype([("after", np.int32), ("slot", np.int32), ("weight", np.float64)])
 SAME_RATE = 1e-12  # relative: rates that differ by rounding alone are the same
 
 
@@ -76,9 +78,7 @@ class State(NamedTuple):
     since_ps: Any
     free_slots: Any
     # hops
-    hop_slot: Any
-    hop_weight: Any
-    after: Any
+    hops: Any  # of dtype HOP
     before: Any
     free_hops: Any  # by the number of hops that lie together; -1 for none
     # links, and those whose users have changed
@@ -94,6 +94,8 @@ class State(NamedTuple):
     load: Any
     n_open: Any
     fair: Any
+    members: Any  # the slots on every link, link by link; those of a link begin at member_start
+    member_start: Any
     # what links carry over time, if asked for: every link's row or -1 (empty if not asked), [row, bin], width of a bin
     row_of: Any
     carried_bytes: Any
@@ -118,12 +120,13 @@ def new_state(graph: Graph, n_before: Any, row_of: Any, carried_bytes: Any, bin_
         np.empty(n_slots, np.int32), np.empty(n_slots, np.int64), np.empty(n_slots, np.int64),
         np.empty(n_slots, np.int32), np.empty(n_slots), np.empty(n_slots), np.empty(n_slots),
         np.empty(n_slots, np.int64), np.empty(n_slots, np.int32),
-        np.empty(n_hops, np.int32), np.empty(n_hops), np.empty(n_hops, np.int32), np.empty(n_hops, np.int32),
+        np.empty(n_hops, HOP), np.empty(n_hops, np.int32),
         np.full(most + 1, -1, np.int64),
         np.full(n_links, -1, np.int32), np.empty(n_links, np.int32), np.zeros(n_links, np.bool_),
         np.empty(n_links, np.int32), np.empty(n_slots, np.int32), np.zeros(n_links, np.bool_),
         np.zeros(n_slots, np.bool_), np.empty(n_links), np.empty(n_links), np.empty(n_links, np.int64),
-        np.empty(n_links), row_of, carried_bytes, bin_ps,
+        np.empty(n_links), np.empty(n_hops, np.int32), np.empty(n_links, np.int64),
+        row_of, carried_bytes, bin_ps,
     )  # fmt: skip
 
 
@@ -244,21 +247,22 @@ def _drop_first_end(when: Any, slots: Any, place: Any, n: int) -> Any:
 
 
 @njit(cache=True)
-def _join_link(hop: int, link: int, head: Any, after: Any, before: Any) -> None:
-    after[hop], before[hop] = head[link], -1
+def _join_link(hop: int, link: int, head: Any, hops: Any, before: Any) -> None:
+    hops[hop].after, before[hop] = head[link], -1
     if head[link] >= 0:
         before[head[link]] = hop
     head[link] = hop
 
 
 @njit(cache=True)
-def _leave_link(hop: int, link: int, head: Any, after: Any, before: Any) -> None:
+def _leave_link(hop: int, link: int, head: Any, hops: Any, before: Any) -> None:
+    after = hops[hop].after
     if before[hop] >= 0:
-        after[before[hop]] = after[hop]
+        hops[before[hop]].after = after
     else:
-        head[link] = after[hop]
-    if after[hop] >= 0:
-        before[after[hop]] = before[hop]
+        head[link] = after
+    if after >= 0:
+        before[after] = before[hop]
 
 
 @njit(cache=True)
@@ -294,24 +298,27 @@ def _carry(
 
 @njit(cache=True)
 def _component(
-    seed: int, head: Any, after: Any, hop_slot: Any, hop_weight: Any, first_link: Any, n_hops: Any, route_links: Any,
-    capacity: Any, links: Any, slots: Any, in_links: Any, in_slots: Any, room: Any, load: Any, n_open: Any,
+    seed: int, head: Any, hops: Any, first_link: Any, n_hops: Any, route_links: Any, capacity: Any, links: Any,
+    slots: Any, in_links: Any, in_slots: Any, room: Any, load: Any, n_open: Any, members: Any, member_start: Any,
 ) -> Any:  # fmt: skip
     """Collect the links and slots that share capacity with a link, directly or through others; return how many.
 
-    Says of every link how much room it has, and the weight and number of its transfers, which have no rate yet.
+    Says of every link how much room it has, and which slots, of what weight and number, which have no rate yet.
     """
     links[0] = seed
     in_links[seed] = True
-    n_links, n_slots, at = 1, 0, 0
+    n_links, n_slots, n_members, at = 1, 0, 0, 0
     while at < n_links:
         link = links[at]
         at += 1
-        hop, weight, count = head[link], 0.0, 0
+        hop, weight = head[link], 0.0
+        member_start[link] = n_members
         while hop >= 0:
-            weight += hop_weight[hop]
-            count += 1
-            slot = hop_slot[hop]
+            found = hops[hop]
+            weight += found.weight
+            slot = found.slot
+            members[n_members] = slot
+            n_members += 1
             if not in_slots[slot]:
                 in_slots[slot] = True
                 slots[n_slots] = slot
@@ -322,8 +329,8 @@ def _component(
                         in_links[other] = True
                         links[n_links] = other
                         n_links += 1
-            hop = after[hop]
-        room[link], load[link], n_open[link] = capacity[link], weight, count
+            hop = found.after
+        room[link], load[link], n_open[link] = capacity[link], weight, n_members - member_start[link]
     return n_links, n_slots
 
 
@@ -348,8 +355,8 @@ def _sift_link(at: int, links: Any, fair: Any, n: int) -> None:
 
 @njit(cache=True)
 def _fill(
-    links: Any, n_links: int, head: Any, after: Any, hop_slot: Any, first_link: Any, n_hops: Any, route_links: Any,
-    route_weights: Any, in_slots: Any, new_rate: Any, room: Any, load: Any, n_open: Any, fair: Any,
+    links: Any, n_links: int, first_link: Any, n_hops: Any, route_links: Any, route_weights: Any, in_slots: Any,
+    new_rate: Any, room: Any, load: Any, n_open: Any, fair: Any, members: Any, member_start: Any,
 ) -> None:  # fmt: skip
     """Find the rates of a component: the link with the least fair share fixes its transfers', again and again.
 
@@ -373,9 +380,10 @@ def _fill(
                 fair[link] = share
                 _sift_link(0, links, fair, n)
                 continue
-            hop = head[link]
-            while hop >= 0:
-                slot = hop_slot[hop]
+            member = member_start[link]
+            while n_open[link] > 0:
+                slot = members[member]
+                member += 1
                 if in_slots[slot]:
                     in_slots[slot] = False
                     new_rate[slot] = share
@@ -384,7 +392,6 @@ def _fill(
                         room[other] -= share * route_weights[i]
                         load[other] -= route_weights[i]
                         n_open[other] -= 1
-                hop = after[hop]
         n -= 1
         links[0] = links[n]
         if n > 0:
@@ -433,7 +440,7 @@ def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
         s.free_slots,
     )
     left_bytes, since_ps, rate, new_rate = s.left_bytes, s.since_ps, s.rate, s.new_rate
-    hop_slot, hop_weight, after, before, free_hops = s.hop_slot, s.hop_weight, s.after, s.before, s.free_hops
+    hops, before, free_hops, members, member_start = s.hops, s.before, s.free_hops, s.members, s.member_start
     head, changed, is_changed, links, slots = s.head, s.changed, s.is_changed, s.links, s.slots
     in_links, in_slots, room, load, n_open, fair = s.in_links, s.in_slots, s.room, s.load, s.n_open, s.fair
     row_of, carried_bytes, bin_ps = s.row_of, s.carried_bytes, s.bin_ps
@@ -482,10 +489,10 @@ def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
                     begin, first = first_hop[slot], first_link[slot]
                     for i in range(n_hops[slot]):
                         link = route_links[first + i]
-                        _leave_link(begin + i, link, head, after, before)
+                        _leave_link(begin + i, link, head, hops, before)
                         if head[link] >= 0:
                             n_changed = _note(link, changed, is_changed, n_changed)
-                    after[begin] = free_hops[n_hops[slot]]
+                    hops[begin].after = free_hops[n_hops[slot]]
                     free_hops[n_hops[slot]] = begin
                 free_slots[n_free] = slot
                 n_free += 1
@@ -512,7 +519,7 @@ def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
                 if share:
                     begin = free_hops[n]
                     if begin >= 0:
-                        free_hops[n] = after[begin]
+                        free_hops[n] = hops[begin].after
                     else:
                         begin = hops_used
                         hops_used += n
@@ -520,8 +527,8 @@ def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
                     for i in range(n):
                         link, hop = route_links[first + i], begin + i
                         empty &= head[link] < 0
-                        hop_slot[hop], hop_weight[hop] = slot, route_weights[first + i]
-                        _join_link(hop, link, head, after, before)
+                        hops[hop].slot, hops[hop].weight = slot, route_weights[first + i]
+                        _join_link(hop, link, head, hops, before)
                 if empty:
                     rate[slot] = alone
                     ends_ps = now + round(size_bytes[task] / alone * 1e12)
@@ -542,15 +549,15 @@ def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
             if not is_changed[changed[k]]:
                 continue  # was in the component of an earlier one
             n_links, n_slots = _component(
-                changed[k], head, after, hop_slot, hop_weight, first_link, n_hops, route_links, capacity, links, slots,
-                in_links, in_slots, room, load, n_open,
+                changed[k], head, hops, first_link, n_hops, route_links, capacity, links, slots, in_links, in_slots,
+                room, load, n_open, members, member_start,
             )  # fmt: skip
             for i in range(n_links):
                 in_links[links[i]] = False
                 is_changed[links[i]] = False
             _fill(
-                links, n_links, head, after, hop_slot, first_link, n_hops, route_links, route_weights, in_slots,
-                new_rate, room, load, n_open, fair,
+                links, n_links, first_link, n_hops, route_links, route_weights, in_slots, new_rate, room, load, n_open,
+                fair, members, member_start,
             )  # fmt: skip
             for i in range(n_slots):
                 slot = slots[i]
