@@ -1,4 +1,4 @@
-"""What looking up repeated collectives saves: wall time of the time plane with and without, in whole runs.
+"""What looking up repeated collectives saves: CPU time of the time plane with and without, in whole runs.
 
     python benchmarks/repeated_calls.py [--repeats 5]
 
@@ -35,7 +35,7 @@ N_CALLS = 200
 
 
 def experiment(source: str, overrides: list[str]) -> tuple[float, tuple[Any, ...]]:
-    """Return the wall time of a run and what its time plane was given."""
+    """Return the CPU time of a run and what its time plane was given."""
     given: list[tuple[Any, ...]] = []
     original = timeline.time_run
 
@@ -45,9 +45,9 @@ def experiment(source: str, overrides: list[str]) -> tuple[float, tuple[Any, ...
 
     timeline.time_run = note
     try:
-        begin = time.perf_counter()
+        begin = time.process_time()
         run_experiment(load_experiment(source, overrides, VOCABULARY))
-        return time.perf_counter() - begin, given[0]
+        return time.process_time() - begin, given[0]
     finally:
         timeline.time_run = original
 
@@ -63,15 +63,15 @@ def exchanges() -> tuple[Any, ...]:
 
 def compare(name: str, given: tuple[Any, ...], repeats: int, whole_s: float | None) -> None:
     """Time both ways in turns and print the medians."""
-    wall_s: dict[int, list[float]] = {MOST_TRIES: [], 0: []}
+    cpu_s: dict[int, list[float]] = {MOST_TRIES: [], 0: []}
     ends = {}
     for tries in (MOST_TRIES, 0) * repeats:
-        begin = time.perf_counter()
+        begin = time.process_time()
         run = play_run(*given, tries=tries)
-        wall_s[tries].append(time.perf_counter() - begin)
+        cpu_s[tries].append(time.process_time() - begin)
         ends[tries] = run.played.end_ps[run.built.operations.last_task]
     assert np.array_equal(ends[0], ends[MOST_TRIES])
-    looked_up, played = (statistics.median(wall_s[tries]) for tries in (MOST_TRIES, 0))
+    looked_up, played = (statistics.median(cpu_s[tries]) for tries in (MOST_TRIES, 0))
     run_s = f"  {whole_s:6.2f} s whole run" if whole_s else ""
     print(f"{name:34s} {looked_up:7.3f} s looked up  {played:7.3f} s played{run_s}", flush=True)
 
