@@ -10,7 +10,7 @@ import numpy as np
 from cluster.backends.base import Program, Setting, run_host
 from cluster.host import Host
 from cluster.records import Collective, Trace
-from cluster.timeline import time_run
+from cluster.timeline.reuse import play_run
 from cluster.timeline.uniform import time_uniform_ps
 from collectives import NO_FILES, GroupView, Schedule, build
 from configs.algorithm_names import AUTO
@@ -58,7 +58,7 @@ def predict_together_ps(
     """Return when the last chip has its result, if the groups of all calls enter at time 0; none share a chip."""
     members = sorted((rank, number) for number, call in enumerate(calls) for rank in call.ranks)
     traces: Sequence[Trace] = [Trace(rank, np.array([number], np.int32)) for rank, number in members]
-    return time_run(system, topology, contention, calls, traces, files).total_ps
+    return int(play_run(system, topology, contention, calls, traces, files).played.end_ps.max(initial=0))
 
 
 def first_call(setting: Setting, rank: int, program: Program, args: Sequence[Any]) -> Collective:

@@ -245,6 +245,11 @@ def sweep(
     return SweepResults(read_sweep(source), Path(out), backend, n_workers or n_cores(), on_progress)
 
 
+def points_to_run(of: Sweep) -> list[Point]:
+    """Return the points that `where` lets through, those that cannot be loaded included."""
+    return [planned.values for planned in _plan(of) if planned is not None]
+
+
 def run_task(task: _Task) -> dict[str, Any]:
     """Run a point and return its line for the store: what a worker does."""
     began_s = time.perf_counter()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from cluster import sweep
 from cluster.backends.processes import Lost, run_in_processes
 from cluster.cli import main
 from cluster.sweep_store import Store
+from cluster.sweeps import points_to_run
 from configs.errors import ConfigError
 from tests.cluster.test_cli import EXPERIMENT
+from workloads.sweeps import read_sweep
 
 SWEEP = {
     "base": EXPERIMENT,
@@ -269,6 +272,15 @@ def test_a_worker_that_dies():
     assert {task: result for task, result in found.items() if not task % 2} == {0: 0, 2: 20, 4: 40}
     lost = Lost("its process was ended by SIGKILL, 2 times")
     assert found[1] == found[3] == lost
+
+
+def test_the_page():
+    """The sweep file of docs/sweeps.md has the points that it says."""
+    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    block = page.split("\n\n    base:")[1].split("\n\n    chipmesh")[0]
+    document = yaml.safe_load(textwrap.dedent("    base:" + block))
+    assert read_sweep(document).n_points == 2 * 3 * 7 * 2 * 2
+    assert len(points_to_run(read_sweep(document))) == 3 * 7 * 2 * (2 + 1)
 
 
 def test_bad_arguments(tmp_path):
