@@ -163,13 +163,13 @@ class FaultyBackend:
     inner: LocalBackend
     n_bad: int
 
-    def run(self, program, args, emit):
+    def run(self, program, args, emit, roles=None):
         """Run the program on faulty chips."""
 
         async def on_faulty(chip, *more):
             return await program(FaultyChip(chip, self.n_bad), *more)
 
-        return self.inner.run(on_faulty, args, emit)
+        return self.inner.run(on_faulty, args, emit, roles)
 
     def close(self):
         """Stop what was started."""
