@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -67,12 +68,12 @@ def paths_in_blocks(
     return paths_of_columns(topology, [*table, np.full(len(src), -1, np.int32)])
 
 
-class OneOfMany:
+class OneOfMany(ABC):
     """Gives a router of many pairs the route of a single one."""
 
+    @abstractmethod
     def routes(self, topology: Topology, src: NDArray[np.int64], dst: NDArray[np.int64]) -> Routes:
         """Return the routes from the chips `src` to the chips `dst`, pair by pair."""
-        raise NotImplementedError
 
     def route(self, topology: Topology, src: int, dst: int) -> Route:
         """Return the route of one pair."""

@@ -7,6 +7,7 @@ layers.N.* (the blocks say what), norm, head.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import prod
 
@@ -29,7 +30,7 @@ _MAX_LAYERS = 10_000
 
 
 @frozen(kw_only=True)
-class DecoderShape:
+class DecoderShape(ABC):
     """The sizes that every decoder has; `max_context` is in tokens."""
 
     n_layers: int
@@ -62,13 +63,13 @@ class DecoderShape:
 
     # --- what a family says --------------------------------------------------------------------------------------
 
+    @abstractmethod
     def layer(self, index: int) -> Layer:
         """Return the blocks of layer `index`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def norm(self) -> Norm:
         """Return the norm before the head."""
-        raise NotImplementedError
 
     @property
     def embedding_scale(self) -> float:
