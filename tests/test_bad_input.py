@@ -200,7 +200,7 @@ BAD = [
     (["run", "./no-weights.yaml"], "accepted: numerics=shapes"),
     (["run", "./hidden.yaml"], "has shape [101, 64]; the model's shape asks for [101, 128]"),
     (["run", "./kv.yaml"], "n_heads: 6 is not a multiple of n_kv_heads 12"),
-    (["run", "./wide.yaml"], "use more chips (tp, pp)"),
+    (["run", "./wide.yaml"], "no single change on 4 chips would fit"),
     # systems
     (["topo", "./no-unit.yaml"], "25 has no unit; accepted: a bandwidth such as 12.5GB/s"),
     (["topo", "./negative.yaml"], "'-1GB/s' is negative"),
