@@ -68,6 +68,11 @@ class Store:
             raise RunError(f"{self.folder / POINTS}: the point cannot be stored: {error}") from None
         self.points[line["fingerprint"]] = line
 
+    def read_again(self) -> None:
+        """Take in what is on the disk."""
+        assert self._file is not None, "the store is open"
+        self._read(self._file, self.folder / POINTS)
+
     def _read(self, file: IO[bytes], path: Path) -> None:
         file.seek(0)
         end = 0

@@ -121,6 +121,7 @@ class SweepResults:
             try:
                 yield from self._run(planned, store)
             finally:
+                self._catch_up(planned, store)
                 self._write()
 
     def table(self) -> pa.Table:
@@ -189,6 +190,14 @@ class SweepResults:
                 n_failed += line["status"] == "failed"
                 yield self._finished(point, line)
             self._tell(n_failed, n_computed, began_s)
+
+    def _catch_up(self, planned: Sequence[_Planned], store: Store) -> None:
+        """Note what is stored and not noted: an interruption may come between the two."""
+        store.read_again()
+        for point in planned:
+            line = store.points.get(point.fingerprint or "")
+            if line is not None and point.index not in self._rows and _is_usable(line):
+                self._finished(point, line)
 
     def _task(self, key: str, point: _Planned) -> _Task:
         return _Task(key, self.sweep.base, self.sweep.folder, overrides(point.values))
