@@ -238,6 +238,31 @@ def sweep(
     results.raise_if_none()
 
 
+@app.command
+def validate(
+    *files: Path,
+    svg: Annotated[Path | None, Parameter(help="Draw predicted against measured.")] = None,
+    csv: Annotated[Path | None, Parameter(help="Write every row with its prediction, or why it has none.")] = None,
+    workers: Annotated[int | None, Parameter(help="Processes; by default one per core.", converter=_integer)] = None,
+    json_: AsJson = False,
+) -> None:
+    """Predict measured figures and print the errors: of CSV files, or of the catalogue's (docs/fidelity.md)."""
+    from cluster.validation import validate as predict  # noqa: PLC0415
+    from cluster.validation.shown import as_csv, picture, print_validation, shown_progress  # noqa: PLC0415
+
+    _writable(None, {"--svg": svg, "--csv": csv})
+    with shown_progress(_console(stderr=True)) as on_progress:
+        validation = predict(files, n_workers=workers, on_progress=on_progress)
+    if svg is not None:
+        _write(svg, picture(validation), "--svg")
+    if csv is not None:
+        _write(csv, as_csv(validation), "--csv")
+    if json_:
+        _print_json(validation.to_json())
+    else:
+        print_validation(_console(), validation)
+
+
 @app.command(name="list")
 def list_(
     kind: Literal["chips", "systems", "models", "experiments", "algorithms"] | None = None,

@@ -1,4 +1,4 @@
-"""Find and read the files of the catalogue: one YAML file per chip, system, model and experiment."""
+"""Find and read the files of the catalogue: YAML of each chip, system, model and experiment, and measured figures."""
 
 from __future__ import annotations
 
@@ -43,6 +43,15 @@ def catalogue_entry(kind: str, name: str) -> dict[str, Any]:
     entry = parse_yaml(read_file(path), label(path))
     assert isinstance(entry, dict)
     return entry
+
+
+def measured_paths() -> tuple[Path, ...]:
+    """Return the files of measured figures, sorted.
+
+    >>> [path.name for path in measured_paths()]
+    ['collectives.csv', 'decode.csv']
+    """
+    return tuple(sorted((_FOLDER / "measured").glob("*.csv")))
 
 
 def label(path: Path) -> str:
