@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from cluster.calls import refuse_misuse, result_shape, table_of
-from cluster.cost import duration
+from cluster.cost import duration, work_bytes, work_flops
 from cluster.handles import CommunicationEngine, Handle, Operation
 from cluster.host import Host, Mailbox
 from cluster.memory import Memory
@@ -197,8 +197,11 @@ class SimChip:
         shape, dtype = kernel.infer(*operands, **params)
         if 0 in shape:
             return shape, np.dtype(dtype), -1
-        duration_ps, bound = duration(self.spec, kernel.work(*operands, **params))
-        return shape, np.dtype(dtype), self.machine.table.number(Compute(kernel.name, duration_ps, bound))
+        work = kernel.work(*operands, **params)
+        duration_ps, bound = duration(self.spec, work)
+        flops, moved_bytes = work_flops(self.spec, work), work_bytes(self.spec, work)
+        record = Compute(kernel.name, duration_ps, bound, flops, work.dtype, moved_bytes)
+        return shape, np.dtype(dtype), self.machine.table.number(record)
 
     # --- communication ------------------------------------------------------------------------------------------
 

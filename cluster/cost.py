@@ -32,7 +32,7 @@ def matmul_flops(count: int, m: int, k: int, n: int, tile: tuple[int, int, int])
 
 def duration(chip: ChipSpec, work: Work) -> tuple[int, Literal["compute", "memory"]]:
     """Return (duration in ps, what bounds it); raise ConfigError if the chip has no peak for the dtype."""
-    flops = work.vector_flops + sum(matmul_flops(*m, chip.matrix_tile) for m in work.matmuls)
+    flops = work_flops(chip, work)
     compute_s = flops / _peak(chip, work.dtype) if flops else 0.0
     memory_s = sum(_stream_s(chip, tier, size) for tier, size in ((0, work.activation_bytes), *work.tensor_bytes))
     bound: Literal["compute", "memory"] = "memory" if memory_s > compute_s else "compute"
@@ -41,6 +41,24 @@ def duration(chip: ChipSpec, work: Work) -> tuple[int, Literal["compute", "memor
         why = f"at most {LONGEST_S:.0f} s; are peak.{work.dtype}, matrix_tile and the memory's bandwidth right?"
         raise ConfigError((f"chip {chip.name}: one kernel would take {longest_s:.3g} s; accepted: {why}",))
     return round_ps(longest_s * 1e12) + chip.kernel_launch_ps, bound
+
+
+def work_flops(chip: ChipSpec, work: Work) -> int:
+    """Return the floating-point operations of some work, padded to the chip's tile."""
+    return work.vector_flops + sum(matmul_flops(*m, chip.matrix_tile) for m in work.matmuls)
+
+
+def work_bytes(chip: ChipSpec, work: Work) -> tuple[int, ...]:
+    """Return the bytes that some work moves to and from every memory tier of the chip.
+
+    >>> from configs.loader import load_chip
+    >>> work_bytes(load_chip("wormhole-n150"), Work("bf16", tensor_bytes=((1, 64), (1, 64)), activation_bytes=8))
+    (8, 128)
+    """
+    moved = [0] * len(chip.memory)
+    for tier, size_bytes in ((0, work.activation_bytes), *work.tensor_bytes):
+        moved[tier] += size_bytes
+    return tuple(moved)
 
 
 def _stream_s(chip: ChipSpec, tier: int, size_bytes: int) -> float:

@@ -18,11 +18,17 @@ from collectives import OPERATIONS, Detail, Table
 
 
 class Compute(NamedTuple):
-    """A kernel ran for `duration_ps`, bound by the matrix unit and vectors, or by memory; or the chip was stopped."""
+    """A kernel ran for `duration_ps`, bound by the matrix unit and vectors, or by memory; or the chip was stopped.
+
+    flops: floating-point operations in `dtype`, padded to the chip's tile.  moved_bytes: to and from every memory tier.
+    """
 
     name: str
     duration_ps: int
     bound: Literal["compute", "memory", "pause"]
+    flops: int = 0
+    dtype: str = ""
+    moved_bytes: tuple[int, ...] = ()
 
 
 class Collective(NamedTuple):
