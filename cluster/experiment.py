@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cluster.collector import Collector, OnToken
 from cluster.comparison import LogitError, against_fp32
+from cluster.energy import Cost, Energy, Span, cost_of, energy_of
 from cluster.fitting import fullest_chip
 from cluster.placing import place
 from cluster.session import BackendName, RunResult, launch
@@ -62,6 +63,8 @@ class ExperimentResult:
     times: Times
     timeline: Timeline
     memory: Mapping[str, Any]
+    energy: Energy
+    cost: Cost
     notes: tuple[str, ...]
     setup_s: float
     run_s: float
@@ -80,6 +83,8 @@ class ExperimentResult:
                        "n_chips_used": self.spec.parallel.n_ranks, "chips": self.chips},
             "tokens": {"prompt_ids": self.prompt_ids, "output_ids": self.output_ids, "text": self.text},
             "time": asdict(self.times),
+            "energy": _without_notes(self.energy),
+            "cost": _without_notes(self.cost),
             "breakdown": self.timeline.breakdown._asdict(),
             "operations": [asdict(operation) for operation in self.timeline.operations],
             "memory": dict(self.memory),
@@ -106,6 +111,10 @@ class ExperimentResult:
         """Return the utilisation of every link that the run has used, the busiest first."""
         links = self.timeline.busiest_links(len(self.timeline.links))
         return {"schema": "chipmesh.links.v1", "links": [link._asdict() for link in links]}
+
+
+def _without_notes(account: Energy | Cost) -> dict[str, Any]:
+    return asdict(account, filter=lambda attribute, _value: attribute.name != "notes")
 
 
 def cut(ids: tuple[int, ...], stop_ids: tuple[int, ...]) -> tuple[int, ...]:
@@ -167,11 +176,14 @@ def run_experiment(
         error = against_fp32(job, output_ids, logits)
     stop_ids = spec.workload.stop_ids
     shown = tuple(cut(ids, stop_ids) for ids in output_ids) if output_ids else None
+    times, in_use = _times(job, result), [chips[rank] for rank in job.layout.ranks]
+    energy = energy_of(result.timeline, chips, _spans(job, result))
+    cost = cost_of(spec.cost, energy, in_use, times.tokens_per_s)
     return ExperimentResult(
         spec, topology.n_chips, job.prompt_ids, shown,
         tuple(_text(tokenizer, ids, stop_ids) for ids in shown) if tokenizer and shown else None,
-        _times(job, result), result.timeline, memory,
-        (*_notes(spec, [chips[rank] for rank in job.layout.ranks]), *job.shape.remarks(job.layout)),
+        times, result.timeline, memory, energy, cost,
+        (*_notes(spec, in_use), *job.shape.remarks(job.layout), *energy.notes, *cost.notes),
         collector.ready_s, run_s,
         logits if keep_logits else None, error, job.layout.ranks,
     )  # fmt: skip
@@ -245,23 +257,42 @@ def _tokenizer(spec: ExperimentSpec) -> Tokenizer | None:
 
 def _times(job: DecodeJob, result: RunResult) -> Times:
     """Work out TTFT, TPOT and rates from the moments at which the replicas' last stages had their tokens."""
-    timeline, last, layout = result.timeline, job.new_tokens - 1, job.layout
+    last, layout, moments_ps = job.new_tokens - 1, job.layout, _moments_ps(job, result)
     first_s: list[float] = []
     steps_s: list[float] = []
-    moments = {
-        (layout.replica(layout.place(event.chip)), index): event.end_ps * 1e-12
-        for event, index in zip(timeline.marks, timeline.mark_index, strict=True)
-        if event.operation == "tokens"
-    }
     for replica in range(layout.n_replicas):
+        begin_s, end_s = moments_ps[replica, 0] * 1e-12, moments_ps[replica, last] * 1e-12
         for _ in job.rows(replica):
-            first_s.append(moments[replica, 0])
-            steps_s.append((moments[replica, last] - moments[replica, 0]) / max(last, 1))
+            first_s.append(begin_s)
+            steps_s.append((end_s - begin_s) / max(last, 1))
     total_s, n_rows = result.time_s, len(first_s)
     if last == 0:
         return Times(max(first_s), None, total_s, n_rows / total_s, 1 / total_s)
     tpot_s = sum(steps_s) / n_rows
     return Times(max(first_s), tpot_s, total_s, sum(1 / s for s in steps_s), 1 / tpot_s)
+
+
+def _moments_ps(job: DecodeJob, result: RunResult) -> dict[tuple[int, int], int]:
+    """Return when a replica's last stage had its tokens, by (replica, step)."""
+    timeline, layout = result.timeline, job.layout
+    return {
+        (layout.replica(layout.place(event.chip)), index): event.end_ps
+        for event, index in zip(timeline.marks, timeline.mark_index, strict=True)
+        if event.operation == "tokens"
+    }
+
+
+def _spans(job: DecodeJob, result: RunResult) -> list[Span]:
+    """Return from when to when every replica generates the tokens of `tokens_per_s`."""
+    layout, last, moments_ps = job.layout, job.new_tokens - 1, _moments_ps(job, result)
+    ranks: dict[int, list[int]] = {}
+    for rank in layout.ranks:
+        ranks.setdefault(layout.replica(layout.place(rank)), []).append(rank)
+    return [
+        Span(tuple(own), moments_ps[replica, 0] if last else 0,
+             moments_ps[replica, last] if last else result.timeline.total_ps, max(last, 1) * len(job.rows(replica)))
+        for replica, own in sorted(ranks.items()) if job.rows(replica)
+    ]  # fmt: skip
 
 
 def _notes(spec: ExperimentSpec, chips: Sequence[ChipSpec]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ SPEC_COLUMNS: Mapping[str, pa.DataType] = {
 RESULT_COLUMNS: Mapping[str, pa.DataType] = {
     "ttft_s": pa.float64(), "tpot_s": pa.float64(), "total_s": pa.float64(), "tokens_per_s": pa.float64(),
     "tokens_per_s_per_user": pa.float64(), "tokens_per_s_per_chip": pa.float64(),
+    "energy_j_per_token": pa.float64(), "energy_method": pa.string(), "cost_usd_per_million_tokens": pa.float64(),
     "compute_s": pa.float64(), "memory_s": pa.float64(), "communication_s": pa.float64(),
     "exposed_communication_s": pa.float64(), "idle_s": pa.float64(),
     "weights_bytes": pa.int64(), "kv_bytes": pa.int64(), "capacity_bytes": pa.int64(),
@@ -113,6 +114,8 @@ def result_columns(result: ExperimentResult) -> Row:
     return {
         "n_chips": result.n_chips, **times,
         "tokens_per_s_per_chip": result.times.tokens_per_s / result.spec.parallel.n_ranks,
+        "energy_j_per_token": result.energy.energy_j_per_token, "energy_method": result.energy.method,
+        "cost_usd_per_million_tokens": result.cost.cost_usd_per_million_tokens,
         **result.timeline.breakdown._asdict(), **memory, "timeline_sha256": result.timeline.sha256(),
     }  # fmt: skip
 

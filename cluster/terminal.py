@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -31,6 +31,8 @@ def print_run(console: Console, result: ExperimentResult) -> None:
         + (f", {spec.n_parts} micro-batches" if spec.n_parts > 1 else "")
     )
     console.print(_times(result))
+    for line in _per_token(result):
+        console.print(line)
     console.print(_breakdown(result))
     console.print(_operations(result))
     if spec.n_parts > 1:
@@ -71,6 +73,18 @@ def _times(result: ExperimentResult) -> Table:
         f"{times.tokens_per_s:,.1f}", f"{times.tokens_per_s_per_user:,.1f}",
     )  # fmt: skip
     return table
+
+
+def _per_token(result: ExperimentResult) -> Iterator[str]:
+    """Say what a token takes in energy and costs, if that is known."""
+    energy, cost = result.energy, result.cost
+    if energy.energy_j_per_token is not None:
+        most = "at most " if energy.method == "limit" else ""
+        parts = ", ".join(f"{name} {part:.3g}" for name, part in energy.parts_j_per_token.items() if part)
+        yield f"energy: {most}{energy.energy_j_per_token:.3g} J/token ({energy.confidence}: {parts})"
+    if cost.cost_usd_per_million_tokens is not None:
+        parts = ", ".join(f"{name} {part:.3g}" for name, part in cost.parts_usd_per_million_tokens.items())
+        yield f"cost: {cost.cost_usd_per_million_tokens:.3g} USD per million tokens ({parts})"
 
 
 def _breakdown(result: ExperimentResult) -> Table:

@@ -24,6 +24,7 @@ QUANTITIES: dict[str, tuple[units.Dimension, Parser]] = {
     "_ps": (units.TIME, units.parse_time_ps),
     "_flops": (units.FLOPS, units.parse_flops),
     "_usd": (units.PRICE, units.parse_price_usd),
+    "_pj": (units.ENERGY, units.parse_energy_pj),
     "_w": (units.POWER, units.parse_power_w),
 }
 

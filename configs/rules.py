@@ -13,6 +13,7 @@ from configs.problems import Keys, unknown
 from configs.spec import (
     MOST_CHARACTERS,
     ChipSpec,
+    CostSpec,
     ExperimentSpec,
     PlacementSpec,
     SamplingSpec,
@@ -35,9 +36,28 @@ def chip_rule(chip: ChipSpec) -> Broken:
     for i, name in enumerate(names):
         if name in names[:i]:
             yield ("memory", i, "name"), f"{name!r} is the name of another tier; accepted: a name of its own"
+    if None not in (chip.power_w, chip.idle_power_w) and (chip.idle_power_w or 0) > (chip.power_w or 0):
+        yield ("idle_power",), f"{chip.idle_power_w:g} W is above power, {chip.power_w:g} W; accepted: at most power"
     for i, links in enumerate(chip.links):
         if None not in (links.count, links.bandwidth_bytes_per_s, links.total_bytes_per_s):
             yield ("links", i, "total"), "is count times bandwidth; accepted: nothing, where both are known"
+
+
+def cost_rule(cost: CostSpec) -> Broken:
+    """Chips are rented or bought, and what belongs to the other is not given."""
+    if (cost.price_per_chip_hour_usd is None) == (cost.price_usd is None):
+        given = "neither" if cost.price_usd is None else "both"
+        yield (), f"{given} given; accepted: exactly one of price_per_chip_hour and price (of a chip)"
+        return
+    if cost.price_usd is not None and cost.years is None:
+        yield ("years",), "missing; price is written off over them; accepted: a number > 0"
+    if cost.price_usd is None:
+        if cost.years is not None:
+            yield ("years",), "is for chips that are bought; accepted: nothing, or price in place of the rent"
+        if cost.electricity_per_kwh_usd is not None:
+            yield ("electricity_per_kwh",), "is in the rent; accepted: nothing, or price in place of the rent"
+    if cost.pue != 1 and cost.electricity_per_kwh_usd is None:
+        yield ("pue",), f"{cost.pue:g} multiplies what electricity costs; accepted: together with electricity_per_kwh"
 
 
 def system_rule(system: SystemSpec) -> Broken:
@@ -107,6 +127,7 @@ def weights_rule(weights: WeightsSpec) -> Broken:
 
 RULES: Mapping[type, Rule] = {
     ChipSpec: chip_rule,
+    CostSpec: cost_rule,
     SystemSpec: system_rule,
     WorkloadSpec: workload_rule,
     PlacementSpec: placement_rule,

@@ -43,6 +43,7 @@ class MemoryTier:
     capacity_bytes: int | None = field(default=None, metadata=above(0))
     bandwidth_bytes_per_s: float | None = None
     efficiency: float = field(default=1.0, metadata=above(0, 1))
+    energy_per_byte_pj: float | None = None
 
 
 @frozen
@@ -74,6 +75,8 @@ class ChipSpec:
     """A chip: dense peak FLOPS per dtype, matrix tile (m, k, n), memory tiers, the nearest first.
 
     devices: how many accelerators software sees in it. measured_flops: the best matrix product that was measured.
+    power_w: the most that it draws; idle_power_w: what it draws doing nothing. energy_per_flop_pj, by dtype, and
+    energy_per_link_bit_pj, of a bit over one link, both ends together, come on top of that (docs/energy.md).
     """
 
     name: str
@@ -82,6 +85,9 @@ class ChipSpec:
     matrix_tile: tuple[int, int, int] = field(default=(1, 1, 1), metadata=at_least(1))
     kernel_launch_ps: int = 0
     power_w: float | None = None
+    idle_power_w: float | None = None
+    energy_per_flop_pj: Mapping[str, float] = field(factory=dict, metadata=keys_of(RATED_DTYPES))
+    energy_per_link_bit_pj: float | None = None
     vendor: str = field(default="", eq=False)
     description: str = field(default="", eq=False)
     status: Status = field(default="shipping", eq=False)
@@ -312,6 +318,22 @@ class WorkloadSpec:
 
 
 @frozen
+class CostSpec:
+    """What a chip costs: rented by the hour, or bought and written off over some years with the electricity it draws.
+
+    utilisation: the fraction of the time in which the chips generate tokens at the rate of the run.
+    electricity_per_kwh_usd: of what the chips draw, times `pue` (power usage effectiveness) for what is around them.
+    """
+
+    price_per_chip_hour_usd: float | None = None
+    price_usd: float | None = None
+    years: float | None = field(default=None, metadata=above(0, 100))
+    electricity_per_kwh_usd: float | None = None
+    pue: float = field(default=1.0, metadata=between(1, 10))
+    utilisation: float = field(default=1.0, metadata=above(0, 1))
+
+
+@frozen
 class ExperimentSpec:
     """Everything that decides a run; two equal specs give the same tokens and the same timeline.
 
@@ -333,6 +355,7 @@ class ExperimentSpec:
     overlap: bool = False
     micro_batches: int = field(default=1, metadata=between(1, MOST_ROWS))
     seed: int = field(default=0, metadata=at_least(0))
+    cost: CostSpec | None = None
     description: str = field(default="", eq=False)
 
     @property

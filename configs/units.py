@@ -41,6 +41,7 @@ _FLOPS_UNITS: dict[str, int | Decimal] = {
     f"{prefix}FLOPS": 1000**power for power, prefix in enumerate(("", "k", "M", "G", "T", "P", "E"))
 }
 _PRICE_UNITS: dict[str, int | Decimal] = {"USD": 1, "kUSD": 10**3, "MUSD": 10**6}
+_ENERGY_UNITS: dict[str, int | Decimal] = {"fJ": Decimal("0.001"), "pJ": 1, "nJ": 10**3}
 _POWER_UNITS: dict[str, int | Decimal] = {"mW": Decimal("0.001"), "W": 1, "kW": 10**3, "MW": 10**6}
 
 
@@ -83,6 +84,7 @@ BANDWIDTH = Dimension(
 TIME = Dimension("a time", "711ns", _TIME_UNITS, zero_allowed=True, largest=_LARGEST_TIME_PS)
 FLOPS = Dimension("a compute rate", "74TFLOPS", _FLOPS_UNITS)
 POWER = Dimension("a power", "160W", _POWER_UNITS)
+ENERGY = Dimension("an energy", "0.8pJ", _ENERGY_UNITS)
 PRICE = Dimension("a price", "999USD", _PRICE_UNITS)
 
 
@@ -145,6 +147,15 @@ def parse_power_w(text: object) -> float:
     (160.0, 1200.0)
     """
     return float(_parse(text, POWER))
+
+
+def parse_energy_pj(text: object) -> float:
+    """Return an energy in picojoules.
+
+    >>> parse_energy_pj("0.8pJ"), parse_energy_pj("210fJ")
+    (0.8, 0.21)
+    """
+    return float(_parse(text, ENERGY))
 
 
 def parse_price_usd(text: object) -> float:

@@ -21,7 +21,7 @@ HEADLINES = [
     ("b200-sxm", {"bf16": 2250, "fp8": 4500}, 180, 8000, 900, 1000),
     ("mi300x", {"bf16": 1307.4, "fp8": 2614.9}, 192, 5300, 448, 750),
     ("mi355x", {"bf16": 2500, "fp4": 10100}, 288, 8000, 535.5, 1400),
-    ("tpu-v4", {"bf16": 275}, 32, 1200, 270, 170),
+    ("tpu-v4", {"bf16": 275}, 32, 1200, 270, 192),
     ("tpu-v5e", {"bf16": 197, "int8": 393}, 16, 819, 200, None),
     ("tpu-v5p", {"bf16": 459, "int8": 918}, 95, 2765, 600, None),
     ("tpu-v6e", {"bf16": 918, "int8": 1836}, 32, 1600, 400, None),
@@ -62,6 +62,9 @@ def test_figures_are_sane(name) -> None:
     totals = [links.sum_bytes_per_s for links in chip.links if links.sum_bytes_per_s is not None]
     assert all(10 * GB <= total <= 2 * TB for total in totals)
     assert chip.power_w is None or 10 <= chip.power_w <= 30_000
+    assert chip.idle_power_w is None or chip.power_w is None or chip.idle_power_w > 0.05 * chip.power_w
+    assert all(0.01 <= energy <= 10 for energy in chip.energy_per_flop_pj.values())
+    assert all(tier.energy_per_byte_pj is None or 0.1 <= tier.energy_per_byte_pj <= 500 for tier in chip.memory)
     assert chip.price_usd is None or 100 <= chip.price_usd <= 1e7
 
 
@@ -86,4 +89,6 @@ def test_people_find_what_they_ask_for(name) -> None:
         assert tier.capacity_bytes is None or f"memory[{i}].capacity" in chip.provenance
         assert tier.bandwidth_bytes_per_s is None or f"memory[{i}].bandwidth" in chip.provenance
     assert chip.power_w is None or "power" in chip.provenance
+    assert chip.idle_power_w is None or "idle_power" in chip.provenance
+    assert {f"energy_per_flop.{dtype}" for dtype in chip.energy_per_flop_pj} <= set(chip.provenance)
     assert chip.price_usd is None or "price" in chip.provenance

@@ -12,6 +12,7 @@ from configs.units import (
     format_size,
     format_time_ps,
     parse_bandwidth_bytes_per_s,
+    parse_energy_pj,
     parse_flops,
     parse_power_w,
     parse_size_bytes,
@@ -19,7 +20,7 @@ from configs.units import (
     round_ps,
 )
 
-PARSERS = (parse_size_bytes, parse_bandwidth_bytes_per_s, parse_time_ps, parse_flops, parse_power_w)
+PARSERS = (parse_size_bytes, parse_bandwidth_bytes_per_s, parse_time_ps, parse_flops, parse_power_w, parse_energy_pj)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,8 @@ PARSERS = (parse_size_bytes, parse_bandwidth_bytes_per_s, parse_time_ps, parse_f
         (parse_flops, "1PFLOPS", 1e15),
         (parse_power_w, "160W", 160.0),
         (parse_power_w, "1.2kW", 1200.0),
+        (parse_energy_pj, "210fJ", 0.21),
+        (parse_energy_pj, "1.3nJ", 1300.0),
     ],
 )
 def test_accepted(parse, text, expected) -> None:
@@ -58,7 +61,7 @@ def test_accepted(parse, text, expected) -> None:
 @pytest.mark.parametrize("value", [12, 12.5, "12", "", "GB", "x", None, True, [], {}, "1 2GB", "1GB/s/s", "9" * 5000])
 def test_without_unit(parse, value) -> None:
     """Whatever is not a number with a unit is refused, and the units are listed."""
-    with pytest.raises(ConfigError, match=r"accepted: a .* such as .*, with one of the units"):
+    with pytest.raises(ConfigError, match=r"accepted: an? .* such as .*, with one of the units"):
         parse(value)
 
 
