@@ -15,7 +15,7 @@ from cluster.bench_cases import NUMBER_FORMATS, Case
 from cluster.prediction import first_call, predict_ps, predict_quickly_ps, predict_together_ps
 from cluster.records import Collective
 from cluster.selection import Chooser, tried_for
-from cluster.session import BackendName, Cluster, launch
+from cluster.session import BackendName, Cluster, SystemSource, launch, system_of
 from collectives import NO_FILES, OFFERED, OPERATIONS, REDUCTIONS, GroupView, Schedule, build, msccl, read_files
 from configs.algorithm_names import AUTO, algorithm_problem
 from configs.errors import ConfigError
@@ -116,7 +116,7 @@ class Bench:
 
 
 def bench(
-    system: SystemSpec,
+    system: SystemSource,
     op: str,
     *,
     algorithm: str = AUTO,
@@ -130,15 +130,21 @@ def bench(
     contention: Contention = "fluid",
     backend: BackendName = "local",
     chips_per_actor: int = 1,
+    overrides: Sequence[str] = (),
     on_misfit: Callable[[str], None] = lambda _reason: None,
 ) -> Iterator[Row]:
     """Yield a row per size (and per algorithm, for `all`) of an operation.
 
-    Among all chips, the first `n_ranks`, these `ranks`, or all lines along an `axis` at once (blocks along several, as
-    `x,y`). Sizes are rounded down to whole elements that divide among the ranks where the operation needs it;
+    On a system by name, path, mapping or spec; among all chips, the first `n_ranks`, these `ranks`, or all lines along
+    an `axis` at once (blocks along several, as `x,y`). Sizes are rounded down to whole elements that divide among the ranks where the operation needs it;
     a barrier has one row, of no size.
     `on_misfit` is told why an algorithm of `all` is left out. Raises ConfigError for what is unknown or does not fit.
+
+    >>> [row] = bench("dgx-h100", "all_gather", algorithm="ring", sizes_bytes=[8 << 20], numerics="shapes")
+    >>> row.n_ranks, row.algorithm
+    (8, 'ring')
     """
+    system = system_of(system, overrides)
     topology = build_topology(system)
     groups = _groups(topology, n_ranks, ranks, axis)
     _check_words(op, algorithm, dtype, reduction)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cluster.timeline import Timeline
 
 BackendName = Literal["local", "ray"]
+SystemSource = str | Path | Mapping[str, Any] | SystemSpec
 
 
 @frozen(eq=False)
@@ -92,8 +93,13 @@ def _ignore(_rank: int, _name: str, _value: Any, _index: int) -> None:
     """Drop a value that nobody asked for."""
 
 
+def system_of(source: SystemSource, overrides: Sequence[str] = ()) -> SystemSpec:
+    """Return a system by catalogue name, path, mapping or as it is; raise ConfigError if it is wrong."""
+    return source if isinstance(source, SystemSpec) else load_system(source, overrides, VOCABULARY)
+
+
 def launch(
-    system: str | Path | Mapping[str, Any] | SystemSpec,
+    system: SystemSource,
     *,
     backend: BackendName = "local",
     n_chips: int | None = None,
@@ -118,7 +124,7 @@ def launch(
     _check_words(numerics, contention, collectives or {})
     if chips_per_actor < 1:
         raise ConfigError((f"--chips-per-actor: {chips_per_actor}; accepted: an integer ≥ 1",))
-    spec = system if isinstance(system, SystemSpec) else load_system(system, overrides, VOCABULARY)
+    spec = system_of(system, overrides)
     topology = build_topology(spec)
     count = topology.n_chips if n_chips is None else n_chips
     if not 1 <= count <= topology.n_chips:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -274,11 +273,22 @@ def test_a_worker_that_dies():
     assert found[1] == found[3] == lost
 
 
+def test_the_table_is_read_by_other_libraries(undisturbed, tmp_path):
+    """Pandas, polars and DuckDB read the file with the values that it was written with."""
+    path = tmp_path / "results.parquet"
+    path.write_bytes(undisturbed[1])
+    rows = pq.read_table(path).to_pylist()
+    tpot_s = [row["tpot_s"] for row in rows]
+    pandas, polars, duckdb = map(pytest.importorskip, ("pandas", "polars", "duckdb"))
+    assert pandas.read_parquet(path)["tpot_s"].tolist() == tpot_s
+    assert polars.read_parquet(path)["tpot_s"].to_list() == tpot_s
+    assert [value for (value,) in duckdb.sql(f"select tpot_s from '{path}' order by point").fetchall()] == tpot_s
+
+
 def test_the_page():
     """The sweep file of docs/sweeps.md has the points that it says."""
     page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
-    block = page.split("\n\n    base:")[1].split("\n\n    chipmesh")[0]
-    document = yaml.safe_load(textwrap.dedent("    base:" + block))
+    document = yaml.safe_load(page.split("```yaml\n# layouts.yaml\n")[1].split("```")[0])
     assert read_sweep(document).n_points == 2 * 3 * 7 * 2 * 2
     assert len(points_to_run(read_sweep(document))) == 3 * 7 * 2 * (2 + 1)
 
