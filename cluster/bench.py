@@ -136,9 +136,9 @@ def bench(
     """Yield a row per size (and per algorithm, for `all`) of an operation.
 
     On a system by name, path, mapping or spec; among all chips, the first `n_ranks`, these `ranks`, or all lines along
-    an `axis` at once (blocks along several, as `x,y`). Sizes are rounded down to whole elements that divide among the ranks where the operation needs it;
-    a barrier has one row, of no size.
-    `on_misfit` is told why an algorithm of `all` is left out. Raises ConfigError for what is unknown or does not fit.
+    an `axis` at once (blocks along several, as `x,y`). Sizes are rounded down to whole elements that divide among the
+    ranks where the operation needs it; a barrier has one row, of no size. `on_misfit` is told why an algorithm of `all` is left out.
+    Raises ConfigError for what is unknown or does not fit.
 
     >>> [row] = bench("dgx-h100", "all_gather", algorithm="ring", sizes_bytes=[8 << 20], numerics="shapes")
     >>> row.n_ranks, row.algorithm
