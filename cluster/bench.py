@@ -137,8 +137,8 @@ def bench(
 
     On a system by name, path, mapping or spec; among all chips, the first `n_ranks`, these `ranks`, or all lines along
     an `axis` at once (blocks along several, as `x,y`). Sizes are rounded down to whole elements that divide among the
-    ranks where the operation needs it; a barrier has one row, of no size. `on_misfit` is told why an algorithm of `all` is left out.
-    Raises ConfigError for what is unknown or does not fit.
+    ranks where the operation needs it; a barrier has one row, of no size. `on_misfit` is told why an algorithm of
+    `all` is left out. Raises ConfigError for what is unknown or does not fit.
 
     >>> [row] = bench("dgx-h100", "all_gather", algorithm="ring", sizes_bytes=[8 << 20], numerics="shapes")
     >>> row.n_ranks, row.algorithm
