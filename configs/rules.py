@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from configs.algorithm_names import Offered, algorithm_problem
 from configs.errors import ConfigError
 from configs.problems import Keys, unknown
@@ -140,8 +138,8 @@ def check_experiment(spec: ExperimentSpec, n_chips: int) -> None:
     """Raise a ConfigError unless the degrees of parallelism fit the batch and a system of so many chips."""
     degrees, batch, problems = spec.parallel, spec.workload.batch, []
     if degrees.n_ranks > n_chips:
-        used = {name: n for name, n in attrs.asdict(degrees).items() if n > 1}
-        shape = " * ".join(f"{name} {n}" for name, n in used.items())
+        used = ((name, getattr(degrees, name)) for name in ("tp", "pp", "dp", "ep", "cp"))
+        shape = " * ".join(f"{name} {n}" for name, n in used if n > 1)
         limit = f"at most {n_chips}, what {spec.system.name} has"
         problems.append(f"parallel: {shape} = {degrees.n_ranks} chips; accepted: {limit}")
     if degrees.dp > batch:

@@ -220,6 +220,7 @@ class ParallelSpec:
     """Degrees of parallelism; their product is the number of chips in use.
 
     sequence: between the blocks of a layer, the ranks that share matrices have a share of the tokens each.
+    tp_grid: x, y with x · y = tp: matrices are cut into x parts along the hidden size and y along the other side.
     """
 
     tp: int = field(default=1, metadata=at_least(1))
@@ -228,6 +229,7 @@ class ParallelSpec:
     ep: int = field(default=1, metadata=at_least(1))
     cp: int = field(default=1, metadata=at_least(1))
     sequence: bool = False
+    tp_grid: tuple[int, int] | None = field(default=None, metadata=at_least(1))
 
     @property
     def n_ranks(self) -> int:

@@ -77,5 +77,44 @@ def fill(x: Array, n_rows: int) -> Array:
     return concatenate([x, zeros((n_rows - x.shape[0], *x.shape[1:]), x.dtype, real=real)])
 
 
+def transposed(x: Array) -> Array:
+    """Return the matrix x with its axes exchanged: free of charge, as x may have been written so.
+
+    >>> transposed(np.array([[1, 2]])).tolist()
+    [[1], [2]]
+    """
+    return ShapeArray(x.shape[::-1], x.dtype) if isinstance(x, ShapeArray) else np.ascontiguousarray(x.T)
+
+
+def spread(x: Array, parts: Sequence[Sequence[range]], share: int) -> Array:
+    """Return the rows of x that each of the parts lists, one part after the other, each filled up to `share` rows.
+
+    Free of charge, as x may have been written into such a buffer.
+
+    >>> spread(np.array([[1], [2], [3]]), [[range(0, 1), range(2, 3)], [range(1, 2)]], 2).ravel().tolist()
+    [1, 3, 2, 0]
+    """
+    if isinstance(x, ShapeArray):
+        return ShapeArray((len(parts) * share, *x.shape[1:]), x.dtype)
+    y = np.zeros((len(parts), share, *x.shape[1:]), x.dtype)
+    for own, part in zip(y, parts, strict=True):
+        if part:
+            rows = np.concatenate([x[r.start : r.stop] for r in part])
+            own[: len(rows)] = rows
+    return y.reshape(-1, *x.shape[1:])
+
+
+def pack(x: Array, sizes: Sequence[int]) -> Array:
+    """Return x, whose rows are equal parts, without what fills each of them up beyond its size: a view, as `head` is.
+
+    >>> pack(np.array([[1], [3], [2], [0]]), [2, 1]).ravel().tolist()
+    [1, 3, 2]
+    """
+    share = x.shape[0] // len(sizes)
+    if isinstance(x, ShapeArray):
+        return ShapeArray((sum(sizes), *x.shape[1:]), x.dtype)
+    return np.concatenate([x[i * share : i * share + size] for i, size in enumerate(sizes)])
+
+
 Array = Any
 """A numpy array or a `ShapeArray`; programs use only what both have: shape, dtype, size, ndim, nbytes."""

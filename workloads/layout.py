@@ -45,6 +45,10 @@ class Layout:
     The ranks of a context-parallel group have the same rows and split their KV cache along the sequence; outside of
     attention they share all matrices, so these are split over cp · tp ranks (`shard_group`).
     `sequence`: between blocks the ranks that share matrices have a share of the tokens each.
+    `tp_grid`: (x, y), x · y = tp: every matrix between hidden states and a block's inside is cut along both sides, its
+    hidden side into x parts and the other one into y (Pope et al., arXiv 2211.05102, section 3.2.2: E_x F_yz). The
+    rank of index i has part i mod x of the hidden side and part i // x of the other; each of the tp ranks owns an even
+    share of the latter as without a grid, and an even share of its part of the hidden states between the blocks.
     `chips`: the chip of every place, in the order of the mesh, where that is not the chip of the same number. All
     methods take and return chips' numbers; only `rank` and `place` know of the mesh's.
 
@@ -59,6 +63,7 @@ class Layout:
     redundant_experts: int = 0
     cp: int = 1
     sequence: bool = False
+    tp_grid: tuple[int, int] | None = None
     chips: tuple[int, ...] = ()
 
     @property
@@ -89,6 +94,52 @@ class Layout:
         """Return the index of the rank at `place` among those that share its matrices."""
         return place.cp * self.tp + place.tp
 
+    def across(self, place: Place) -> range:
+        """Return the indices of the ranks that have the same part of a block's inside, and other hidden parts.
+
+        >>> layout = Layout(tp=8, tp_grid=(2, 4))
+        >>> layout.across(Place(0, 0, 5)), layout.along(Place(0, 0, 5))
+        (range(4, 6), range(1, 8, 2))
+        """
+        index, n = self.index(place), self.tp_grid[0] if self.tp_grid else 1
+        return range(index - index % n, index - index % n + n)
+
+    def along(self, place: Place) -> range:
+        """Return the indices of the ranks that have the same part of the hidden side; without a grid, of all."""
+        n = self.tp_grid[0] if self.tp_grid else 1
+        return range(self.index(place) % n, self.width, n)
+
+    def shares(self, n: int, place: Place) -> tuple[range, ...]:
+        """Return the even shares, of n things inside of a block, of the ranks `across`."""
+        across = self.across(place)
+        return split_evenly(n, self.width)[across.start : across.stop]
+
+    def hidden_shares(self, hidden: int, place: Place) -> tuple[range, ...]:
+        """Return the shares of the hidden states of the ranks `along`; without a grid, each has all.
+
+        >>> Layout(tp=4, tp_grid=(2, 2)).hidden_shares(10, Place(0, 0, 3))
+        (range(6, 8), range(8, 10))
+        """
+        if self.tp_grid is None:
+            return (range(hidden),) * self.width
+        n_along = self.tp_grid[1]
+        first = self.index(place) % self.tp_grid[0] * n_along
+        return split_evenly(hidden, self.width)[first : first + n_along]
+
+    def part(self, n: int, place: Place) -> range:
+        """Return which of n things inside of a block the rank's matrices have: the shares of the ranks `across`."""
+        shares = self.shares(n, place)
+        return range(shares[0].start, shares[-1].stop)
+
+    def hidden_part(self, hidden: int, place: Place) -> range:
+        """Return the part of the hidden side that the rank's matrices have; without a grid, all."""
+        shares = self.hidden_shares(hidden, place)
+        return range(shares[0].start, shares[-1].stop)
+
+    def own_hidden(self, hidden: int, place: Place) -> range:
+        """Return the rank's share of the hidden states between the blocks; without a grid, all."""
+        return self.hidden_shares(hidden, place)[self.along(place).index(self.index(place))]
+
     def rank(self, place: Place) -> int:
         """Return the rank that stands at `place`."""
         stage = (place.dp * self.pp + place.pp) * self.cp + place.cp
@@ -112,6 +163,18 @@ class Layout:
         place = self.place(rank)
         ranks = (self.rank(evolve(place, cp=cp, tp=tp)) for cp in range(self.cp) for tp in range(self.tp))
         return Group(f"tp.{place.dp}.{place.pp}.{place.ep}", tuple(ranks))
+
+    def across_group(self, rank: int) -> Group:
+        """Return the ranks `across`, by their hidden part."""
+        place, group = self.place(rank), self.shard_group(rank)
+        indices = self.across(place)
+        return Group(f"tp_x.{place.dp}.{place.pp}.{place.ep}.{indices[0]}", tuple(group.ranks[i] for i in indices))
+
+    def along_group(self, rank: int) -> Group:
+        """Return the ranks `along`, by their part of a block's inside."""
+        place, group = self.place(rank), self.shard_group(rank)
+        indices = self.along(place)
+        return Group(f"tp_y.{place.dp}.{place.pp}.{place.ep}.{indices[0]}", tuple(group.ranks[i] for i in indices))
 
     def cp_group(self, rank: int) -> Group:
         """Return the ranks that split the KV cache of `rank`'s heads, by context-parallel index."""
@@ -148,6 +211,8 @@ class Layout:
         kinds: Mapping[str, Callable[[int], Group]]
         kinds = {
             "tp": self.shard_group,
+            "tp_x": self.across_group,
+            "tp_y": self.along_group,
             "cp": self.cp_group,
             "ep": self.ep_group,
             "pp": self.pp_group,

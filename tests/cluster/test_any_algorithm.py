@@ -14,16 +14,15 @@ from collectives import ALGORITHMS
 from configs.loader import load_experiment
 from configs.spec import ParallelSpec
 
-ORACLE = Path(__file__).parents[1] / "data" / "oracles" / "mixtral"
-EXPECTED = np.load(ORACLE / "expected.npz")
+ORACLES = Path(__file__).parents[1] / "data" / "oracles"
 DEGREES = {"all_reduce": "{tp: 4}", "all_gather": "{tp: 4}", "reduce_scatter": "{tp: 4, sequence: true}",
            "all_to_all_v": "{ep: 4}"}  # fmt: skip
 CASES = [(op, name) for op in DEGREES for name in ALGORITHMS[op]]
 NEW_TOKENS = 3
 
 
-def experiment(op, algorithm):
-    """Return a decode of a small mixture of experts whose `op` is carried out by an algorithm."""
+def experiment(op, algorithm, oracle="mixtral"):
+    """Return a decode of a small model, a mixture of experts, whose `op` is carried out by an algorithm."""
     chip = {
         "name": "c",
         "peak": {"fp32": "1TFLOPS"},
@@ -32,11 +31,11 @@ def experiment(op, algorithm):
     topology = {"kind": "torus", "dims": [2, 2], "link": {"bandwidth": "10GB/s", "latency": "1us"}}
     if algorithm == "in_network":  # needs switches that add
         topology = {"kind": "switch", "chips": 4, "planes": [1], "in_network": True, "link": topology["link"]}
-    prompts = EXPECTED["prompt_ids"].tolist()
+    prompts = np.load(ORACLES / oracle / "expected.npz")["prompt_ids"].tolist()
     prompts = (prompts * 4)[: max(4, len(prompts))]
     spec = {
         "system": {"name": "s", "chip": chip, "topology": topology},
-        "model": str(ORACLE),
+        "model": str(ORACLES / oracle),
         "workload": {"prompt_ids": prompts, "batch": len(prompts), "new_tokens": NEW_TOKENS},
         "dtype": {"weights": "fp32", "kv": "fp32", "activations": "fp32"},
         "collectives": {op: algorithm},
@@ -44,11 +43,12 @@ def experiment(op, algorithm):
     return load_experiment(spec, (f"parallel={DEGREES[op]}",), VOCABULARY)
 
 
-def check(result):
+def check(result, oracle="mixtral"):
     """Assert ids and logits of an independent implementation."""
-    n = len(EXPECTED["greedy_ids"])
-    np.testing.assert_array_equal(np.array(result.output_ids)[:n], EXPECTED["greedy_ids"][:, :NEW_TOKENS])
-    expected = EXPECTED["logits"][:, :NEW_TOKENS]
+    known = np.load(ORACLES / oracle / "expected.npz")
+    n = len(known["greedy_ids"])
+    np.testing.assert_array_equal(np.array(result.output_ids)[:n], known["greedy_ids"][:, :NEW_TOKENS])
+    expected = known["logits"][:, :NEW_TOKENS]
     atol = 1e-4 * np.abs(expected).max()
     np.testing.assert_allclose(result.logits[:n], expected, rtol=1e-4, atol=atol)
 
@@ -59,15 +59,33 @@ def test_every_algorithm(op, algorithm):
     check(run_experiment(experiment(op, algorithm), keep_logits=True))
 
 
+@pytest.mark.parametrize("degrees", [{"tp": 4, "tp_grid": (2, 2)}, {"tp": 3, "tp_grid": (3, 1)}], ids=str)
+def test_a_grid_without_data(degrees):
+    """Values at a grid of ranks are the oracle's, and the timeline is that of the run without data."""
+    spec = evolve(experiment("all_reduce", "ring", "falcon"), parallel=ParallelSpec(**degrees))
+    real = run_experiment(spec, keep_logits=True)
+    check(real, "falcon")
+    assert real.timeline.sha256() == run_experiment(evolve(spec, numerics="shapes")).timeline.sha256()
+
+
 @pytest.mark.ray
 @pytest.mark.heavy
-@pytest.mark.parametrize("degrees", [{"ep": 4}, {"tp": 2, "cp": 2, "sequence": True}], ids=str)
-def test_a_sample_on_ray(degrees):
+@pytest.mark.parametrize(
+    ("degrees", "oracle"),
+    [
+        ({"ep": 4}, "mixtral"),
+        ({"tp": 2, "cp": 2, "sequence": True}, "mixtral"),
+        ({"tp": 2, "pp": 2}, "deepseek-v3"),
+        ({"tp": 4, "tp_grid": (2, 2)}, "llama-gqa"),
+    ],
+    ids=str,
+)
+def test_a_sample_on_ray(degrees, oracle):
     """Bit for bit the local run, operations of each layer included."""
-    spec = experiment("all_reduce", "ring")
+    spec = experiment("all_reduce", "ring", oracle)
     spec = evolve(spec, parallel=ParallelSpec(**degrees))
     local, ray = (run_experiment(spec, keep_logits=True, backend=b, chips_per_actor=2) for b in ("local", "ray"))
-    check(ray)
+    check(ray, oracle)
     np.testing.assert_array_equal(local.logits, ray.logits)
     assert local.timeline.sha256() == ray.timeline.sha256()
     assert local.timeline.operations == ray.timeline.operations

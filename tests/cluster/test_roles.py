@@ -35,6 +35,9 @@ def jobs(draw):
     if name in EXPERTS:
         sizes |= {"ep": draw(st.sampled_from([1, 2, 3, 4, 6])), "redundant_experts": draw(st.sampled_from([0, 0, 3]))}
     layout = Layout(**sizes, sequence=draw(st.booleans()))
+    if draw(st.booleans()) and name not in EXPERTS:
+        x, y = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+        layout = evolve(layout, tp=x * y, tp_grid=(x, y), cp=1, sequence=False)
     assume(layout.n_ranks <= 48)
     if draw(st.booleans()):
         layout = evolve(layout, chips=tuple(draw(st.permutations(range(layout.n_ranks)))))

@@ -162,6 +162,16 @@ def test_jobs_travel_between_processes(tiny):
         ({"layout": Layout(tp=97)}, "parallel.tp: 97 is above the model's 96 ffn rows; at most 96"),
         ({"layout": Layout(pp=6)}, "parallel.pp: 6 is above the model's 4 layers and its head; at most 5"),
         ({"layout": Layout(dp=4)}, "parallel.dp: 4 is above the batch of 3"),
+        (
+            {"layout": Layout(tp=4, tp_grid=(2, 3))},
+            "tp_grid: [2, 3] are 6 ranks; accepted: two numbers whose product is",
+        ),
+        ({"layout": Layout(tp=4, cp=2, tp_grid=(2, 2))}, "tp_grid: [2, 2] goes with pp and dp; accepted: cp 1, ep 1"),
+        ({"layout": Layout(tp=4, sequence=True, tp_grid=(2, 2))}, "ep 1 and sequence false"),
+        (
+            {"layout": Layout(tp=80, tp_grid=(10, 8))},
+            "tp_grid: [10, 8] are above the model's hidden size 64; at most 64",
+        ),
         ({"new_tokens": 60}, "exceed the context of tiny, 64 tokens"),
         ({"new_tokens": 0}, "new_tokens: 0 must be at least 1"),
         ({"prompt_lengths": ()}, "there is no prompt"),

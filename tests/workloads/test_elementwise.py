@@ -18,6 +18,8 @@ from workloads.elementwise import (
     AddPositions,
     GatedActivation,
     LayerNorm,
+    Moments,
+    Normalise,
     QueryKeyNorm,
     RmsNorm,
     SoftCap,
@@ -41,6 +43,20 @@ def test_rms_norm_with_an_offset():
     x, w = normal(3, 8), stored(normal(8))
     plain = RmsNorm(1e-5).evaluate(x, stored(w.values + 1))
     np.testing.assert_allclose(RmsNorm(1e-5, offset=1.0).evaluate(x, w), plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "whole"), [("rms", RmsNorm(1e-5, 1.0)), ("layer", LayerNorm(1e-5))])
+def test_a_norm_of_shares(kind, whole):
+    """The moments of uneven shares add up to those of whole tokens; all shares together do the work of the whole."""
+    x, tensors = normal(3, 9) + 2, [normal(9) for _ in range(1 if kind == "rms" else 2)]
+    shares = [slice(0, 5), slice(5, 9), slice(9, 9)]
+    moments = sum(Moments(kind).evaluate(x[:, share]) for share in shares)
+    kernel = Normalise(9, 1e-5, kind, 1.0 if kind == "rms" else 0.0)
+    found = [kernel.evaluate(x[:, s], moments, *(stored(t[s]) for t in tensors)) for s in shares]
+    expected = whole.evaluate(x, *map(stored, tensors))
+    np.testing.assert_allclose(np.concatenate(found, axis=1), expected, rtol=1e-4, atol=1e-5)
+    flops = Moments(kind).work(x).vector_flops + kernel.work(x, moments, *map(stored, tensors)).vector_flops
+    assert flops == whole.work(x, *map(stored, tensors)).vector_flops
 
 
 def test_query_key_norm():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from attrs import evolve
 
+from configs.errors import ConfigError
 from configs.spec import DtypeSpec
 from tests.workloads.double import logits_of, run_job, tokens_of
 from tests.workloads.plain_models import PLAIN, greedy, write_folder
@@ -37,6 +38,10 @@ EXPERT_LAYOUTS += [
 ]
 
 
+GRIDS = [(2, 2), (2, 4), (4, 2), (3, 2), (1, 4), (5, 1)]
+GRID_LAYOUTS = [Layout(tp=x * y, tp_grid=(x, y)) for x, y in GRIDS]
+GRID_LAYOUTS += [Layout(tp=4, pp=2, dp=2, tp_grid=(2, 2)), Layout(tp=6, pp=3, tp_grid=(2, 3))]
+
 RAGGED = ((5, 17, 96, 3, 3, 8), (42,), (7, 8, 9))
 
 
@@ -53,12 +58,23 @@ EVERYTHING = [(name, layout) for name in NAMES for layout in LAYOUTS]
 EVERYTHING += [(name, layout) for name in ("mixtral", "deepseek-v3") for layout in EXPERT_LAYOUTS]
 
 
+EVERYTHING += [(name, layout) for name in NAMES if name not in ("mixtral", "deepseek-v3") for layout in GRID_LAYOUTS]
+
+
 @pytest.mark.parametrize(("name", "layout"), EVERYTHING, ids=str)
 def test_oracle(name, layout):
     """Uneven heads, ranks without a head, replicated KV heads, stages without a layer, ranks without a row."""
     expected = np.load(ORACLES / name / "expected.npz")
     prompts = tuple(map(tuple, expected["prompt_ids"].tolist()))
     check(huggingface_model(ORACLES / name), layout, prompts, expected["greedy_ids"], expected["logits"])
+
+
+@pytest.mark.parametrize("name", ["mixtral", "deepseek-v3"])
+def test_a_grid_needs_dense_blocks(name):
+    """Experts and latent attention are refused on a grid."""
+    job = DecodeJob(huggingface_model(ORACLES / name), Layout(tp=4, tp_grid=(2, 2)), FP32, (3,), 2)
+    with pytest.raises(ConfigError, match="latent attention are not cut along both sides; accepted: no tp_grid"):
+        check_job(job)
 
 
 @pytest.fixture(scope="module", params=PLAIN)
@@ -70,19 +86,19 @@ def plain(request, tmp_path_factory):
     return huggingface_model(folder), np.array(ids), np.array(logits)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("layout", [*LAYOUTS, *GRID_LAYOUTS], ids=str)
 def test_plain_forward_pass(plain, layout):
     """Rows of different lengths; windows, soft caps, post norms, learned positions, biases, fused tensors."""
     check(plain[0], layout, RAGGED, *plain[1:])
 
 
-@pytest.mark.parametrize("layout", [Layout(tp=3), Layout(tp=2, pp=3)], ids=str)
+@pytest.mark.parametrize("layout", [Layout(tp=3), Layout(tp=2, pp=3), Layout(tp=4, pp=2, tp_grid=(2, 2))], ids=str)
 def test_halves_that_take_turns(plain, layout):
     """Every family decodes the same in two halves of the rows, which see their own rows of the caches."""
     check(plain[0], layout, RAGGED, *plain[1:], micro_batches=2)
 
 
-@pytest.mark.parametrize("layout", [Layout(), Layout(tp=8, pp=2, dp=2)], ids=str)
+@pytest.mark.parametrize("layout", [Layout(), Layout(tp=8, pp=2, dp=2), Layout(tp=6, tp_grid=(3, 2))], ids=str)
 def test_shapes_mode_does_the_same_work(plain, layout):
     """The program without data launches the same kernels with the same work."""
     model, (_, logits) = plain[0], plain[1:]

@@ -31,6 +31,11 @@ def job_of(name, layout):
     return DecodeJob(model, layout, DtypeSpec(), (8,) * N_ROWS, 2)
 
 
+def degree(words):
+    """Return what a layout's key is given: a number, the sides of a grid, or that it is on."""
+    return tuple(map(int, words[::2])) if len(words) > 1 else int(words[0]) if words else True
+
+
 def words(cell):
     """Return the listed collectives."""
     return [word.strip() for word in cell.split(",") if word.strip()]
@@ -40,7 +45,7 @@ def words(cell):
 def test_collectives(row):
     """The first rank takes part in the listed ones: in every layer, and outside, in the prefill and in a step."""
     given, name, in_layer, outside = row
-    degrees = {word.split()[0]: int(word.split()[1]) if " " in word else True for word in words(given)}
+    degrees = {word.split()[0]: degree(word.split()[1:]) for word in words(given)}
     job = job_of(name, Layout(**degrees))
     calls = run_job(job, real=False)[0].calls
     layers = {layer for layer, _ in calls if layer is not None}

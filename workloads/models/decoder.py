@@ -8,7 +8,7 @@ layers.N.* (the blocks say what), norm, head.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 
 from attrs import fields, frozen
@@ -107,7 +107,23 @@ class DecoderShape(ABC):
         has_experts = hasattr(self, "n_experts")
         if not has_experts and (layout.ep > 1 or layout.redundant_experts):
             found.append("parallel.ep, experts.redundant: the model has no experts; accepted: ep 1 and redundant 0")
-        return tuple(found)
+        return (*found, *self._grid_problems(layout))
+
+    def _grid_problems(self, layout: Layout) -> Iterator[str]:
+        """Yield what forbids matrices that are cut along both sides."""
+        if layout.tp_grid is None:
+            return
+        key = f"parallel.tp_grid: {list(layout.tp_grid)}"
+        if prod(layout.tp_grid) != layout.tp:
+            accepted = f"two numbers whose product is parallel.tp {layout.tp}"
+            yield f"{key} are {prod(layout.tp_grid)} ranks; accepted: {accepted}"
+        if layout.cp > 1 or layout.ep > 1 or layout.sequence:
+            yield f"{key} goes with pp and dp; accepted: cp 1, ep 1 and sequence false"
+        if layout.tp > self.hidden:
+            yield f"{key} are above the model's hidden size {self.hidden}; at most {self.hidden}"
+        layers = map(self.layer, range(self.n_layers))
+        if not all(layer.attention.on_grid and layer.feed_forward.on_grid for layer in layers):
+            yield f"{key}: mixtures of experts and latent attention are not cut along both sides; accepted: no tp_grid"
 
     def remarks(self, layout: Layout) -> tuple[str, ...]:
         """Return what is odd about a layout that works."""
@@ -134,19 +150,22 @@ class DecoderShape(ABC):
         """Return what the rank at `place` keeps: its share of the layers, embedding, head and KV cache."""
         plan = Plan(place, layout, dtype, n_rows, max_length)
         first, last = place.pp == 0, place.pp == layout.pp - 1
-        own = plan.share(self.vocab)
-        table = (len(own), self.hidden)
+        own, cols = layout.part(self.vocab, place), plan.hidden(self.hidden)
+        table = (len(own), len(cols))
         shards: list[ShardSpec] = []
         if first:
-            shards.append(plan.weights("embedding", table, Part("embedding", own)))
+            shards.append(plan.weights("embedding", table, Part("embedding", own, cols)))
         if first and self.n_positions:
-            shards.append(plan.weights("positions", (self.n_positions, self.hidden)))
+            share = layout.own_hidden(self.hidden, place)
+            part = Part("positions", None, share)
+            shards.append(plan.weights("positions", (self.n_positions, len(share)), part))
         for i in split_evenly(self.n_layers, layout.pp)[place.pp]:
             shards += self.layer(i).shards(plan.under(f"layers.{i}."))
         if last:
             shards += self.norm().shards("norm", plan)
         if last and not (first and self.tied_embeddings):
-            shards.append(plan.weights("head", table, Part("embedding" if self.tied_embeddings else "head", own)))
+            name = "embedding" if self.tied_embeddings else "head"
+            shards.append(plan.weights("head", table, Part(name, own, cols)))
         return tuple(shards)
 
     def stage(

@@ -8,6 +8,7 @@ from workloads.array import Array
 from workloads.elementwise import AddPositions, SoftCap
 from workloads.kernels import Embedding, TakeRows
 from workloads.layout import split_evenly
+from workloads.models.blocks.grid import GridJoint, Inside, consecutive
 from workloads.models.blocks.joint import Joint
 from workloads.models.blocks.site import Site
 from workloads.sampling import Draw
@@ -24,9 +25,11 @@ class DecoderStage:
 
     def __init__(self, shape: DecoderShape, site: Site) -> None:
         self._chip, self._activations = site.chip, site.carrier
-        self._joint = Joint.of(site)
+        self._joint = Joint.of(site) if site.layout.tp_grid is None else GridJoint.on_grid(site, shape.hidden)
         self._vocab, self._ids = shape.vocab, site.share(shape.vocab)
-        self._embedding = Embedding(self._ids.start, shape.embedding_scale)
+        ids = site.layout.shares(shape.vocab, site.place)
+        self._embedding = Embedding(ids[0].start, shape.embedding_scale)
+        self._inside = Inside.of(site, consecutive([[len(own)] for own in ids]))
         self._softcap = None if shape.logit_softcap is None else SoftCap(shape.logit_softcap)
         self._numbers = split_evenly(shape.n_layers, site.layout.pp)[site.place.pp]
         self._layers = tuple(shape.layer(i).start(site.under(f"layers.{i}."), self._joint) for i in self._numbers)
@@ -41,7 +44,7 @@ class DecoderStage:
         x = self._chip.apply(self._embedding, ids, self._table, dtype=self._activations)
         if self._positions is None:
             return await self._joint.total(x)
-        x = await self._joint.whole(await self._joint.total(x), ids.shape[0])
+        x = await self._joint.tokens(await self._joint.total(x), ids.shape[0])
         return self._joint.own(self._chip.apply(ADD_POSITIONS, x, self._positions, starts=starts))
 
     async def layers(self, x: Array, starts: tuple[int, ...], n: int) -> Array:
@@ -54,10 +57,13 @@ class DecoderStage:
 
     async def logits(self, x: Array, rows: tuple[int, ...], n: int) -> Array:
         """Return own logits [k, own vocabulary] of k of the n tokens of `x`, float32 from the accumulator."""
-        x = await self._joint.whole(x, n)
+        x = await self._joint.tokens(x, n)
         if len(rows) < n:
             x = self._chip.apply(TAKE_ROWS, x, rows=rows)
-        logits = self._chip.apply(self._head_matmul, self._norm(x), self._head, keep_fp32=True)
+        x = await self._joint.features(await self._norm(x))
+        logits = self._chip.apply(self._head_matmul, x, self._head, keep_fp32=True)
+        if self._inside is not None:
+            logits = await self._inside.enter(logits)
         return logits if self._softcap is None else self._chip.apply(self._softcap, logits)
 
     async def pick(self, logits: Array, draw: Draw) -> Array:

@@ -1,6 +1,7 @@
 """Grouped-query attention: query heads are split over the tensor-parallel group, KV heads go where they are needed.
 
 Over context-parallel ranks, q, k and v are on each; the cache is split along the sequence, and o by the heads merged.
+On a grid a rank's matrices have the heads of all ranks across, which add up their parts and work on their own heads.
 
 Neutral names, all [out, in]: q, k, v, o, with _bias where there is one; q_norm, k_norm [head_dim].  Rows 2j and 2j+1
 of a head in q and k are one rotated pair.
@@ -8,8 +9,9 @@ of a head in q and k are one rotated pair.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import frozen
 
@@ -20,6 +22,7 @@ from workloads.elementwise import QueryKeyNorm
 from workloads.kernels import Matmul
 from workloads.layout import split_evenly
 from workloads.models.blocks.context import Context, merged_heads, stripe_of
+from workloads.models.blocks.grid import Inside
 from workloads.models.blocks.site import Plan, Site
 from workloads.rope import Rope
 from workloads.shards import Part, ShardSpec
@@ -32,6 +35,8 @@ class GroupedQueryAttention:
     rope: None if positions are not rotated.  qk_norm_eps: None without query and key norms.
     window: how many tokens a token sees, None for all.  scale, softcap: see `workloads.attention.Attention`.
     """
+
+    on_grid: ClassVar[bool] = True
 
     hidden: int
     n_heads: int
@@ -62,26 +67,49 @@ class GroupedQueryAttention:
     def shards(self, plan: Plan) -> tuple[ShardSpec, ...]:
         """Return the rows of q, k and v of the own heads, their cache, and the columns of o of those merged here.
 
-        The first rank alone holds the bias of o: the ranks' results are summed.
+        Biases are held once for every sum of ranks' results.
         """
-        dim, hidden = self.head_dim, self.hidden
+        dim, cols = self.head_dim, plan.hidden(self.hidden)
         share = heads_of(self.n_heads, self.n_kv_heads, plan.layout.tp, plan.place.tp)
-        q, kv = (range(r.start * dim, r.stop * dim) for r in (share.heads, share.kv_heads))
+        held = together(self._across(plan))
+        q, kv = (range(r.start * dim, r.stop * dim) for r in (held.heads, held.kv_heads))
         n = len(q) + 2 * len(kv)
-        found = [plan.weights("qkv", (n, hidden), Part("q", q), Part("k", kv), Part("v", kv))]
-        if self.qkv_bias:
+        parts = (Part("q", q, cols), Part("k", kv, cols), Part("v", kv, cols))
+        found = [plan.weights("qkv", (n, len(cols)), *parts)]
+        if self.qkv_bias and plan.has_input_bias:
             found.append(plan.weights("qkv_bias", (n,), Part("q_bias", q), Part("k_bias", kv), Part("v_bias", kv)))
         if self.qk_norm_eps is not None:
             found += [plan.weights(name, (dim,)) for name in ("q_norm", "k_norm")]
         n_cached = stripe_of(plan.place, plan.layout).count(plan.max_length)
         cache = (plan.n_rows, len(share.kv_heads), n_cached, dim)
         found += [plan.cache(name, cache) for name in ("k_cache", "v_cache")]
-        merged = merged_heads(share.heads, plan.place, plan.layout)
+        merged = merged_heads(held.heads, plan.place, plan.layout)
         out = range(merged.start * dim, merged.stop * dim)
-        found.append(plan.weights("o", (hidden, len(out)), Part("o", None, out)))
-        if self.o_bias and plan.layout.index(plan.place) == 0:
-            found.append(plan.weights("o_bias", (hidden,)))
+        found.append(plan.weights("o", (len(cols), len(out)), Part("o", cols, out)))
+        if self.o_bias and plan.has_output_bias:
+            found.append(plan.weights("o_bias", (len(cols),), Part("o_bias", cols)))
         return tuple(found)
+
+    def _across(self, at: Plan | Site) -> list[HeadShare]:
+        """Return the heads of all ranks that have the same part of the block's inside."""
+        tp = at.layout.tp
+        return [heads_of(self.n_heads, self.n_kv_heads, tp, i % tp) for i in at.layout.across(at.place)]
+
+    def _inside(self, site: Site) -> Inside | None:
+        """Return how the ranks across share the columns of q, k and v, which are stored one after the other."""
+        shares, dim = self._across(site), self.head_dim
+        held = together(shares)
+        k = len(held.heads) - held.kv_heads.start
+        v = k + len(held.kv_heads)
+
+        def columns(heads: range, offset: int) -> range:
+            return range((heads.start + offset) * dim, (heads.stop + offset) * dim)
+
+        parts = (
+            (columns(s.heads, -held.heads.start), columns(s.kv_heads, k), columns(s.kv_heads, v)) if s.heads else ()
+            for s in shares
+        )
+        return Inside.of(site, tuple(parts), [len(s.heads) * dim for s in shares])
 
     def start(self, site: Site) -> RunningAttention:
         """Return the block on one rank."""
@@ -94,6 +122,7 @@ class GroupedQueryAttention:
         cached = {"stripe": stripe_of(site.place, site.layout)} if site.layout.cp > 1 else {}
         return RunningAttention(
             site.chip,
+            self._inside(site),
             site.matmul("qkv_matmul"),
             site.tensors("qkv", "qkv_bias"),
             None if self.qk_norm_eps is None else QueryKeyNorm(self.qk_norm_eps),
@@ -136,11 +165,31 @@ def heads_of(n_heads: int, n_kv_heads: int, tp: int, index: int) -> HeadShare:
     return HeadShare(heads, kv_heads, queries)
 
 
+@frozen
+class HeldHeads:
+    """The query and KV heads that are in a rank's matrices."""
+
+    heads: range
+    kv_heads: range
+
+
+def together(shares: Sequence[HeadShare]) -> HeldHeads:
+    """Return the heads of neighbouring ranks.
+
+    >>> together([heads_of(6, 2, 4, 0), heads_of(6, 2, 4, 1)])
+    HeldHeads(heads=range(0, 4), kv_heads=range(0, 2))
+    """
+    some = [share for share in shares if share.heads] or shares[:1]
+    first, last = some[0], some[-1]
+    return HeldHeads(range(first.heads.start, last.heads.stop), range(first.kv_heads.start, last.kv_heads.stop))
+
+
 @frozen(eq=False)
 class RunningAttention:
     """The block on one rank."""
 
     chip: Chip
+    inside: Inside | None
     qkv_matmul: Matmul
     qkv: tuple[Tensor, ...]
     qk_norm: QueryKeyNorm | None
@@ -157,12 +206,16 @@ class RunningAttention:
 
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the attention block, to be summed over the group."""
-        apply, k_cache, v_cache = self.chip.apply, self.k_cache, self.v_cache
+        apply, k_cache, v_cache, inside = self.chip.apply, self.k_cache, self.v_cache, self.inside
         qkv = apply(self.qkv_matmul, x, *self.qkv)
+        if inside is not None:
+            qkv = await inside.enter(qkv)
         if self.qk_norm is not None:
             qkv = apply(self.qk_norm, qkv, *self.norms, n_kv=k_cache.shape[1])
         q = apply(self.rope, qkv, k_cache, v_cache, starts=starts, **self.cached)
         attended = apply(self.attention, q, k_cache, v_cache, starts=starts, **self.params)
         if self.context is not None:
             attended = await self.context.merge(attended, x.shape[0])
+        if inside is not None:
+            attended = await inside.leave(attended)
         return apply(self.o_matmul, attended, *self.o)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from attrs import evolve, field, frozen
@@ -36,6 +36,8 @@ ADD = Add("add_shared")
 @frozen
 class Experts:
     """`n_experts` gated feed-forward blocks of `ffn` rows each; every token uses those that `route` chooses."""
+
+    on_grid: ClassVar[bool] = False
 
     layer: int
     hidden: int

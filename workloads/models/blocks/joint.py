@@ -20,7 +20,7 @@ class Joint:
 
     chip: Chip
     group: Group | None
-    sequence: bool = False
+    sequence: bool
 
     @classmethod
     def of(cls, site: Site) -> Joint:
@@ -52,6 +52,14 @@ class Joint:
         return await self.chip.reduce_scatter(fill(y, -(-y.shape[0] // len(self)) * len(self)), self.group)
 
     async def whole(self, x: Array, n: int) -> Array:
+        """Return what a block's matrices take in of n tokens, from the rank's share x of the hidden states."""
+        return await self.features(await self.tokens(x, n))
+
+    async def features(self, x: Array) -> Array:
+        """Return all that the rank's matrices take in of every token: it is there."""
+        return x
+
+    async def tokens(self, x: Array, n: int) -> Array:
         """Return all n tokens of x, of which every rank has its share."""
         if self.group is None or not self.splits(n):
             return x

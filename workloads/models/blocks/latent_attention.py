@@ -6,7 +6,7 @@ rotated key), kv_norm, k_up and v_up [heads·dim, latent], o. Rows 2j and 2j+1 o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import frozen
 
@@ -29,6 +29,8 @@ V_UP = HeadMatmul("v_up_matmul")
 @frozen
 class LatentHeads:
     """The sizes of the block; q_latent: None if queries are made directly; plain: what is not rotated of a head."""
+
+    on_grid: ClassVar[bool] = False
 
     hidden: int
     n_heads: int

@@ -90,8 +90,8 @@ class _Sequential:
 
     async def __call__(self, x: Array, starts: tuple[int, ...], n: int) -> Array:
         for norm, block, post in self.blocks:
-            y = await self.joint.total(await block(await self.joint.whole(norm(x), n), starts))
-            x = self.chip.apply(ADD, x, post(y) if post else y)
+            y = await self.joint.total(await block(await self.joint.whole(await norm(x), n), starts))
+            x = self.chip.apply(ADD, x, await post(y) if post else y)
         return x
 
 
@@ -107,7 +107,9 @@ class _Parallel:
     feed_forward: RunningBlock
 
     async def __call__(self, x: Array, starts: tuple[int, ...], n: int) -> Array:
-        apply, joint, normed = self.chip.apply, self.joint, await self.joint.whole(self.norm(x), n)
+        apply, joint, normed = self.chip.apply, self.joint, await self.joint.whole(await self.norm(x), n)
         attended = await self.attention(normed, starts)
-        other = await self.feed_forward(await joint.whole(self.ffn_norm(x), n) if self.ffn_norm else normed, starts)
+        if self.ffn_norm is not None:
+            normed = await joint.whole(await self.ffn_norm(x), n)
+        other = await self.feed_forward(normed, starts)
         return apply(ADD, x, await joint.total(apply(ADD, attended, other)))

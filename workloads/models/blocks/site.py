@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from attrs import evolve, frozen
 
@@ -39,6 +39,20 @@ class Plan:
     def experts(self, n: int) -> range:
         """Return this rank's even share of n experts."""
         return split_evenly(n, self.layout.ep)[self.place.ep]
+
+    def hidden(self, n: int) -> range:
+        """Return the part of the hidden size n that this rank's matrices have."""
+        return self.layout.hidden_part(n, self.place)
+
+    @property
+    def has_input_bias(self) -> bool:
+        """Whether this rank holds biases of what its matrices make of the hidden states: once for every sum."""
+        return self.layout.index(self.place) == self.layout.across(self.place)[0]
+
+    @property
+    def has_output_bias(self) -> bool:
+        """Whether this rank holds biases of what its matrices add to the hidden states: once for every sum."""
+        return self.layout.index(self.place) == self.layout.along(self.place)[0]
 
     def weights(self, name: str, shape: tuple[int, ...], *parts: Part) -> ShardSpec:
         """Return a shard of weights; without parts, all of the matrix of the same name. Vectors keep 16 bits."""
@@ -136,7 +150,9 @@ class RunningBlock(Protocol):
 
 
 class Block(Protocol):
-    """A block of one layer as a family describes it."""
+    """A block of one layer as a family describes it; `on_grid`: whether it can be cut along both sides."""
+
+    on_grid: ClassVar[bool]
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every stored matrix, by neutral name within the layer."""
