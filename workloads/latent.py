@@ -28,10 +28,17 @@ class HeadMatmul:
     """Multiply each head by its own matrix: x [n, heads·in], w [heads·out, in] or its transpose, y [n, heads·out].
 
     transposed: w is stored as [heads·in, out], the matrix that goes the other way.
+    inputs: the narrower number format that x is rounded to first, each head by itself; None for none.
     """
 
-    name: str
+    label: str
     transposed: bool = False
+    inputs: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The format of the inputs decides the rate."""
+        return self.label if self.inputs is None else f"{self.label}_{self.inputs}"
 
     def _sides(self, x: Array, w: Tensor, n_heads: int) -> tuple[int, int]:
         k = x.shape[1] // n_heads
@@ -43,7 +50,8 @@ class HeadMatmul:
 
     def evaluate(self, x: Any, w: Tensor, *, n_heads: int) -> Floats:
         """Return the products, head by head."""
-        heads = as_fp32(x).reshape(len(x), n_heads, -1).swapaxes(0, 1)
+        rows = as_fp32(x).reshape(len(x), n_heads, -1)
+        heads = (rows if self.inputs is None else round_to(self.inputs, rows)).swapaxes(0, 1)
         matrices = w.values.reshape(n_heads, -1, w.shape[1])
         y = heads @ (matrices if self.transposed else matrices.swapaxes(1, 2))
         return np.ascontiguousarray(y.swapaxes(0, 1)).reshape(len(x), -1)
@@ -52,7 +60,7 @@ class HeadMatmul:
         """Return a multiplication per head; all matrices are read."""
         k, out = self._sides(x, w, n_heads)
         return Work(
-            wider(dtype_name(x.dtype), w.dtype),
+            wider(self.inputs or dtype_name(x.dtype), w.dtype),
             matmuls=((n_heads, x.shape[0], k, out),),
             tensor_bytes=((w.tier, w.size_bytes),),
             activation_bytes=x.nbytes + x.shape[0] * n_heads * out * x.dtype.itemsize,

@@ -46,7 +46,11 @@ BAD_VALUES = [
     (("parallel", "tp"), 2.0, "parallel.tp: 2.0 is not a whole number"),
     (("parallel", "tp"), True, "parallel.tp: true is not a whole number"),
     (("parallel", "tp"), 10**300, "parallel.tp: 1000"),
-    (("parallel", "tpp"), 2, "parallel.tpp: unknown key; accepted: tp, pp, dp, ep, cp, sequence, tp_grid; did you mean 'tp'?"),
+    (
+        ("parallel", "tpp"),
+        2,
+        "parallel.tpp: unknown key; accepted: tp, pp, dp, ep, cp, sequence, tp_grid; did you mean 'tp'?",
+    ),
     (("parallel", "cp"), 0, "parallel.cp: 0 is out of range"),
     (("paralel",), {}, "paralel: unknown key; accepted: name, system, model"),
     (("paralel",), {}, "did you mean 'parallel'?"),

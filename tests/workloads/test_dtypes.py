@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -16,9 +18,13 @@ from tests.workloads.double import logits_of, run_job
 from workloads.chip import Tensor
 from workloads.decode import DecodeJob
 from workloads.experts import ExpertMatmul
+from workloads.huggingface import huggingface_model
 from workloads.kernels import Matmul
+from workloads.latent import HeadMatmul
 from workloads.layout import Layout
 from workloads.rounding import NUMPY_DTYPES, ROUNDINGS, round_to
+
+ORACLES = Path(__file__).parents[1] / "data" / "oracles"
 
 
 @frozen
@@ -147,6 +153,28 @@ def test_experts_round_what_they_take_in(dtype):
     expected = np.concatenate([rounded[:1] @ first.T, rounded[1:] @ second.T])
     np.testing.assert_allclose(kernel.evaluate(x, w, loads=(1, 2)), expected, rtol=1e-5, atol=1e-5)
     assert (kernel.name, kernel.work(x, w, loads=(1, 2)).dtype) == (f"e_{dtype}", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "mxfp4"])
+def test_products_of_heads_round_what_they_take_in(dtype):
+    """Each head's part of a row by itself, at that format's rate."""
+    rng = np.random.default_rng(4)
+    x, w = rng.standard_normal((3, 2 * 64)).astype(np.float32), run_weights(rng, dtype)
+    kernel = HeadMatmul("h", inputs=dtype)
+    matrices = w.values.reshape(2, 16, 64)
+    expected = [round_to(dtype, x[:, 64 * h : 64 * (h + 1)]) @ matrices[h].T for h in range(2)]
+    np.testing.assert_allclose(kernel.evaluate(x, w, n_heads=2), np.concatenate(expected, 1), rtol=1e-5, atol=1e-5)
+    assert (kernel.name, kernel.work(x, w, n_heads=2).dtype) == (f"h_{dtype}", dtype)
+
+
+def test_latent_attention_in_fp8():
+    """Every product by a matrix takes in the format asked for, but for the router and the attention on latents."""
+    model = huggingface_model(ORACLES / "deepseek-v3")
+    job = DecodeJob(model, Layout(), DtypeSpec("fp8_e4m3", "bf16", "fp8_e4m3"), (4,), 2)
+    (chip,) = run_job(job, real=False)
+    narrow = {name.removesuffix("_fp8_e4m3") for name, work in chip.trace if work.dtype == "fp8_e4m3"}
+    products = {name.removesuffix("_fp8_e4m3") for name, work in chip.trace if work.matmuls}
+    assert products - narrow == {"router_matmul", "latent_attention"}
 
 
 def run_weights(rng, dtype):

@@ -21,10 +21,6 @@ from workloads.models.blocks.site import Plan, Site
 from workloads.rope import Rope
 from workloads.shards import Part, ShardSpec
 
-Q, Q_DOWN, KV_DOWN, O_PROJ = Matmul("q_matmul"), Matmul("q_down_matmul"), Matmul("kv_down_matmul"), Matmul("o_matmul")
-ABSORB_Q = HeadMatmul("absorb_k_up", transposed=True)
-V_UP = HeadMatmul("v_up_matmul")
-
 
 @frozen
 class LatentHeads:
@@ -97,7 +93,32 @@ class LatentHeads:
             self, site.chip, len(own), len(merged_heads(own, site.place, site.layout)), site.tensors(*names),
             site.tensors("kv_down", "kv_norm", "latent_cache"), site.tensors("k_up", "v_up", "o"),
             {} if site.layout.cp == 1 else {"stripe": stripe_of(site.place, site.layout)}, Context.of(site, len(own)),
+            Products.of(site),
         )  # fmt: skip
+
+
+@frozen
+class Products:
+    """The block's products, which take in activations in the format asked for."""
+
+    q: Matmul
+    q_down: Matmul
+    kv_down: Matmul
+    absorb_q: HeadMatmul
+    v_up: HeadMatmul
+    o: Matmul
+
+    @classmethod
+    def of(cls, site: Site) -> Products:
+        """Return the products of one rank."""
+        return cls(
+            site.matmul("q_matmul"),
+            site.matmul("q_down_matmul"),
+            site.matmul("kv_down_matmul"),
+            HeadMatmul("absorb_k_up", transposed=True, inputs=site.inputs),
+            HeadMatmul("v_up_matmul", inputs=site.inputs),
+            site.matmul("o_matmul"),
+        )
 
 
 @frozen(eq=False)
@@ -113,26 +134,28 @@ class RunningLatentHeads:
     up: tuple[Tensor, ...]
     cached: dict[str, Any]
     context: Context | None
+    products: Products
 
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the attention block, to be summed over the group."""
-        apply, block, n_heads = self.chip.apply, self.block, self.n_heads
+        apply, block, n_heads, products = self.chip.apply, self.block, self.n_heads, self.products
         (kv_down, kv_norm, cache), (k_up, v_up, o) = self.kv, self.up
         q = self._queries(x)
-        kv = apply(KV_DOWN, x, kv_down)
+        kv = apply(products.kv_down, x, kv_down)
         rotated = apply(SplitHeads(block.rope.dim, last=True), q, n_heads=n_heads)
         rotated = apply(LatentAppend(block.rope, block.eps), rotated, kv, kv_norm, cache, starts=starts, **self.cached)
-        latent = apply(ABSORB_Q, apply(SplitHeads(block.plain), q, n_heads=n_heads), k_up, n_heads=n_heads)
+        latent = apply(products.absorb_q, apply(SplitHeads(block.plain), q, n_heads=n_heads), k_up, n_heads=n_heads)
         whole, of_heads = LatentAttention(block.scale), {"starts": starts, "n_heads": n_heads}
         if self.context is None:
             y = apply(whole, latent, rotated, cache, **of_heads)
         else:
             parts = apply(PartialLatentAttention(whole), latent, rotated, cache, **of_heads, **self.cached)
             y = await self.context.merge(parts, x.shape[0])
-        return apply(O_PROJ, apply(V_UP, y, v_up, n_heads=self.n_merged), o)
+        return apply(products.o, apply(products.v_up, y, v_up, n_heads=self.n_merged), o)
 
     def _queries(self, x: Array) -> Array:
+        apply, products = self.chip.apply, self.products
         if len(self.q) == 1:
-            return self.chip.apply(Q, x, *self.q)
+            return apply(products.q, x, *self.q)
         down, norm, up = self.q
-        return self.chip.apply(Q, self.chip.apply(RmsNorm(self.block.eps), self.chip.apply(Q_DOWN, x, down), norm), up)
+        return apply(products.q, apply(RmsNorm(self.block.eps), apply(products.q_down, x, down), norm), up)
