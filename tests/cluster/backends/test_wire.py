@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import tracemalloc
+import zlib
 from itertools import pairwise
 
 import ml_dtypes
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cluster.backends.wire import (
+    BODY_CHECKED,
     MAGIC,
     MAX_BODY_BYTES,
     MAX_HEADER_BYTES,
     PREFIX,
+    SCRATCH_BYTES,
+    VERSION,
     Frame,
     FrameError,
     FrameReader,
     encode,
+    prefix,
 )
 from workloads.array import ShapeArray
 
@@ -47,9 +52,15 @@ payloads = st.lists(arrays(), max_size=3) | st.builds(ShapeArray, SHAPES, st.sam
 frames = st.builds(Frame, ranks, ranks, ranks, st.text(max_size=12), payloads)
 
 
-def stream_of(sent):
+def stream_of(sent, *, check_body=False):
     """Return the bytes of frames."""
-    return b"".join(bytes(buffer) for frame in sent for buffer in encode(frame))
+    return b"".join(bytes(buffer) for frame in sent for buffer in encode(frame, check_body=check_body))
+
+
+def announce(n_header=0, n_body=0, header_crc=0, magic=MAGIC, version=VERSION, flags=0):
+    """Return a prefix that holds, whatever it announces."""
+    fields = PREFIX.pack(magic, version, flags, n_header, n_body, header_crc, 0)
+    return fields + zlib.crc32(fields).to_bytes(4, "little")
 
 
 def read(data, cuts=()):
@@ -70,10 +81,10 @@ def check_equal(found, sent):
         assert a.tobytes() == np.ascontiguousarray(b).tobytes()
 
 
-@given(st.lists(frames, max_size=4), st.data())
-def test_round_trip_in_any_cuts(sent, data):
+@given(st.lists(frames, max_size=4), st.booleans(), st.data())
+def test_round_trip_in_any_cuts(sent, check_body, data):
     """Frames come out whole and in order from a stream cut anywhere."""
-    stream = stream_of(sent)
+    stream = stream_of(sent, check_body=check_body)
     found = read(stream, data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     assert len(found) == len(sent)
     for a, b in zip(found, sent, strict=True):
@@ -115,7 +126,7 @@ def test_random_bytes(data):
 def test_random_bytes_after_a_good_prefix(header, body_bytes):
     """Whatever stands in the header, nothing but a frame or a FrameError comes out."""
     with contextlib.suppress(FrameError):
-        read(PREFIX.pack(MAGIC, len(header), body_bytes) + header + bytes(body_bytes))
+        read(prefix(header, [bytes(body_bytes)]) + header + bytes(body_bytes))
 
 
 VALUES = st.recursive(
@@ -136,36 +147,120 @@ def test_well_formed_headers_that_mean_nothing(header, body_bytes):
     """Headers of any structure: a frame of plain values, or a FrameError."""
     packed = msgpack.packb(header)
     try:
-        for frame in read(PREFIX.pack(MAGIC, len(packed), body_bytes) + packed + bytes(body_bytes)):
+        for frame in read(prefix(packed, [bytes(body_bytes)]) + packed + bytes(body_bytes)):
             assert all(type(n) is int for n in frame[:3])
             assert isinstance(frame.tag, str)
     except FrameError:
         pass
 
 
-@given(frames, st.data())
-def test_a_flipped_byte(frame, data):
-    """A damaged stream gives frames, waits or is refused."""
-    stream = bytearray(stream_of([frame, frame]))
-    stream[data.draw(st.integers(0, len(stream) - 1))] ^= data.draw(st.integers(1, 255))
+@st.composite
+def damaged(draw):
+    """Frames, and their stream after bytes of it were changed, lost, added or repeated."""
+    sent = draw(st.lists(frames, min_size=1, max_size=3))
+    stream = bytearray(stream_of(sent, check_body=True))
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, max(len(stream) - 1, 0)))
+        end = min(len(stream), start + draw(st.sampled_from([1, 4, 32, 100])))
+        how = draw(st.sampled_from(["change", "lose", "add", "repeat"]))
+        if how == "change" and stream:
+            stream[start] ^= draw(st.integers(1, 255))
+        elif how == "lose":
+            del stream[start:end]
+        elif how == "add":
+            stream[start:start] = draw(st.binary(min_size=1, max_size=40))
+        elif how == "repeat":
+            stream[end:end] = stream[start:end]
+    return sent, bytes(stream), draw(st.lists(st.integers(0, len(stream)), max_size=4))
+
+
+def same(a, b):
+    """Return whether two frames are equal to the bit."""
+    try:
+        check_equal(a, b)
+    except (AssertionError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def check_damage(sent, stream, cuts):
+    """Assert that what comes out of a damaged stream was sent, or that it is refused."""
+    reader, edges, found = FrameReader(), [0, *sorted(cuts), len(stream)], []
     with contextlib.suppress(FrameError):
+        for a, b in pairwise(edges):
+            found += reader.feed(stream[a:b])
+    assert all(any(same(frame, original) for original in sent) for frame in found)
+
+
+@settings(max_examples=300)
+@given(damaged())
+def test_nothing_comes_out_that_was_not_sent(case):
+    """With the body's checksum, no damage passes for a message."""
+    check_damage(*case)
+
+
+@pytest.mark.heavy
+@settings(max_examples=10_000)
+@given(damaged())
+def test_nothing_comes_out_that_was_not_sent_in_ten_thousand_cases(case):
+    """The same for long."""
+    check_damage(*case)
+
+
+@given(frames, st.data())
+def test_a_flipped_byte_before_the_body(frame, data):
+    """Without the body's checksum, everything that says what a message is still holds."""
+    buffers = [bytes(b) for b in encode(frame)]
+    stream = bytearray(b"".join(buffers))
+    stream[data.draw(st.integers(0, len(buffers[0]) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(FrameError):
         read(bytes(stream))
 
 
 @pytest.mark.parametrize(
-    ("prefix", "words"),
+    ("start", "words"),
     [
-        (PREFIX.pack(b"CMF2", 4, 4), "a frame begins with"),
-        (PREFIX.pack(MAGIC, MAX_HEADER_BYTES + 1, 0), "a frame begins with"),
-        (PREFIX.pack(MAGIC, 4, MAX_BODY_BYTES + 1), "a frame begins with"),
-        (PREFIX.pack(MAGIC, 1, 0) + b"\xc1", "a frame cannot be read"),
-        (PREFIX.pack(MAGIC, 1, 3) + b"\xc0abc", "a frame cannot be read"),
+        (b"GET / HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n", "a frame begins with"),
+        (announce(4, 4)[:-1] + b"!", "a frame begins with"),
+        (announce(4, 4, version=1), "a frame has version 1; accepted: 2"),
+        (announce(magic=b"XXX"), "a frame begins with"),
+        (announce(flags=2), "a frame announces"),
+        (announce(MAX_HEADER_BYTES + 1), "a frame announces"),
+        (announce(4, MAX_BODY_BYTES + 1), "a frame announces"),
+        (announce(1) + b"\xc0", "the checksum of a frame's header"),
+        (prefix(b"\xc1", []) + b"\xc1", "a frame cannot be read"),
+        (prefix(b"\xc0", [b"abc"]) + b"\xc0abc", "a frame cannot be read"),
+        (prefix(b"\xc0", [b"abc"], check_body=True) + b"\xc0abd", "the checksum of a frame's body"),
     ],
 )
-def test_bad_prefixes_are_refused_at_once(prefix, words):
-    """A wrong magic and lengths above the limits need no further byte."""
+def test_what_is_not_a_frame_is_refused_at_once(start, words):
+    """Another protocol, version or damaged prefix and lengths above the limits need no further byte."""
     with pytest.raises(FrameError, match=words):
-        read(prefix)
+        read(start)
+
+
+def test_the_checksum_is_a_flag():
+    """A body is only summed up where that is asked for."""
+    body = [np.arange(4)]
+    assert encode(Frame(1, 2, 3, "", body))[0][4] == 0
+    assert encode(Frame(1, 2, 3, "", body), check_body=True)[0][4] == BODY_CHECKED
+
+
+@pytest.mark.parametrize("n_bytes", [SCRATCH_BYTES - 100, SCRATCH_BYTES, 3 * SCRATCH_BYTES + 1])
+def test_long_headers_and_bodies(n_bytes):
+    """Neither needs to fit into what is read at once."""
+    sent = [Frame(1, 2, 3, "t" * n_bytes, [np.arange(n_bytes, dtype=np.uint8)])] * 3
+    for a, b in zip(read(stream_of(sent), range(0, 9 * n_bytes, n_bytes // 3)), sent, strict=True):
+        check_equal(a, b)
+
+
+def test_a_body_that_grows(monkeypatch):
+    """Memory for a long body is taken as it comes."""
+    monkeypatch.setattr("cluster.backends.wire.FIRST_BODY_BYTES", 1000)
+    sent = [Frame(1, 2, 3, "", [np.arange(5000), np.arange(7)])] * 2
+    stream = stream_of(sent)
+    for a, b in zip(read(stream, range(0, len(stream), 777)), sent, strict=True):
+        check_equal(a, b)
 
 
 @pytest.mark.parametrize("spec", [("float32", [2]), ("float32", [-1]), ("object", [1]), ("float32", [2**62, 4])])
@@ -173,14 +268,14 @@ def test_arrays_that_are_not_in_the_body(spec):
     """Shapes larger or smaller than the body, and dtypes that are no numbers, are refused."""
     header = msgpack.packb([1, 2, 3, "", "data", [spec]])
     with pytest.raises(FrameError):
-        read(PREFIX.pack(MAGIC, len(header), 4) + header + bytes(4))
+        read(prefix(header, [bytes(4)]) + header + bytes(4))
 
 
 def test_announced_bytes_are_not_allocated():
     """A prefix that announces 16 GiB takes no memory."""
     tracemalloc.start()
     try:
-        assert read(PREFIX.pack(MAGIC, 100, MAX_BODY_BYTES)) == []
+        assert read(announce(100, MAX_BODY_BYTES)) == []
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
