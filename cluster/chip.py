@@ -15,11 +15,12 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from cluster.calls import refuse_misuse, result_shape, table_of
+from cluster.checkpoints import NO_CHECKPOINTS, Keeping, Kept
 from cluster.cost import duration, work_bytes, work_flops
 from cluster.handles import CommunicationEngine, Handle, Operation
 from cluster.host import Host, Mailbox
 from cluster.memory import Memory
-from cluster.records import Collective, Compute, Mark, Receive, Record, RecordTable, Send, Trace
+from cluster.records import Collective, Communication, Compute, Mark, Receive, Record, RecordTable, Send, Trace, merge
 from cluster.selection import Choose
 from collectives import (
     NO_FILES,
@@ -119,6 +120,7 @@ class SimChip:
     machine: Machine
     host: Host
     emit_value: Emit
+    keeping: Keeping = NO_CHECKPOINTS
     mailbox: Mailbox = field(init=False)
     spec: ChipSpec = field(init=False)
     memory: Memory = field(init=False)
@@ -129,6 +131,9 @@ class SimChip:
     _layers: list[tuple[int, int]] = field(init=False, factory=list)
     _groups: dict[str, Group] = field(init=False, factory=dict)
     _calls: dict[str, int] = field(init=False, factory=dict)
+    _n_emitted: int = field(init=False, default=0)
+    _began: int | None = field(init=False, default=None)
+    """The step with which the program began, as `resume` said."""
 
     def __attrs_post_init__(self) -> None:
         self.mailbox = self.host.mailbox(self.rank)
@@ -309,8 +314,45 @@ class SimChip:
     def emit(self, name: str, value: Any = None, index: int = 0) -> None:
         """Hand a value to the driver."""
         self._note(Mark(name, index))
+        self._n_emitted += 1
+        if self._n_emitted <= self.keeping.n_emitted.get(self.rank, 0):
+            return  # the driver has it from the process that is lost
         kept = value.copy() if isinstance(value, np.ndarray) else value
         self.host.hand_over(self.rank, lambda: self.emit_value(self.rank, name, kept, index))
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def resume(self, step: int, state: Any) -> tuple[int, Any]:
+        """Return the step and state of the checkpoint from which the run goes on, or those that are given."""
+        kept = self.keeping.kept.get(self.rank)
+        if kept is not None:
+            step, state, self._n_emitted = kept.step, kept.state, kept.n_emitted
+            numbers = np.array([self.machine.table.number(record) for record in kept.records], np.int32)
+            self._numbers = numbers[kept.trace.numbers].tolist()
+            self._layers = [(at, layer) for at, layer in kept.trace.layers.tolist()]
+        self._began = step
+        return step, state
+
+    def checkpoint(self, step: int, state: Any) -> None:
+        """Keep what the program goes on with, if a checkpoint is due."""
+        if self._began is None:
+            raise ProgramError(f"chip {self.rank} keeps a checkpoint of step {step} before it has called resume")
+        try:
+            self.engine.close()
+        except ProgramError as error:
+            raise ProgramError(f"{error}, before a checkpoint of step {step}") from None
+        every = self.keeping.every if self.real else 0  # without data, to run again from the start costs little
+        if every and step % every == 0 and step > self._began:
+            records, (trace,) = merge([(self.machine.table.records, [self.trace])])
+            self.keeping.keep(self.rank, Kept(step, state, records, trace, self._n_emitted))
+
+    def close(self) -> None:
+        """Raise ProgramError if the program has ended without taking what it asked for."""
+        self.engine.close()
+        if self.keeping.every:
+            used = {self.machine.table.records[number] for number in self._numbers}
+            if not any(isinstance(record, Communication) for record in used):
+                self.keeping.keep(self.rank, None)
 
     def _members(self, group: Group | None, axis: str | None) -> Group:
         if group is not None and axis is not None:

@@ -183,3 +183,21 @@ class Chip(Protocol):
 
     def emit(self, name: str, value: Any = None, index: int = 0) -> None:
         """Hand a value to the driver; costs no simulated time, but marks the moment."""
+
+    def resume(self, step: int, state: Any) -> tuple[int, Any]:
+        """Return (step, state) of the checkpoint from which the run goes on; in a run from its start, what is given.
+
+        A program that keeps checkpoints calls it once, before its first step:
+
+            first, x = chip.resume(0, x)
+            for step in range(first, n):
+                chip.checkpoint(step, x)
+                x = await ...
+        """
+
+    def checkpoint(self, step: int, state: Any) -> None:
+        """Keep what the program needs to go on with this step, if one is due; costs no simulated time.
+
+        state: arrays, numbers, strings, bytes, None, and lists and dicts (of string keys) of these. All chips call it
+        between the same two steps: no operation is under way, and what was sent has been received.
+        """

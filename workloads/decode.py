@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from attrs import evolve, field, frozen
@@ -147,17 +147,22 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     stage = job.shape.stage(chip, job.layout, job.dtype, memory, job.peers(place))
     whole = _Rank(chip, job, place, stage, rows, _Output(chip))
     chip.emit("ready")
-    if min(job.micro_batches, len(rows)) > 1 and job.layout.width * job.layout.pp > 1:
-        await _generate_in_parts(whole, shards, memory)
+    caches = {shard.name: memory[shard.name].values for shard in shards if shard.role == "kv"}
+    step, state = chip.resume(0, {"ids": None, "caches": {}})
+    for name, values in state["caches"].items():
+        caches[name][...] = values
+    if step == 0 and min(job.micro_batches, len(rows)) > 1 and job.layout.width * job.layout.pp > 1:
+        await _generate_in_parts(whole, shards, memory, caches)
     else:
-        await _generate(whole, range(job.new_tokens))
+        await _generate(whole, range(step, job.new_tokens), caches, state["ids"])
 
 
-async def _generate(whole: _Rank, steps: range, ids: Array = None) -> None:
-    """Run the steps, with the job's stops between them."""
-    for span in _spans(whole.job, steps):
-        ids = await whole.generate(span, ids)
-        await _stop(whole.chip, whole.job, span.stop)
+async def _generate(whole: _Rank, steps: range, caches: Mapping[str, Any], ids: Array = None) -> None:
+    """Run the steps, with a checkpoint before each and the job's stops after them."""
+    for step in steps:
+        whole.chip.checkpoint(step, {"ids": ids, "caches": caches})
+        ids = await whole.generate(range(step, step + 1), ids)
+        await _stop(whole.chip, whole.job, step + 1)
 
 
 def _spans(job: DecodeJob, steps: range) -> Iterator[range]:
@@ -175,7 +180,9 @@ async def _stop(chip: Chip, job: DecodeJob, step: int) -> None:
             chip.pause("reconfigure", duration_ps)
 
 
-async def _generate_in_parts(whole: _Rank, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor]) -> None:
+async def _generate_in_parts(
+    whole: _Rank, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor], caches: Mapping[str, Any]
+) -> None:
     """Generate all tokens, the parts of the rows turn by turn where that pays."""
     chip, job, n_parts = whole.chip, whole.job, min(whole.job.micro_batches, len(whole.rows))
     staged, output = job.layout.pp > 1, _Output(chip, n_parts)
@@ -189,7 +196,7 @@ async def _generate_in_parts(whole: _Rank, shards: Sequence[ShardSpec], memory: 
         ids = await take_turns(chip, [part.generate(span, own) for part, own in zip(parts, ids, strict=True)])
         await _stop(chip, job, span.stop)
     if not staged:
-        await _generate(whole, range(1, job.new_tokens), concatenate(ids))
+        await _generate(whole, range(1, job.new_tokens), caches, concatenate(ids))
 
 
 @frozen(eq=False)

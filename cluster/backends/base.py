@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from attrs import field, frozen
 
+from cluster.checkpoints import NO_CHECKPOINTS, Keeping
 from cluster.chip import Emit, Machine, SimChip
 from cluster.host import Host
 from cluster.records import Record, Trace
@@ -69,14 +70,15 @@ def run_host(
     args: Sequence[Any],
     emit: Emit,
     choose: Choose,
+    keeping: Keeping = NO_CHECKPOINTS,
 ) -> Outcome:
     """Run the program on the chips of one host; every backend's hosts go through here.
 
-    `choose` chooses the algorithms of calls that leave it open.
+    `choose` chooses the algorithms of calls that leave it open; `keeping` says what to do about checkpoints.
     """
     machine = Machine(setting.system, build_topology(setting.system), setting.numerics,
                       choose, setting.algorithms, setting.files)  # fmt: skip
-    chips = [SimChip(rank, setting.n_chips, machine, host, emit) for rank in ranks]
+    chips = [SimChip(rank, setting.n_chips, machine, host, emit, keeping) for rank in ranks]
     values = host.run({chip.rank: partial(_whole, program, chip, args) for chip in chips})
     memory = {chip.rank: dict(chip.memory.by_role()) for chip in chips}
     return Outcome(values, machine.table.records, [chip.trace for chip in chips], memory)
@@ -88,5 +90,5 @@ async def _whole(program: Program, chip: SimChip, args: Sequence[Any]) -> Any:
     if not inspect.iscoroutine(started):
         raise ProgramError(f"the program {program!r} is no `async def`: it returned {started!r}")
     value = await started
-    chip.engine.close()
+    chip.close()
     return value

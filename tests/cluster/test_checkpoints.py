@@ -1,0 +1,210 @@
+"""Checkpoints: a run that goes on from one, in other processes, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.backends.base import Setting, run_host
+from cluster.backends.packing import pack_kept, pack_record, unpack_kept, unpack_record
+from cluster.checkpoints import Checkpoints, Keeping
+from cluster.experiment import prepare
+from cluster.host import Host
+from cluster.records import Await, Collective, Compute, Mark, Receive, Send, Start, merge
+from cluster.selection import Chooser
+from cluster.timeline import time_run
+from cluster.vocabulary import VOCABULARY
+from configs.errors import ProgramError
+from configs.loader import load_experiment
+from tests.cluster.machines import mesh
+from tests.workloads.tiny import write_tiny
+from workloads.decode import decode
+from workloads.elementwise import Add
+
+ADD = Add()
+
+
+class LostError(Exception):
+    """The driver's process is told a value and the chip is lost."""
+
+
+async def steps(chip, n, idle=()):
+    """Add, exchange and emit for n steps; some chips have nothing to do."""
+    if chip.rank in idle:
+        return None
+    members = chip.group("busy", tuple(r for r in range(chip.n_chips) if r not in idle))
+    chip.emit("ready")
+    total = await chip.all_reduce(np.full(3, chip.rank, np.float32), members)
+    first, state = chip.resume(0, {"x": total, "history": []})
+    x, history = state["x"], state["history"]
+    for step in range(first, n):
+        chip.checkpoint(step, {"x": x, "history": history})
+        chip.layer = step % 3
+        handle = chip.start(chip.all_gather(x[: 1 + step % 2], members))
+        x = chip.apply(ADD, x, x)
+        x = await chip.all_reduce(x / 7, members) + (await handle)[:1]
+        history = [*history, float(x[0])]
+        chip.emit("x", x, index=step)
+    return history
+
+
+def play(system, n_chips, program, args, *, every=0, checkpoints=None, n_emitted=None, lost_after=10**9):
+    """Run on one host from the last checkpoint; return what a run gives, or None if it is lost at some value."""
+    checkpoints, seen = checkpoints or Checkpoints(n_chips), []
+    kept = {rank: unpack_kept(what) for rank, what in checkpoints.latest().items()}
+
+    def keep(rank, what):
+        checkpoints.add(rank, what and what.step, what and pack_kept(rank, what))
+
+    def emit(rank, name, value, index):
+        seen.append((rank, name, index, None if value is None else value.tobytes()))
+        if len(seen) == lost_after:
+            raise LostError
+
+    keeping = Keeping(every, keep, kept, n_emitted or {})
+    try:
+        outcome = run_host(
+            Setting(system, n_chips), range(n_chips), Host(), program, args, emit, Chooser(system), keeping
+        )
+    except ProgramError as error:
+        if "LostError" not in str(error):
+            raise
+        return None, seen
+    records, traces = merge([(outcome.records, outcome.traces)])
+    timeline = time_run(system, system.topology.build(system.routing), "fluid", records, traces)
+    layers = [trace.layers.tolist() for trace in traces]
+    return (timeline.sha256(), outcome.values, outcome.memory_bytes, layers), seen
+
+
+def interrupted(system, n_chips, program, args, every, losses):
+    """Return what a run gives that loses its chips after so many values each time, and where it went on."""
+    checkpoints, seen, went_on = Checkpoints(n_chips), [], []
+    for lost_after in (*losses, 10**9):
+        n_emitted = {rank: sum(s[0] == rank for s in seen) for rank in range(n_chips)}
+        found, new = play(system, n_chips, program, args, every=every, checkpoints=checkpoints, n_emitted=n_emitted,
+                          lost_after=lost_after)  # fmt: skip
+        seen += new
+        if found is not None:
+            return found, seen, went_on
+        went_on.append(checkpoints.step)
+    raise AssertionError
+
+
+def by_chip(seen):
+    """Return the values in the order of each chip."""
+    return sorted(seen, key=lambda s: s[0])
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(1, 40), max_size=4), st.integers(1, 5), st.sets(st.integers(1, 3), max_size=2))
+def test_the_same_wherever_it_is_cut(losses, every, idle):
+    """Values, what is emitted, memory, layers and timeline are those of a run that nothing happened to."""
+    system, args = mesh(2, 2), (9, tuple(idle))
+    whole, seen = play(system, 4, steps, args)
+    found, seen_in_parts, went_on = interrupted(system, 4, steps, args, every, losses)
+    assert found == whole
+    assert by_chip(seen_in_parts) == by_chip(seen)
+    assert went_on == [step - step % every for step in went_on]
+
+
+def test_it_does_go_on():
+    """The steps before a checkpoint do not run again."""
+    _, _, went_on = interrupted(mesh(2, 2), 4, steps, (9,), 2, [4 + 4 * 5, 1])
+    assert went_on == [4, 4]
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """Return `load(*overrides)`: a tiny model with random weights on eight chips."""
+    path = write_tiny(tmp_path_factory.mktemp("model") / "tiny.gguf")
+    source = {
+        "name": "tiny", "model": str(path), "parallel": {"tp": 2, "pp": 2, "dp": 2},
+        "system": {
+            "name": "toy", "chip": {"name": "c", "peak": {"fp32": "1TFLOPS", "bf16": "1TFLOPS"},
+                                    "memory": [{"name": "dram", "capacity": "1GiB", "bandwidth": "100GB/s"}]},
+            "topology": {"kind": "mesh", "dims": [3, 3], "link": {"bandwidth": "1GB/s", "latency": "1us"}}},
+        "workload": {"prompt_ids": [[5, 17, 100, 3], [7], [9, 9]], "new_tokens": 7,
+                     "sampling": {"kind": "temperature", "seed": 3}},
+    }  # fmt: skip
+    return lambda *overrides: load_experiment(source, overrides, VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("overlap=true", "parallel.pp=1", "parallel.dp=1"), ("parallel.cp=2", "parallel.tp=1")],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("lost_after", [1, 47])
+def test_decoding_goes_on(experiment, overrides, lost_after):
+    """Tokens, logits and timeline of a model are the same after a loss at any time."""
+    spec = experiment(*overrides)
+    job, _ = prepare(spec, keep_logits=True)
+    whole, seen = play(spec.system, 9, decode, (job,))
+    n = min(lost_after, len(seen) - 3)
+    found, seen_in_parts, went_on = interrupted(spec.system, 9, decode, (job,), 2, [n, 2])
+    assert found == whole
+    assert by_chip(seen_in_parts) == by_chip(seen)
+    assert (went_on[-1] > 0) == (lost_after > 1)
+
+
+def test_a_checkpoint_counts_when_all_chips_have_it():
+    """Those that never communicated need none; older ones are forgotten."""
+    checkpoints = Checkpoints(3)
+    for rank, step in ((0, 2), (1, 2), (0, 4), (1, 4)):
+        checkpoints.add(rank, step, (rank, step))
+    assert (checkpoints.step, checkpoints.latest()) == (0, {})
+    for rank, step in ((0, 2), (1, 2), (0, 4), (2, None)):
+        checkpoints.add(rank, step, (rank, step))
+    assert (checkpoints.step, checkpoints.latest()) == (2, {0: (0, 2), 1: (1, 2)})
+    for rank, step in ((0, 4), (2, 4), (1, 4), (1, 2)):
+        checkpoints.add(rank, step, (rank, step))
+    assert (checkpoints.step, checkpoints.latest()) == (4, {rank: (rank, 4) for rank in range(3)})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Compute("matmul", 12, "memory", 64, "bf16", (1, 2)), Send(3, "on", 64), Receive(2, ""), Mark("tokens", 4),
+        Start(Collective("all_to_all_v", "direct", "ep", (0, 2), 0, (1, 8), np.dtype("bfloat16"), "sum", ((1, 2),))),
+        Await(Receive(1, "x"), 2),
+    ],
+    ids=lambda r: type(r).__name__,
+)  # fmt: skip
+def test_records_survive(record):
+    """Every kind of record comes out equal and hashable."""
+    found = unpack_record(unpacked(pack_record(record)))
+    assert (found, hash(found)) == (record, hash(record))
+
+
+def unpacked(value):
+    """Return a value after a journey."""
+    import msgpack  # noqa: PLC0415
+
+    return msgpack.unpackb(msgpack.packb(value))
+
+
+def test_misuse_is_told():
+    """A state that is not plain, an operation under way, and a program that could not go on."""
+    system = mesh(2, 1)
+
+    async def with_object(chip):
+        step, _ = chip.resume(0, None)
+        chip.checkpoint(step + 1, {"what": object()})
+
+    async def under_way(chip):
+        chip.resume(0, None)
+        chip.start(chip.barrier())
+        chip.checkpoint(1, None)
+
+    async def without_resume(chip):
+        chip.checkpoint(1, None)
+
+    for program, message in (
+        (with_object, "chip 0: the state for step 1 cannot be kept: object is not plain; accepted: arrays, numbers"),
+        (under_way, "chip 0 started and never awaited: barrier .* before a checkpoint of step 1"),
+        (without_resume, "chip 0 keeps a checkpoint of step 1 before it has called resume"),
+    ):
+        with pytest.raises(ProgramError, match=message):
+            play(system, 2, program, (), every=1)
