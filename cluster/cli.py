@@ -57,7 +57,7 @@ def run(
     set_: Overrides = (),
     backend: Annotated[Backend, Parameter(help="Where the chips live.")] = "local",
     chips_per_actor: ChipsPerActor = 1,
-    out: Annotated[Path | None, Parameter(help="Write result.json and links.json into this folder.")] = None,
+    out: Annotated[Path | None, Parameter(help="Keep the run in this folder, for `report` and `topo --run`.")] = None,
     save_logits: Annotated[Path | None, Parameter(help="Write the logits, [batch, new_tokens, vocab].")] = None,
     trace: Annotated[
         Path | None, Parameter(help="Write the timeline for ui.perfetto.dev; FILE.gz is packed.", name="--trace")
@@ -378,12 +378,12 @@ def _writable(out: Path | None, files: Mapping[str, Path | None]) -> None:
 def _save(result: ExperimentResult, out: Path | None, logits: Path | None, trace: Path | None) -> None:
     import numpy as np  # noqa: PLC0415
 
+    from cluster.run_store import save_run  # noqa: PLC0415
     from cluster.timeline import write_trace  # noqa: PLC0415
 
     try:
         if out is not None:
-            (out / "result.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
-            (out / "links.json").write_text(json.dumps(result.links_json(), indent=1) + "\n")
+            save_run(result, out)
         if logits is not None and result.logits is not None:
             with logits.open("wb") as file:
                 np.savez_compressed(file, logits=result.logits)

@@ -65,6 +65,7 @@ class ExperimentResult:
     memory: Mapping[str, Any]
     energy: Energy
     cost: Cost
+    job: DecodeJob
     notes: tuple[str, ...]
     setup_s: float
     run_s: float
@@ -182,7 +183,7 @@ def run_experiment(
     return ExperimentResult(
         spec, topology.n_chips, job.prompt_ids, shown,
         tuple(_text(tokenizer, ids, stop_ids) for ids in shown) if tokenizer and shown else None,
-        times, result.timeline, memory, energy, cost,
+        times, result.timeline, memory, energy, cost, job,
         (*_notes(spec, in_use), *job.shape.remarks(job.layout), *energy.notes, *cost.notes),
         collector.ready_s, run_s,
         logits if keep_logits else None, error, job.layout.ranks,

@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from attrs import evolve
 
@@ -30,12 +30,23 @@ _LAYER = re.compile(r"^layers\.\d+\.")
 _EXPERT = re.compile(r"\.\d+\.")
 
 
+class Held(NamedTuple):
+    """What a chip holds in a memory tier of one sort of tensor, over all layers."""
+
+    chip: int
+    tier: str
+    capacity_bytes: int
+    role: str
+    tensor: str
+    size_bytes: int
+
+
 def fullest_chip(chips: Sequence[ChipSpec], job: DecodeJob) -> Mapping[str, Any]:
     """Return the accounts of the fullest chip; raise CapacityError if some chip's shards do not fit.
 
     chips: those of the whole system, by rank; a change may use them all.
     """
-    memories = {rank: _memory(chips[rank], job, rank) for rank in _sorts(chips, job)}
+    memories = {ranks[0]: _memory(chips[ranks[0]], job, ranks[0]) for ranks in _sorts(chips, job)}
     full = [rank for rank, memory in memories.items() if any(share > 1 for share in _shares(memory).values())]
     if full:
         rank = max(full, key=lambda rank: (max(_shares(memories[rank]).values()), -rank))
@@ -57,16 +68,41 @@ def fullest_chip(chips: Sequence[ChipSpec], job: DecodeJob) -> Mapping[str, Any]
     }
 
 
-def _sorts(chips: Sequence[ChipSpec], job: DecodeJob) -> list[int]:
-    """Return the first rank of every sort of ranks that hold the same."""
-    found: dict[object, int] = {}
+def _sorts(chips: Sequence[ChipSpec], job: DecodeJob) -> list[list[int]]:
+    """Return the ranks of every sort of ranks that hold the same."""
+    found: dict[object, list[int]] = {}
     n_experts = getattr(job.shape, "n_experts", 0) + job.layout.redundant_experts
     held = [len(share) for share in split_evenly(n_experts, job.layout.ep)]
     for rank in job.layout.ranks:
         place, chip = job.layout.place(rank), chips[rank]
         n_rows = len(job.rows(job.layout.replica(place)))
-        found.setdefault((evolve(place, dp=0, ep=0), held[place.ep], n_rows, chip.name), rank)
+        found.setdefault((evolve(place, dp=0, ep=0), held[place.ep], n_rows, chip.name), []).append(rank)
     return list(found.values())
+
+
+def held_by_chips(chips: Sequence[ChipSpec], job: DecodeJob) -> list[Held]:
+    """Return what every chip in use holds, by tier, role and sort of tensor; chip by chip, the largest first."""
+    rows = []
+    for ranks in _sorts(chips, job):
+        memory = _memory(chips[ranks[0]], job, ranks[0])
+        sizes: dict[tuple[int, str, str], int] = defaultdict(int)
+        for placed in memory.placed:
+            sizes[placed.tier, placed.role, _sort_of(placed.name)] += placed.size_bytes
+        held = [
+            Held(0, memory.chip.memory[tier].name, tier_capacity_bytes(memory.chip, tier), role, name, size_bytes)
+            for (tier, role, name), size_bytes in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+        ]
+        rows += [row._replace(chip=rank) for rank in ranks for row in held]
+    return sorted(rows, key=lambda row: row.chip)
+
+
+def _sort_of(name: str) -> str:
+    """Return a tensor's name without the numbers of its layer and expert.
+
+    >>> _sort_of("layers.3.experts.17.up")
+    'experts.up'
+    """
+    return _EXPERT.sub(".", _LAYER.sub("", name))
 
 
 def _memory(chip: ChipSpec, job: DecodeJob, rank: int) -> Memory:
@@ -89,7 +125,7 @@ def fits(chips: Sequence[ChipSpec], job: DecodeJob) -> bool:
         check_job(job)
     except ConfigError:
         return False
-    memories = (_memory(chips[rank], job, rank) for rank in _sorts(chips, job))  # the first that is too full will do
+    memories = (_memory(chips[ranks[0]], job, ranks[0]) for ranks in _sorts(chips, job))  # the first that is too full will do
     return all(share <= 1 for memory in memories for share in _shares(memory).values())
 
 
@@ -115,8 +151,7 @@ def _table(memory: Memory, tier: int) -> Iterator[str]:
     sizes: dict[tuple[str, str], list[int]] = defaultdict(list)
     for placed in memory.placed:
         if placed.tier == tier:
-            name = _EXPERT.sub(".", _LAYER.sub("", placed.name))
-            sizes[name, placed.role].append(placed.size_bytes)
+            sizes[_sort_of(placed.name), placed.role].append(placed.size_bytes)
     rows = sorted(sizes.items(), key=lambda item: (-sum(item[1]), item[0]))
     for (name, role), parts in rows[:MOST_KINDS]:
         yield f"  {name:<18} {role:<8} {len(parts):>5} × {format_size(max(parts)):>9} = {format_size(sum(parts)):>9}"

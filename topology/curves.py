@@ -48,22 +48,41 @@ def canvas_of(topology: Topology, layout: Layout) -> Canvas:
     return Canvas(unit, max(chip, 2), low, float(size[0]), float(size[1]) + HEADER)
 
 
-def edge_paths(topology: Topology, layout: Layout, canvas: Canvas) -> list[str]:
-    """Return the path of every edge: straight, beside the straight one, or two short ends."""
+Piece = tuple[tuple[float, float], ...]
+"""Two points of a straight line, or the four of a cubic Bézier curve."""
+
+
+def edge_pieces(topology: Topology, layout: Layout, canvas: Canvas) -> list[tuple[Piece, ...]]:
+    """Return what every edge is drawn of: a straight line, one beside the straight one, or two short ends."""
     src, dst = topology.link_src[::2], topology.link_dst[::2]
     beside, stub = _ways(topology, layout, canvas)
     ends = np.concatenate([canvas.pixels(layout.places[src]), canvas.pixels(layout.places[dst])], axis=1)
-    paths = []
+    pieces: list[tuple[Piece, ...]] = []
     for e, (ax, ay, bx, by) in enumerate(ends.tolist()):
-        wx, wy = stub[e]
+        wx, wy = stub[e].tolist()
+        a, b = (ax, ay), (bx, by)
         if wx or wy:
-            paths.append(f"M{ax:.0f} {ay:.0f}l{-wx:.0f} {-wy:.0f}M{bx:.0f} {by:.0f}l{wx:.0f} {wy:.0f}")
+            pieces.append(((a, (ax - wx, ay - wy)), (b, (bx + wx, by + wy))))
         elif beside[e]:
             controls = _beside(ax, ay, bx, by, canvas.unit) if layout.form == "grid" else _arc(ax, bx, ay, beside[e])
-            paths.append(f"M{ax:.0f} {ay:.0f}C{controls} {bx:.0f} {by:.0f}")
+            pieces.append(((a, *controls, b),))
         else:
-            paths.append(f"M{ax:.0f} {ay:.0f}L{bx:.0f} {by:.0f}")
-    return paths
+            pieces.append(((a, b),))
+    return pieces
+
+
+def edge_paths(topology: Topology, layout: Layout, canvas: Canvas) -> list[str]:
+    """Return the path of every edge; only short ends have relative lines."""
+    return ["".join(_path(piece, len(pieces)) for piece in pieces) for pieces in edge_pieces(topology, layout, canvas)]
+
+
+def _path(piece: Piece, n_pieces: int) -> str:
+    (ax, ay), *rest = piece
+    if n_pieces > 1:
+        ((bx, by),) = rest
+        return f"M{ax:.0f} {ay:.0f}l{bx - ax:.0f} {by - ay:.0f}"
+    points = " ".join(f"{x:.0f} {y:.0f}" for x, y in rest)
+    return f"M{ax:.0f} {ay:.0f}{'C' if len(rest) > 1 else 'L'}{points}"
 
 
 def _ways(topology: Topology, layout: Layout, canvas: Canvas) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -87,19 +106,19 @@ def _ways(topology: Topology, layout: Layout, canvas: Canvas) -> tuple[NDArray[n
     return side, stub
 
 
-def _beside(ax: float, ay: float, bx: float, by: float, unit: float) -> str:
+def _beside(ax: float, ay: float, bx: float, by: float, unit: float) -> Piece:
     """Return the control points of a line beside the straight one, above or right of it, never a whole unit away."""
     dx, dy = bx - ax, by - ay
     length = max((dx * dx + dy * dy) ** 0.5, 1.0)
     ex, ey = dx / length * unit * 0.5, dy / length * unit * 0.5
     nx, ny = (ey, -ex) if (ey > 0 or (ey == 0 and ex > 0)) else (-ey, ex)
-    return f"{ax + nx + ex:.0f} {ay + ny + ey:.0f} {bx + nx - ex:.0f} {by + ny - ey:.0f}"
+    return (ax + nx + ex, ay + ny + ey), (bx + nx - ex, by + ny - ey)
 
 
-def _arc(ax: float, bx: float, y: float, side: int) -> str:
+def _arc(ax: float, bx: float, y: float, side: int) -> Piece:
     """Return the control points of a line below (1) or above (-1) a row, the farther the longer it is."""
     far = y + side * ARC * abs(bx - ax)
-    return f"{ax:.0f} {far:.0f} {bx:.0f} {far:.0f}"
+    return (ax, far), (bx, far)
 
 
 def _sides(topology: Topology, layout: Layout) -> NDArray[np.int64]:
