@@ -125,7 +125,8 @@ def fits(chips: Sequence[ChipSpec], job: DecodeJob) -> bool:
         check_job(job)
     except ConfigError:
         return False
-    memories = (_memory(chips[ranks[0]], job, ranks[0]) for ranks in _sorts(chips, job))  # the first that is too full will do
+    # Lazily: the first that is too full decides.
+    memories = (_memory(chips[ranks[0]], job, ranks[0]) for ranks in _sorts(chips, job))
     return all(share <= 1 for memory in memories for share in _shares(memory).values())
 
 
