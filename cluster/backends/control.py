@@ -1,8 +1,9 @@
 """The control connection: every actor tells the driver what its chips hand over, and whether it is stuck.
 
-One Unix socket in the driver; messages are msgpack objects, one after the other. Ray carries programs and results; this
-carries what must come while a program runs, when an actor is deaf to Ray calls: also a beat every second, so that a
-process that hangs (stopped, swapped out) is told from one that computes.
+One connection per actor, over the driver's Unix socket or from other hosts its TCP port; messages are msgpack objects,
+one after the other. Ray carries programs and results; this carries what must come while a program runs, when an actor
+is deaf to Ray calls: also a beat every second, so that a process that hangs (stopped, swapped out) is told from one
+that computes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import contextlib
 import selectors
 import socket
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgpack
 import numpy as np
 from attrs import define, field
 
-from cluster.backends.dataplane import HELLO_BYTES, hello, read_hello
+from cluster.backends.greeting import HELLO_BYTES, HELLO_DEADLINE_S, Address, Listeners, hello, prepare, read_hello
 from cluster.backends.wire import FrameError, number_format
 from cluster.records import Collective
 from configs.errors import RunError
@@ -72,10 +73,9 @@ class ControlClient:
     _sending: threading.Lock = field(factory=threading.Lock)
 
     @classmethod
-    def connect(cls, path: str, token: str, index: int) -> ControlClient:
-        """Connect to the driver and say who calls."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(path)
+    def connect(cls, driver: Address, host: str, token: str, index: int) -> ControlClient:
+        """Connect from the host `host` to the driver and say who calls."""
+        sock = driver.connect(host)
         sock.sendall(hello(token, index))
         return cls(sock)
 
@@ -120,6 +120,7 @@ class ControlClient:
 class _Actor:
     sock: socket.socket
     unpacker: Any
+    deadline_s: float
     greeting: bytes = b""
     index: int = -1
 
@@ -128,29 +129,40 @@ class _Actor:
 class ControlServer:
     """The driver's end."""
 
-    path: Path
+    listeners: Listeners
     token: str
+    refused: Callable[[str], None]
+    """Called with words on a connection that was shut out."""
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
-    _listener: socket.socket = field(init=False)
+    _strangers: dict[_Actor, None] = field(factory=dict)
+    """Who has not said hello yet."""
 
     def __attrs_post_init__(self) -> None:
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(self.path))
-        self._listener.listen(1024)
-        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        for sock in self.listeners.sockets:
+            self._selector.register(sock, selectors.EVENT_READ, None)
 
     def poll(self, timeout_s: float) -> Iterator[tuple[int, list[Any] | None]]:
         """Yield (actor, message) for what has come within the time; None for an actor whose connection closed."""
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
-                sock, _ = self._listener.accept()
-                unpacker = msgpack.Unpacker(
-                    max_buffer_size=MAX_MESSAGE_BYTES, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS,
-                    strict_map_key=False,
-                )  # fmt: skip
-                self._selector.register(sock, selectors.EVENT_READ, _Actor(sock, unpacker))
-            else:
+                self._accept(key.fileobj)  # type: ignore[arg-type]
+            elif key.data.sock.fileno() >= 0:  # not shut out since it was found ready
                 yield from self._read(key.data)
+        for actor in [a for a in self._strangers if a.deadline_s < time.monotonic()]:
+            self._shut_out(actor, f"did not say who it is within {HELLO_DEADLINE_S:g} s")
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:  # it has gone again
+            return
+        prepare(sock)
+        unpacker = msgpack.Unpacker(
+            max_buffer_size=MAX_MESSAGE_BYTES, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, strict_map_key=False
+        )
+        actor = _Actor(sock, unpacker, time.monotonic() + HELLO_DEADLINE_S)
+        self._strangers[actor] = None
+        self._selector.register(sock, selectors.EVENT_READ, actor)
 
     def answer(self, index: int, value: Any) -> None:
         """Answer an actor that has asked and waits; one that is gone needs no answer."""
@@ -176,6 +188,7 @@ class ControlServer:
             for message in actor.unpacker:
                 yield actor.index, message
         except (ValueError, msgpack.UnpackException) as error:
+            self._drop(actor)
             raise FrameError(f"actor {actor.index} sent what is not a message: {error}") from None
 
     def _greet(self, actor: _Actor, data: bytes) -> bytes:
@@ -185,12 +198,18 @@ class ControlServer:
             return b""
         index = read_hello(actor.greeting[:HELLO_BYTES], self.token)
         if index is None:
-            self._drop(actor)
+            self._shut_out(actor, "did not say the run's token")
             return b""
+        del self._strangers[actor]
         actor.index = index
         return actor.greeting[HELLO_BYTES:]
 
+    def _shut_out(self, actor: _Actor, why: str) -> None:
+        self._drop(actor)
+        self.refused(f"a connection to the driver was shut out: it {why}")
+
     def _drop(self, actor: _Actor) -> None:
+        self._strangers.pop(actor, None)
         self._selector.unregister(actor.sock)
         actor.sock.close()
 

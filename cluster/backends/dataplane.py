@@ -1,45 +1,37 @@
-"""The data plane: direct connections between the processes that hold chips, over Unix sockets.
+"""The data plane: direct connections between the processes that hold chips.
 
-Each process listens on a socket of its own in the run's private folder (mode 0700) and opens a connection to a peer
-when it first has something for it. The first thing on a connection is a hello with the run's random token. All sockets
-are non-blocking: what a peer does not take yet waits here, so that two processes that send to each other never lock.
+Processes of one host reach each other over Unix sockets in the run's private folder (mode 0700), those of different
+hosts over TCP. A process opens a connection to a peer when it first has something for it; where every process listens
+is said once, before the first run.
+
+Nothing here can lock. A process waits in three places only: for messages (`poll`), for room in the queue to a peer
+(`send`), and for its queues to empty (`flush`). In all three it goes on to read whatever comes, from everybody, into
+memory, and to write whatever the others take. So of two processes that wait for each other's socket to have room, each
+empties the other's; a process that computes comes to one of the three in the end. What is left are programs that wait
+for messages that nobody sends, or send what nobody receives: they are found by the reports of idle processes.
 """
 
 from __future__ import annotations
 
-import hmac
 import selectors
 import socket
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
 
-from cluster.backends.wire import Frame, FrameReader, encode
+from cluster.backends.greeting import HELLO_BYTES, HELLO_DEADLINE_S, Address, Listeners, hello, prepare, read_hello
+from cluster.backends.wire import Frame, FrameError, FrameReader, encode
 from cluster.host import Key
 from configs.errors import ChipDiedError
 
-READ_BYTES = 1 << 18
-HELLO_BYTES = 64
 IDLE_REPORT_S = 1.0
-
-
-def socket_path(folder: Path, index: int) -> str:
-    """Return where process `index` listens."""
-    return str(folder / f"{index}.sock")
-
-
-def hello(token: str, index: int) -> bytes:
-    """Return the first bytes of a connection: the run's token and who calls."""
-    return f"{token} {index}".encode().ljust(HELLO_BYTES)
-
-
-def read_hello(greeting: bytes, token: str) -> int | None:
-    """Return who calls, or None for a hello without the run's token."""
-    given, _, index = greeting.decode("ascii", "replace").strip().partition(" ")
-    return int(index) if hmac.compare_digest(given.encode(), token.encode()) and index.isdigit() else None
+MAX_UNSENT_BYTES = 1 << 26
+"""What may wait for a peer, before who sends more waits too; a single message may be longer."""
+MAX_STRANGERS = 128
+"""Connections that have not said who they are; the oldest goes if there are more."""
 
 
 @define(eq=False)
@@ -48,51 +40,59 @@ class _Connection:
 
     sock: socket.socket
     peer: int = -1
+    checks_body: bool = False
     greeting: bytes = b""
+    deadline_s: float = 0.0
     reader: FrameReader = field(factory=FrameReader)
     unsent: deque[memoryview] = field(factory=deque)
+    unsent_bytes: int = 0
+    watches_room: bool = False
 
 
 @define(eq=False)
 class DataPlane:
     """One process's end of the data plane; a `cluster.host.Transport` for one run at a time.
 
-    owner: the process of every chip.  sent: messages to every process so far.  received: messages from all of them.
+    owner: the process of every chip.  addresses: where every process listens.
     report: called with (sent, received, waiting) when nothing has moved for a second.
+    refused: called with words on a connection that was shut out.
+    sent: messages to every process so far.  received: messages from all of them.
     """
 
     index: int
     owner: Mapping[int, int]
-    folder: Path
+    listeners: Listeners
     token: str
-    report: Any
+    report: Callable[[Mapping[int, int], int, Any], None]
+    refused: Callable[[str], None]
+    addresses: Sequence[Address] = ()
     run: int = 0
     sent: dict[int, int] = field(factory=dict)
     received: int = 0
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
     _outgoing: dict[int, _Connection] = field(factory=dict)
+    _strangers: dict[_Connection, None] = field(factory=dict)
+    """Who has not said hello yet, the oldest first."""
     _arrived: deque[Frame] = field(factory=deque)
-    _listener: socket.socket = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(socket_path(self.folder, self.index))
-        self._listener.listen(1024)
-        self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        for sock in self.listeners.sockets:
+            self._selector.register(sock, selectors.EVENT_READ, None)
 
     # --- Transport ----------------------------------------------------------------------------------------------
 
     def send(self, dst: int, src: int, tag: str, payload: Any) -> None:
-        """Send a message without waiting."""
+        """Send a message; wait only if too much is on its way to that process already."""
         peer = self.owner[dst]
-        connection = self._connection(peer)
-        buffers = deque(memoryview(b) for b in encode(Frame(self.run, dst, src, tag, payload)))
+        connection = self._outgoing.get(peer) or self._connect(peer)
+        buffers = encode(Frame(self.run, dst, src, tag, payload), check_body=connection.checks_body)
         self.sent[peer] = self.sent.get(peer, 0) + 1
-        was_idle = not connection.unsent
-        connection.unsent += buffers
-        if was_idle:
+        connection.unsent.extend(map(memoryview, buffers))
+        connection.unsent_bytes += sum(map(len, buffers))
+        if not connection.watches_room:
             self._flush(connection)
+        while connection.unsent_bytes > MAX_UNSENT_BYTES:
+            self._turn([])
 
     def poll(self, waiting: Sequence[tuple[int, Key]]) -> list[tuple[int, int, str, Any]]:
         """Return the messages that have arrived for this run, waiting for at least one."""
@@ -101,20 +101,12 @@ class DataPlane:
             if mine:
                 self._arrived = deque(f for f in self._arrived if f.run != self.run)
                 return [(f.dst, f.src, f.tag, f.payload) for f in mine]
-            events = self._selector.select(IDLE_REPORT_S)
-            if not events:
-                self.report(self.sent, self.received, waiting)
-            for key, mask in events:
-                self._handle(key.data, mask)
+            self._turn(waiting)
 
     def flush(self) -> None:
         """Wait until the peers have taken everything that was sent."""
         while any(c.unsent for c in self._outgoing.values()):
-            events = self._selector.select(IDLE_REPORT_S)
-            if not events:
-                self.report(self.sent, self.received, [])
-            for key, mask in events:
-                self._handle(key.data, mask)
+            self._turn([])
 
     def close(self) -> None:
         """Close all connections."""
@@ -124,88 +116,145 @@ class DataPlane:
 
     # --- sockets ------------------------------------------------------------------------------------------------
 
-    def _connection(self, peer: int) -> _Connection:
-        if peer not in self._outgoing:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.connect(socket_path(self.folder, peer))
-                sock.sendall(hello(self.token, self.index))
-            except OSError as error:
-                sock.close()
-                raise ChipDiedError(f"{self._chips(peer)}: no connection: {error.strerror}") from None
-            sock.setblocking(False)
-            self._outgoing[peer] = _Connection(sock, peer)
-            self._selector.register(sock, selectors.EVENT_READ, self._outgoing[peer])
-        return self._outgoing[peer]
+    def _turn(self, waiting: Sequence[tuple[int, Key]]) -> None:
+        """Read and write what the sockets are ready for, waiting for the first of them."""
+        events = self._selector.select(IDLE_REPORT_S)
+        if not events:
+            self.report(self.sent, self.received, waiting)
+        self._work(events)
 
-    def _handle(self, connection: _Connection | None, mask: int) -> None:
-        if connection is None:
-            self._accept()
+    def _work(self, events: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
+        for key, mask in events:
+            if key.data is None:
+                self._accept(key.fileobj)  # type: ignore[arg-type]
+            else:
+                self._handle(key.data, mask)
+        if self._strangers:
+            self._shut_out_silent()
+
+    def _connect(self, peer: int) -> _Connection:
+        address, mine = self.addresses[peer], self.listeners.address
+        try:
+            sock = address.connect(mine.host)
+        except OSError as error:
+            raise ChipDiedError(f"{self._chips(peer)}: no connection: {error.strerror or error}") from None
+        try:
+            sock.sendall(hello(self.token, self.index))
+        except OSError as error:
+            sock.close()
+            raise ChipDiedError(f"{self._chips(peer)}: no connection: {error.strerror}") from None
+        sock.setblocking(False)
+        connection = self._outgoing[peer] = _Connection(sock, peer, checks_body=address.host != mine.host)
+        self._selector.register(sock, selectors.EVENT_READ, connection)
+        return connection
+
+    def _handle(self, connection: _Connection, mask: int) -> None:
+        if connection.sock.fileno() < 0:  # shut out since it was found ready
             return
         if mask & selectors.EVENT_WRITE:
             self._flush(connection)
         if mask & selectors.EVENT_READ:
-            self._read(connection)
-
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        sock.setblocking(False)
-        self._selector.register(sock, selectors.EVENT_READ, _Connection(sock))
+            if connection.peer < 0:
+                self._greet(connection)
+            else:
+                self._read(connection)
 
     def _read(self, connection: _Connection) -> None:
-        try:
-            data = connection.sock.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._drop(connection)
-            if connection.peer >= 0:
+        """Read once, and then on to the end of the message if it is there already."""
+        reader, under_way = connection.reader, True
+        while under_way:
+            room = reader.room()
+            try:
+                n_bytes = connection.sock.recv_into(room)
+            except BlockingIOError:
+                return
+            except OSError:
+                n_bytes = 0
+            if not n_bytes:
+                self._drop(connection)
                 raise ChipDiedError(f"{self._chips(connection.peer)}: the connection closed")
-            return
-        if connection.peer < 0:
-            data = self._greet(connection, data)
-        for frame in connection.reader.feed(data):
-            self.received += 1
-            self._arrived.append(frame)
-
-    def _greet(self, connection: _Connection, data: bytes) -> bytes:
-        """Check the hello; drop a connection with a wrong one. Returns what follows it."""
-        connection.greeting += data
-        if len(connection.greeting) < HELLO_BYTES:
-            return b""
-        peer = read_hello(connection.greeting[:HELLO_BYTES], self.token)
-        if peer is None or peer not in self.owner.values():
-            self._drop(connection)
-            return b""
-        connection.peer = peer
-        return connection.greeting[HELLO_BYTES:]
+            try:
+                frames = reader.advance(n_bytes)
+            except FrameError as error:
+                self._drop(connection)
+                raise FrameError(f"from {self._chips(connection.peer)}: {error}; the connection is closed") from None
+            self.received += len(frames)
+            self._arrived += frames
+            under_way = not frames and n_bytes == len(room)
 
     def _flush(self, connection: _Connection) -> None:
         """Send what the peer takes now; watch for room if something is left."""
+        unsent, room = connection.unsent, True
         try:
-            while connection.unsent:
-                taken = connection.sock.sendmsg([*connection.unsent][:64])
-                while connection.unsent and taken >= len(connection.unsent[0]):
-                    taken -= len(connection.unsent.popleft())
+            while unsent and room:
+                buffers = list(unsent) if len(unsent) <= 64 else [unsent[i] for i in range(64)]
+                taken = connection.sock.sendmsg(buffers)
+                connection.unsent_bytes -= taken
+                room = taken == sum(map(len, buffers))
+                while unsent and taken >= len(unsent[0]):
+                    taken -= len(unsent.popleft())
                 if taken:
-                    connection.unsent[0] = connection.unsent[0][taken:]
+                    unsent[0] = unsent[0][taken:]
         except BlockingIOError:
             pass
         except OSError as error:
             raise ChipDiedError(f"{self._chips(connection.peer)}: the connection broke: {error.strerror}") from None
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.unsent else 0)
-        if self._selector.get_key(connection.sock).events != wanted:
+        if bool(unsent) != connection.watches_room:
+            connection.watches_room = bool(unsent)
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0)
             self._selector.modify(connection.sock, wanted, connection)
 
     def _drop(self, connection: _Connection) -> None:
+        self._strangers.pop(connection, None)
         self._selector.unregister(connection.sock)
         connection.sock.close()
 
     def _chips(self, peer: int) -> str:
         chips = [chip for chip, owner in self.owner.items() if owner == peer]
         return f"chip {chips[0]}" if len(chips) == 1 else f"chips {chips[0]}-{chips[-1]}"
+
+    # --- strangers ----------------------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:  # it has gone again
+            return
+        sock.setblocking(False)
+        prepare(sock)
+        connection = _Connection(sock, deadline_s=time.monotonic() + HELLO_DEADLINE_S)
+        self._selector.register(sock, selectors.EVENT_READ, connection)
+        self._strangers[connection] = None
+        self._greet(connection)  # a peer has sent its hello at once
+        if len(self._strangers) > MAX_STRANGERS:
+            self._shut_out(next(iter(self._strangers)), "did not say who it is, while many others came")
+
+    def _greet(self, connection: _Connection) -> None:
+        """Take a hello, or a part of it; whatever follows is the reader's."""
+        try:
+            data = connection.sock.recv(HELLO_BYTES - len(connection.greeting))
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        connection.greeting += data
+        if not data:
+            self._drop(connection)
+        elif len(connection.greeting) == HELLO_BYTES:
+            peer = read_hello(connection.greeting, self.token)
+            if peer is None or peer not in self.owner.values():
+                self._shut_out(connection, "did not say the run's token")
+            else:
+                del self._strangers[connection]
+                connection.peer = peer
+
+    def _shut_out_silent(self) -> None:
+        """Close the connections of those who have not said who they are in time."""
+        now_s = time.monotonic()
+        for connection in list(self._strangers):
+            if connection.deadline_s < now_s:
+                self._shut_out(connection, f"did not say who it is within {HELLO_DEADLINE_S:g} s")
+
+    def _shut_out(self, connection: _Connection, why: str) -> None:
+        self._drop(connection)
+        self.refused(f"a connection to {self._chips(self.index)} was shut out: it {why}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -35,6 +36,7 @@ from cluster.backends.control import (
     unpack_value,
 )
 from cluster.backends.dataplane import DataPlane
+from cluster.backends.greeting import Address, Listeners
 from cluster.backends.processes import MOST_TRIES, Lost
 from cluster.chip import Emit
 from cluster.host import Host, describe_deadlock
@@ -42,6 +44,8 @@ from cluster.records import Collective
 from cluster.selection import Choose, Chooser
 from configs.errors import ChipDiedError, ConfigError, ProgramError, RunError
 from workloads.roles import Roles
+
+_LOG = logging.getLogger("chipmesh")
 
 START_DEADLINE_S = 180.0
 CAUSE_DEADLINE_S = 3.0
@@ -52,15 +56,23 @@ SILENT_S = 6.0  # several beats: a busy machine may delay some
 class ActorHost:
     """What runs in an actor: a host of some chips."""
 
-    def __init__(self, setting: Setting, index: int, owner: Mapping[int, int], folder: str, token: str) -> None:
+    def __init__(
+        self, setting: Setting, index: int, owner: Mapping[int, int], driver: Address, host: str, ip: str | None,
+        token: str,
+    ) -> None:  # fmt: skip
         self._setting = setting
-        self._ranks = [rank for rank, host in owner.items() if host == index]
-        self._control = ControlClient.connect(f"{folder}/driver.sock", token, index)
-        self._plane = DataPlane(index, owner, Path(folder), token, self._report)
+        self._ranks = [rank for rank, process in owner.items() if process == index]
+        self._control = ControlClient.connect(driver, host, token, index)
+        listeners = Listeners.open(Path(driver.path).with_name(f"{index}.sock"), host, ip)
+        self._plane = DataPlane(index, owner, listeners, token, self._report, self._refused)
 
-    def pid(self) -> int:
-        """Return the process id; also says that the actor is up."""
-        return os.getpid()
+    def up(self) -> tuple[int, Address]:
+        """Return the process id and where this actor listens."""
+        return os.getpid(), self._plane.listeners.address
+
+    def wire(self, addresses: Sequence[Address]) -> None:
+        """Learn where every actor listens."""
+        self._plane.addresses = addresses
 
     def run(self, run: int, program: Program, args: Sequence[Any]) -> Outcome:
         """Run a program on this actor's chips."""
@@ -88,6 +100,9 @@ class ActorHost:
 
     def _report(self, sent: Mapping[int, int], received: int, waiting: Any) -> None:
         self._control.send("idle", sent, received, waiting)
+
+    def _refused(self, words: str) -> None:
+        self._control.send("refused", words)
 
 
 @define(eq=False)
@@ -118,7 +133,8 @@ class RayBackend:
         """Start Ray and the actors; return when all of them are up."""
         token, folder = secrets.token_hex(16), Path(tempfile.mkdtemp(prefix="chipmesh-"))
         owner = {rank: rank // chips_per_actor for rank in range(setting.n_chips)}
-        backend = cls(setting, folder, ControlServer(folder / "driver.sock", token), owner, [])
+        control = ControlServer(Listeners.open(folder / "driver.sock", host=""), token, _LOG.warning)
+        backend = cls(setting, folder, control, owner, [])
         try:
             backend._start(token)
         except BaseException:
@@ -131,11 +147,15 @@ class RayBackend:
         with _own_sigterm():
             _init_ray(self.folder, n_actors)
         remote = ray.remote(ActorHost).options(num_cpus=0, max_restarts=0, max_task_retries=0)
+        driver = self.control.listeners.address
         self.actors = [
-            remote.remote(self.setting, index, self.owner, str(self.folder), token) for index in range(n_actors)
+            remote.remote(self.setting, index, self.owner, driver, "", None, token) for index in range(n_actors)
         ]
         try:
-            self.pids = ray.get([actor.pid.remote() for actor in self.actors], timeout=START_DEADLINE_S)
+            up = ray.get([actor.up.remote() for actor in self.actors], timeout=START_DEADLINE_S)
+            self.pids = [pid for pid, _ in up]
+            addresses = [address for _, address in up]
+            ray.get([actor.wire.remote(addresses) for actor in self.actors], timeout=START_DEADLINE_S)
         except ray.exceptions.GetTimeoutError:
             raise RunError(f"{n_actors} actors were not up after {START_DEADLINE_S:.0f} s") from None
         except ray.exceptions.RayError as error:
@@ -196,6 +216,8 @@ class RayBackend:
                 elif message[0] == "done":
                     self._done[index] = message[1]
                     self._heard.pop(index, None)  # Ray watches it while its result travels
+                elif message[0] == "refused":
+                    _LOG.warning(message[1])
                 elif message[0] == "idle":
                     self._idle[index] = tuple(message[1:])
                     self._check_deadlock()

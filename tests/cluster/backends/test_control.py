@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.backends.control import ControlClient, ControlServer, pack_value, unpack_value
-from cluster.backends.dataplane import hello
+from cluster.backends.greeting import Listeners, hello
 from cluster.backends.wire import FrameError
 
-TOKEN = "secret-of-the-run"
+TOKEN, HOST = "secret-of-the-run", "here"
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def _nothing_left_open():
 @pytest.fixture
 def server(tmp_path):
     """A driver's end."""
-    server = ControlServer(tmp_path / "driver.sock", TOKEN)
+    server = ControlServer(Listeners.open(tmp_path / "driver.sock", HOST), TOKEN, [].append)
     yield server
     server.close()
 
@@ -51,7 +51,7 @@ def heard(server, n=99, timeout_s=0.2):
 
 def connect(server, index=3):
     """Return an actor's end."""
-    return ControlClient.connect(str(server.path), TOKEN, index)
+    return ControlClient.connect(server.listeners.address, HOST, TOKEN, index)
 
 
 def test_beats_come_until_the_block_ends(server, monkeypatch):
@@ -100,7 +100,7 @@ def test_strangers_are_shut_out_and_the_run_goes_on(server, data):
     client = connect(server)
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.settimeout(5)
-        stranger.connect(str(server.path))
+        stranger.connect(server.listeners.address.path)
         stranger.sendall(data)
         client.send("good")
         assert heard(server) == [(3, ["good"])]
@@ -112,7 +112,7 @@ def test_strangers_are_shut_out_and_the_run_goes_on(server, data):
 def test_a_stranger_that_leaves_early_is_no_actor(server):
     """Half a hello and a hang-up are nothing."""
     with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.connect(str(server.path))
+        stranger.connect(server.listeners.address.path)
         stranger.sendall(hello(TOKEN, 0)[:30])
     assert heard(server) == []
 
@@ -120,7 +120,7 @@ def test_a_stranger_that_leaves_early_is_no_actor(server):
 def test_a_message_in_pieces(server):
     """The hello and messages may come a byte at a time."""
     with socket.socket(socket.AF_UNIX) as peer:
-        peer.connect(str(server.path))
+        peer.connect(server.listeners.address.path)
         found = []
         for byte in hello(TOKEN, 5) + msgpack.packb(["emit", list(range(30))]):
             peer.sendall(bytes([byte]))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cluster.backends import dataplane
-from cluster.backends.dataplane import DataPlane, hello, socket_path
-from cluster.backends.wire import Frame, encode
+from cluster.backends.dataplane import DataPlane
+from cluster.backends.greeting import Listeners, hello
+from cluster.backends.wire import MAGIC, PREFIX, VERSION, Frame, FrameError, encode
 from configs.errors import ChipDiedError
 from workloads.array import ShapeArray
 
@@ -37,27 +38,41 @@ def reports():
 
 
 @pytest.fixture
-def planes(tmp_path, monkeypatch, reports):
-    """Three ends, closed afterwards."""
+def refusals():
+    """What each end said of connections that it shut out."""
+    return [[], [], []]
+
+
+@pytest.fixture(params=["one host", "three hosts"])
+def planes(request, tmp_path, monkeypatch, reports, refusals):
+    """Three ends, on one host or as if on three, closed afterwards."""
+    hosts, ip = ("aaa", None) if request.param == "one host" else ("abc", "127.0.0.1")
     monkeypatch.setattr(dataplane, "IDLE_REPORT_S", 0.05)
 
     def report_of(index):
         return lambda sent, received, waiting: reports[index].append((dict(sent), received, waiting))
 
-    made = [DataPlane(index, OWNER, tmp_path, TOKEN, report_of(index), run=1) for index in range(3)]
+    listeners = [Listeners.open(tmp_path / f"{index}.sock", hosts[index], ip) for index in range(3)]
+    addresses = [each.address for each in listeners]
+    made = [
+        DataPlane(i, OWNER, listeners[i], TOKEN, report_of(i), refusals[i].append, addresses, run=1) for i in range(3)
+    ]
     yield made
     for plane in made:
         plane.close()
 
 
+def call(plane, caller="a"):
+    """Return a connection to a plane from a process of the host `caller`, that has said nothing yet."""
+    sock = plane.listeners.address.connect(caller)
+    sock.settimeout(5)
+    return sock
+
+
 def turn(plane):
     """Let a plane handle what its sockets are ready for, without waiting."""
     while events := plane._selector.select(0):
-        n_before = plane.received
-        for key, mask in events:
-            plane._handle(key.data, mask)
-        if plane.received == n_before and all(mask == 1 and key.data is None for key, mask in events):
-            break
+        plane._work(events)
 
 
 def test_messages_arrive_in_order_with_their_addresses(planes):
@@ -94,7 +109,7 @@ def test_connections_are_opened_when_first_used(planes):
 
 def test_large_arrays_both_ways_at_once(planes):
     """Far more than the sockets hold, sent by all before anybody reads."""
-    size = 3 << 20
+    size = 16 << 20
     owners = {0: 0, 2: 1, 4: 2}
     for src, p in owners.items():
         for dst in owners.keys() - {src}:
@@ -160,13 +175,11 @@ def test_frames_of_a_later_run_are_kept_for_it(planes):
         b"\xff" * 64, b"\0" * 200, bytes(64), hello(TOKEN, 1)[:40] + b"\xff" * 24,
     ],
 )  # fmt: skip
-def test_a_wrong_hello_closes_that_connection_only(planes, tmp_path, greeting):
+def test_a_wrong_hello_closes_that_connection_only(planes, refusals, greeting):
     """A stranger is shut out, its bytes are not read, and the run goes on."""
     a, b, _ = planes
     frame = b"".join(bytes(x) for x in encode(Frame(1, 2, 0, "evil", [])))
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.settimeout(5)
-        stranger.connect(socket_path(tmp_path, 1))
+    with call(b) as stranger:
         stranger.sendall(greeting + frame)
         a.send(2, 0, "good", [])
         got = []
@@ -177,15 +190,14 @@ def test_a_wrong_hello_closes_that_connection_only(planes, tmp_path, greeting):
             assert stranger.recv(1) == b""
     assert [tag for _, _, tag, _ in got] == ["good"]
     assert not b._arrived
+    assert refusals == [[], ["a connection to chips 2-3 was shut out: it did not say the run's token"], []]
 
 
-def test_a_hello_in_pieces(planes, tmp_path):
+def test_a_hello_in_pieces(planes):
     """The hello and the first frame may come cut anywhere, and a stranger who says nothing holds nobody up."""
     _, b, _ = planes
     data = hello(TOKEN, 0) + b"".join(bytes(x) for x in encode(Frame(1, 2, 0, "x", [np.arange(3)])))
-    with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as peer:
-        silent.connect(socket_path(tmp_path, 1))
-        peer.connect(socket_path(tmp_path, 1))
+    with call(b) as silent, call(b) as peer:
         for i in range(len(data)):
             peer.sendall(data[i : i + 1])
             turn(b)
@@ -193,6 +205,106 @@ def test_a_hello_in_pieces(planes, tmp_path):
         assert (dst, src, tag, payload[0].tolist()) == (2, 0, "x", [0, 1, 2])
         silent.close()
         turn(b)  # a stranger that leaves is no death
+
+
+@pytest.mark.parametrize("drips", [False, True])
+def test_a_stranger_that_never_says_who_it_is(planes, refusals, monkeypatch, drips):
+    """Whoever is silent, or does not come to the end of its hello, is shut out after a while; peers are not."""
+    monkeypatch.setattr(dataplane, "HELLO_DEADLINE_S", 0.2)
+    a, b, _ = planes
+    a.send(2, 0, "before", [])
+    b.poll([])
+    with call(b) as stranger:
+        turn(b)
+        assert len(b._strangers) == 1
+        for _ in range(20 * drips):
+            with contextlib.suppress(OSError):  # shut out already
+                stranger.sendall(b"C")
+            turn(b)
+        while not refusals[1]:
+            b._turn([])
+        assert refusals[1] == ["a connection to chips 2-3 was shut out: it did not say who it is within 0.2 s"]
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(1) == b""
+    a.send(2, 0, "after", [])
+    assert [tag for _, _, tag, _ in b.poll([])] == ["after"]
+
+
+def test_a_flood_of_strangers(planes, refusals, monkeypatch):
+    """Of many that say nothing, the oldest go; a peer still comes through."""
+    monkeypatch.setattr(dataplane, "MAX_STRANGERS", 5)
+    a, b, _ = planes
+    with contextlib.ExitStack() as open_sockets:
+        for _ in range(20):
+            open_sockets.enter_context(call(b))
+        a.send(2, 0, "good", [])
+        assert [tag for _, _, tag, _ in b.poll([])] == ["good"]
+        assert len(b._strangers) == 5
+    assert len(refusals[1]) == 15
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\xff" * 64, "a frame begins with"),
+        (encode(Frame(1, 2, 0, "x", []))[0][:40] + bytes(60), "checksum of a frame's header"),
+        (PREFIX.pack(MAGIC, VERSION, 0, 1 << 30, 1 << 60, 0, 0), "a frame a"),
+    ],
+)
+def test_a_peer_that_sends_what_is_no_frame(planes, data, words):
+    """Its connection is closed and the run ends with its chips' names: a message is lost."""
+    _, b, _ = planes
+    if len(data) == PREFIX.size:
+        data += zlib.crc32(data).to_bytes(4, "little")
+    with call(b) as peer:
+        peer.sendall(hello(TOKEN, 0) + data)
+        with pytest.raises(FrameError, match=f"from chips 0-1: .*{words}.*; the connection is closed"):
+            b.poll([])
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.recv(1) == b""
+
+
+def test_half_a_frame_and_a_hang_up(planes):
+    """A peer that ends in the middle of a message is a death, and the half message is nothing."""
+    _, b, _ = planes
+    with call(b) as peer:
+        peer.sendall(hello(TOKEN, 4 // 2) + b"".join(encode(Frame(1, 2, 4, "x", [np.arange(9)])))[:-5])
+    with pytest.raises(ChipDiedError, match="chip 4: the connection closed"):
+        b.poll([])
+    assert not b._arrived
+
+
+def test_bodies_are_summed_up_between_hosts(planes):
+    """What passes a network carries its checksum; what stays in a host does not."""
+    a, b, _ = planes
+    a.send(2, 0, "", [np.arange(3)])
+    between = a.listeners.address.host != b.listeners.address.host
+    assert a._outgoing[1].checks_body == between
+    assert b.poll([])[0][3][0].tolist() == [0, 1, 2]
+
+
+def test_who_sends_too_much_waits_and_reads_meanwhile(planes, monkeypatch):
+    """The queue to a peer is bounded: two that send far more to each other get everything through all the same."""
+    monkeypatch.setattr(dataplane, "MAX_UNSENT_BYTES", 1 << 20)
+    a, b, _ = planes
+    most, n, big = [0, 0], 40, np.zeros(1 << 20, np.uint8)
+
+    def talk(me, plane, dst, src):
+        for _ in range(n):
+            plane.send(dst, src, "big", [big])
+            most[me] = max(most[me], plane._outgoing[1 - me].unsent_bytes)
+        got = 0
+        while got < n:
+            got += len(plane.poll([]))
+        plane.flush()
+
+    threads = [threading.Thread(target=talk, args=(0, a, 2, 0)), threading.Thread(target=talk, args=(1, b, 0, 2))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert max(most) <= 1 << 20
 
 
 def test_a_peer_that_closes_is_a_death(planes):
