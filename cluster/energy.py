@@ -259,7 +259,7 @@ def _link_bytes(timeline: Timeline, record: Record, chip: int) -> float:
         assert isinstance(record, Collective)
         view = GroupView(inputs.topology, record.ranks)
         schedule = build_schedule(record.op, record.algorithm, view, record.detail, inputs.files)
-        template = expand(record, schedule, inputs.system.communication)
+        template = expand(record, schedule, inputs.system.communication, inputs.topology)
         owner, peer, size_bytes, n_members = template.owner, template.peer, template.size_bytes, len(record.ranks)
     route, routes = routes_of(inputs.topology, owner, peer)
     n_links = np.diff(np.concatenate([[0.0], np.cumsum(routes.weights)])[routes.start])

@@ -13,8 +13,8 @@ import numpy as np
 from attrs import define, field, frozen
 
 from cluster.records import Collective
-from collectives import OPERATIONS, GroupView, build, candidates
-from configs.algorithm_names import AUTO
+from collectives import OFFERED, OPERATIONS, GroupView, build, candidates
+from configs.algorithm_names import AUTO, base_name, with_protocol
 from configs.errors import ConfigError
 from configs.spec import Contention, SystemSpec
 from topology import Topology, build_topology
@@ -75,8 +75,9 @@ class Chooser:
         from cluster.prediction import predict_quickly_ps  # noqa: PLC0415  numba takes a third of a second to import
 
         call = representative(call)
-        tried = tried_for(call.op, len(call.ranks))
-        for name in candidates(call.op):
+        offered = self._offered(call)
+        tried = offered or tried_for(call.op, len(call.ranks))
+        for name in offered or candidates(call.op):
             if name not in tried:
                 yield Candidate(name, None, f"is not tried unasked for {len(call.ranks)} ranks")
                 continue
@@ -96,9 +97,20 @@ class Chooser:
                 continue
             yield Candidate(name, time_ps, "" if time_ps is not None else "has too many transfers to be tried unasked")
 
+    def _offered(self, call: Collective) -> list[str]:
+        """Return the algorithms under the library's protocols that serve a call; empty: all algorithms are tried."""
+        size_bytes, n = call.n_elements * call.dtype.itemsize, len(call.ranks)
+        return [
+            with_protocol(name, protocol.name)
+            for protocol in self.system.communication.protocols
+            if protocol.serves(call.op, n, size_bytes)
+            for name in protocol.algorithms
+            if base_name(name) in OFFERED[call.op]
+        ]
+
     def _choose(self, call: Collective) -> str:
-        if len(candidates(call.op)) == 1:
-            return candidates(call.op)[0]
+        if len(self._offered(call) or candidates(call.op)) == 1:
+            return (self._offered(call) or candidates(call.op))[0]
         alike = (call._replace(ranks=()), self._structure(call.ranks))
         known = self._chosen.get(alike)
         if known is not None and self._fits(known, call):
@@ -111,7 +123,7 @@ class Chooser:
 
     def _first_that_fits(self, call: Collective) -> str:
         """Return the first algorithm of the table that fits, for groups in which none is predicted quickly."""
-        for name in tried_for(call.op, len(call.ranks)):
+        for name in self._offered(call) or tried_for(call.op, len(call.ranks)):
             if self._fits(name, call):
                 return name
         raise ConfigError((f"{call.op} among {len(call.ranks)} chips: no algorithm fits",))
@@ -155,6 +167,7 @@ def _structure(topology: Topology, ranks: tuple[int, ...]) -> Hashable:
     columns = (
         coords - coords.min(axis=1, keepdims=True), routes.start, renumbered[number], routes.weights,
         routes.latency_ps, topology.link_bandwidth_bytes_per_s[used], topology.link_latency_ps[used],
+        topology.crosses(chips[src[src != dst]], chips[dst[src != dst]]),
     )  # fmt: skip
     return tuple(column.tobytes() for column in columns)
 

@@ -25,6 +25,8 @@ from collectives.algorithms import (
     line,
     one_shot,
     pairwise,
+    rail_ring,
+    rail_tree,
     recursive_doubling,
     recursive_halving,
     ring,
@@ -49,7 +51,7 @@ from collectives.operations import (
     part_sizes,
 )
 from collectives.schedule import Local, RankStep, Schedule, Transfer, Transfers
-from configs.algorithm_names import Offered, is_algorithm_file, split_name
+from configs.algorithm_names import PROTOCOL, Offered, is_algorithm_file, split_name
 from configs.errors import ConfigError
 from configs.fields import Bounds
 
@@ -71,6 +73,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "recursive_doubling": recursive_doubling.all_gather,
         "bruck": bruck.all_gather,
         "torus": torus.all_gather,
+        "rail_ring": rail_ring.all_gather,
         "hierarchical": _RINGS["all_gather"],
         "hierarchical_direct": _DIRECT["all_gather"],
         "in_network": in_network.all_gather,
@@ -84,6 +87,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "direct": direct.reduce_scatter,
         "recursive_halving": recursive_halving.reduce_scatter,
         "torus": torus.reduce_scatter,
+        "rail_ring": rail_ring.reduce_scatter,
         "hierarchical": _RINGS["reduce_scatter"],
         "hierarchical_direct": _DIRECT["reduce_scatter"],
         "in_network": in_network.reduce_scatter,
@@ -100,6 +104,8 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
         "halving_doubling": halving_doubling.all_reduce,
         "double_binary_tree": double_binary_tree.all_reduce,
         "torus": torus.all_reduce,
+        "rail_ring": rail_ring.all_reduce,
+        "rail_tree": rail_tree.all_reduce,
         "hierarchical": _RINGS["all_reduce"],
         "hierarchical_direct": _DIRECT["all_reduce"],
         "in_network": in_network.all_reduce,
@@ -148,7 +154,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
 PARAMETERS: Mapping[str, Bounds | tuple[str, ...]] = {
     "channels": Bounds(1, 32),
     "pieces": Bounds(1, 1024),
-    "node": tuple(hierarchical.FLAT),
+    "node": (*hierarchical.FLAT, *rail_tree.NODES),
     "rail": tuple(hierarchical.FLAT),
 }
 """What the parameters of algorithms may be; an algorithm takes those that its builder has as keywords."""
@@ -210,6 +216,7 @@ def build(
     """
     if algorithm not in files:
         name, parameters = split_name(algorithm)
+        parameters.pop(PROTOCOL, None)
         return ALGORITHMS[op][name](group, detail, **parameters)
     schedule = files[algorithm]
     if schedule.n_ranks != len(group):

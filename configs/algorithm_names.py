@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from configs.fields import Bounds
 
 AUTO = "auto"
+PROTOCOL = "protocol"
+"""The parameter that names a protocol of the system's communication library, whatever the algorithm."""
 Offered = Mapping[str, Mapping[str, "Bounds | tuple[str, ...]"]]
 """The algorithms of an operation, each with its parameters and what they may be."""
 
@@ -37,6 +39,24 @@ def split_name(text: str) -> tuple[str, dict[str, int | str]]:
     return name, {key: int(value) if value.isdecimal() else value for key, _, value in pairs}
 
 
+def base_name(text: str) -> str:
+    """Return the name of an algorithm without its parameters.
+
+    >>> base_name("ring:channels=4")
+    'ring'
+    """
+    return text if is_algorithm_file(text) else text.partition(":")[0]
+
+
+def with_protocol(text: str, protocol: str) -> str:
+    """Return the name of an algorithm under a protocol.
+
+    >>> with_protocol("ring:channels=4", "LL"), with_protocol("ring", "LL")
+    ('ring:channels=4,protocol=LL', 'ring:protocol=LL')
+    """
+    return f"{text}{',' if ':' in text else ':'}{PROTOCOL}={protocol}"
+
+
 def algorithm_problem(text: str, op: str, offered: Offered, also: Collection[str] = (AUTO,)) -> str | None:
     """Say what is wrong with the name of an algorithm for `op`, or return None; `also` are further words.
 
@@ -47,6 +67,8 @@ def algorithm_problem(text: str, op: str, offered: Offered, also: Collection[str
     if text in also or is_algorithm_file(text):
         return None
     name, values = split_name(text)
+    protocol = {PROTOCOL: (str(values[PROTOCOL]),)} if PROTOCOL in values else {}
+    offered = {key: {**row, **protocol} for key, row in offered.items()}
     if name not in offered:
         return unknown(name, f"an algorithm of {op}", (*also, *offered))
     written = text.partition(":")[2].split(",") if ":" in text else []

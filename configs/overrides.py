@@ -89,7 +89,7 @@ def _apply(root: Document, override: Override, place: Place, resolver: Resolver)
 def _child(node: Any, key: str | int) -> Any:
     if isinstance(key, int):
         return node[key]
-    if key not in node or node[key] is None or (key == "communication" and node[key] == _IDEAL):
+    if key not in node or node[key] is None or node[key] == _IDEAL:
         node[key] = {}
     return node[key]
 

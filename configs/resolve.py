@@ -13,17 +13,21 @@ from configs.catalogue_files import catalogue_path, label
 from configs.errors import ConfigError
 from configs.figures import FigureReader, read_sources
 from configs.problems import Keys, Place, Problems, dotted, shown
-from configs.spec import ChipSpec, ModelSpec, Provenance, SystemSpec
+from configs.spec import ChipSpec, CommunicationSpec, ModelSpec, Provenance, SystemSpec
 from configs.yaml_source import parse_yaml, read_file
 
+LIKE = "like"
+"""The key of a document that names another one of its kind, on whose top it stands."""
 FAILED: Final = object()
 """Stands for a value whose problem is already noted."""
 
 SLOTS: Mapping[str, Mapping[str, str]] = {
     "experiments": {"system": "systems", "model": "models"},
-    "systems": {"chip": "chips"},
+    "systems": {"chip": "chips", "communication": "communication"},
 }
 """Which keys of a kind of document hold a reference, and to which kind."""
+WORDS = ("ideal",)
+"""References that are no document: the loader knows what they stand for."""
 
 ModelReader = Callable[[Path], ModelSpec]
 
@@ -72,7 +76,9 @@ class Resolver:
 
     def resolve(self, kind: str, value: Any, place: Place, parent: Origin) -> Any:
         """Return the document (or the model) that a reference stands for, or FAILED."""
-        if isinstance(value, Document | ModelSpec | SystemSpec | ChipSpec) or value is FAILED:
+        if isinstance(value, Document | ModelSpec | SystemSpec | ChipSpec | CommunicationSpec) or value is FAILED:
+            return value
+        if kind == "communication" and value in WORDS:
             return value
         if isinstance(value, Mapping):
             origin = Origin(None, self._folder(place, parent), parent.chain, parent.sources)
@@ -168,6 +174,18 @@ class Resolver:
         slots = SLOTS.get(kind, {})
         for key, value in mapping.items():
             document[key] = value if key in slots else reader.plain(value, inside.child(key), (key,))
+        return self._on_top(document, inside) if LIKE in document else document
+
+    def _on_top(self, document: Document, inside: Place) -> Any:
+        """Return a document on top of the one that it is `like`: what it does not say, the other says."""
+        base = self.resolve(document.kind, document.pop(LIKE), inside.child(LIKE), document.origin)
+        if not isinstance(base, Document):
+            return FAILED
+        for key, value in base.items():
+            if key not in document:
+                document[key] = value
+                known = {k: p for k, p in base.provenance.items() if k == key or k.startswith((f"{key}.", f"{key}["))}
+                document.provenance.update(known)
         return document
 
 

@@ -14,8 +14,11 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from attrs import field, frozen
 
+from configs.algorithm_names import base_name, split_name
 from configs.dtypes import DTYPES, RATED_DTYPES
+from configs.errors import ConfigError
 from configs.fields import above, at_least, between, keys_of, one_of
+from configs.problems import unknown
 
 Confidence = Literal["vendor", "measured", "secondary", "estimate"]
 Numerics = Literal["real", "shapes"]
@@ -125,19 +128,101 @@ class RoutingSpec:
 
 
 @frozen
+class ProtocolSpec:
+    """One way in which a library carries out schedules; `auto` takes the fastest pair of algorithm and protocol.
+
+    algorithms: what it serves, as `auto` names them. operations: of those only these; empty: all.
+    base_ps: once per call, on every rank. step_ps, network_step_ps: before every message, inside a node and between
+    nodes (`topology.Topology.domain_of_chip`). message_ps: a rank's messages of one step leave so far apart.
+    payload, network_payload: the fraction of the bytes on a wire that is data, inside a node and between nodes.
+    min_ranks, max_ranks, max_size_bytes (of a rank's input): the library's own limits.
+    """
+
+    name: str
+    algorithms: tuple[str, ...]
+    operations: tuple[str, ...] = ()
+    base_ps: int = 0
+    step_ps: int = 0
+    network_step_ps: int = 0
+    message_ps: int = 0
+    payload: float = field(default=1.0, metadata=above(0, 1))
+    network_payload: float = field(default=1.0, metadata=above(0, 1))
+    min_ranks: int = field(default=2, metadata=at_least(2))
+    max_ranks: int | None = field(default=None, metadata=at_least(2))
+    max_size_bytes: int | None = field(default=None, metadata=at_least(0))
+
+    def serves(self, op: str, n_ranks: int, size_bytes: float) -> bool:
+        """Tell whether the library uses it for such a call."""
+        return (
+            (not self.operations or op in self.operations)
+            and self.min_ranks <= n_ranks <= (self.max_ranks or n_ranks)
+            and size_bytes <= (self.max_size_bytes if self.max_size_bytes is not None else size_bytes)
+        )
+
+
+NO_PROTOCOL = ProtocolSpec("", ())
+
+
+@frozen
+class ValiditySpec:
+    """What the figures were derived from: from the fewest to the most ranks and nodes of a call, by measurements."""
+
+    ranks: tuple[int, int] | None = field(default=None, metadata=at_least(1))
+    nodes: tuple[int, int] | None = field(default=None, metadata=at_least(1))
+    measurements: int | None = field(default=None, metadata=at_least(0))
+
+
+@frozen
 class CommunicationSpec:
     """What the communication library adds to the links; `ideal` is all zeros and the whole link.
 
     launch_ps: once per collective or point-to-point call, on every rank.
+    launches_ps: further ones by the way in which a program launches it; `mode` is the way, without one there is none.
     step_ps: once per step of a schedule, on every rank.
     link_efficiency: the fraction of every link's bandwidth that carries payload.
     in_network_min_ranks: `auto` lets switches add only for groups of at least so many ranks.
+    protocols: the ways in which schedules are carried out; a schedule that none of them serves takes the figures above.
     """
 
     launch_ps: int = 0
+    launches_ps: Mapping[str, int] = field(factory=dict)
+    mode: str | None = None
     step_ps: int = 0
     link_efficiency: float = field(default=1.0, metadata=above(0, 1))
     in_network_min_ranks: int = field(default=2, metadata=at_least(2))
+    protocols: tuple[ProtocolSpec, ...] = ()
+    name: str = field(default="", eq=False)
+    description: str = field(default="", eq=False)
+    valid: ValiditySpec = field(default=ValiditySpec(), eq=False)
+    provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.mode is not None and self.mode not in self.launches_ps:
+            raise ConfigError((f"mode: {unknown(self.mode, 'a way of launching', tuple(self.launches_ps))}",))
+        names = [protocol.name for protocol in self.protocols]
+        if len(set(names)) != len(names):
+            raise ConfigError((f"protocols: names must be different; given: {', '.join(names)}",))
+
+    @property
+    def call_ps(self) -> int:
+        """What the launch of a call costs."""
+        return self.launch_ps + (self.launches_ps[self.mode] if self.mode is not None else 0)
+
+    def protocol_of(self, op: str, algorithm: str, n_ranks: int, size_bytes: float) -> ProtocolSpec:
+        """Return the protocol that an algorithm's name says (`ring:protocol=LL`), or the first that serves the call.
+
+        Raises ConfigError for a protocol that there is not.
+        """
+        name, parameters = split_name(algorithm)
+        said = parameters.get("protocol")
+        for protocol in self.protocols:
+            serves = protocol.serves(op, n_ranks, size_bytes)
+            if protocol.name == said or (said is None and serves and name in map(base_name, protocol.algorithms)):
+                return protocol
+        if said is not None:
+            names = tuple(protocol.name for protocol in self.protocols)
+            raise ConfigError((f"{algorithm}: {unknown(said, 'a protocol of this system', names)}",))
+        return NO_PROTOCOL
 
 
 @frozen

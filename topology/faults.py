@@ -141,6 +141,7 @@ def _without(whole: Topology, dead: NDArray[np.bool_], left: NDArray[np.float64]
         whole.kind, edges, n_chips=len(live_chips), n_switches=whole.n_switches,
         dims=whole.dims, axes=whole.axes, wraps=whole.wraps, positions=whole.positions[live_chips],
         adding_switches=whole.adding_switches - set((np.flatnonzero(dead) - whole.n_chips).tolist()),
+        domain_of_chip=None if whole.domain_of_chip is None else whole.domain_of_chip[live_chips],
         router=DetourRouter(whole, node_of, link_of, left),
     )  # fmt: skip
 

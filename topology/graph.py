@@ -200,6 +200,8 @@ class Topology:
     twist: Twist = field(default=(), repr=False)
     adding_switches: frozenset[int] = frozenset()
     """The switches, counted from 0, that can add up what chips send and hand one chip's data to several."""
+    domain_of_chip: NDArray[np.int64] | None = field(default=None, repr=False)
+    """The node that every chip is in, where a network joins nodes (of several levels the innermost); else None."""
     known_diameter_hops: int | None = field(default=None, repr=False)
     known_bisection_bytes_per_s: float | None = field(default=None, repr=False)
     _routes: _Memo[tuple[int, int], Route] = field(default=Factory(_Memo), init=False, repr=False)
@@ -229,6 +231,7 @@ class Topology:
         axes: tuple[str, ...] = (),
         wraps: tuple[bool, ...] = (),
         adding_switches: frozenset[int] = frozenset(),
+        domain_of_chip: NDArray[np.int64] | None = None,
         positions: NDArray[np.int64] | None = None,
         twist: Twist = (),
         known_diameter_hops: int | None = None,
@@ -251,6 +254,7 @@ class Topology:
             positions=np.arange(n_chips) if positions is None else positions,
             twist=twist,
             adding_switches=adding_switches,
+            domain_of_chip=domain_of_chip,
             known_diameter_hops=known_diameter_hops,
             known_bisection_bytes_per_s=known_bisection_bytes_per_s,
         )
@@ -259,6 +263,15 @@ class Topology:
     def n_nodes(self) -> int:
         """Number of chips and switches."""
         return self.n_chips + self.n_switches
+
+    def crosses(self, src: NDArray[np.integer], dst: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Return which transfers go from one node to another over the network; none to or from a switch do."""
+        if self.domain_of_chip is None:
+            return np.zeros(len(src), np.bool_)
+        between, last = np.maximum(src, dst) < self.n_chips, self.n_chips - 1
+        src_domain, dst_domain = (self.domain_of_chip[np.minimum(ends, last)] for ends in (src, dst))
+        crossing: NDArray[np.bool_] = between & (src_domain != dst_domain)
+        return crossing
 
     @property
     def n_links(self) -> int:

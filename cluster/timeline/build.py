@@ -181,14 +181,14 @@ def _add_operations(tasks: _Tasks, ops: Operations, system: SystemSpec) -> None:
     durations = np.array([r.duration_ps if isinstance(r, Compute) else 0 for r in ops.records], np.int64)
     delay_ps, size_bytes = np.zeros(n, np.int64), np.zeros(n)
     delay_ps[ops.first_task] = durations[ops.number] if n else 0
-    delay_ps[ops.entry_task[ops.kind == COLLECTIVE]] = system.communication.launch_ps
+    delay_ps[ops.entry_task[ops.kind == COLLECTIVE]] = system.communication.call_ps
     owner, peer = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
     communicates = np.isin(ops.kind, (COLLECTIVE, SEND, RECEIVE))
     owner[ops.entry_task[communicates]] = ops.chip[communicates]
     for i in np.flatnonzero(ops.kind == SEND):
         record, task = ops.records[ops.number[i]], ops.entry_task[i]
         assert isinstance(record, Send)
-        delay_ps[task] = system.communication.launch_ps
+        delay_ps[task] = system.communication.call_ps
         size_bytes[task], peer[task] = record.size_bytes, record.dst
     follows = np.flatnonzero(ops.follows)
     chain = np.stack([ops.leave_task[follows - 1], ops.first_task[follows]], axis=1)
@@ -261,7 +261,7 @@ def _add_collectives(
             assert isinstance(record, Collective)
             if record not in templates:
                 schedule = build_schedule(record.op, record.algorithm, GroupView(topology, ranks), record.detail, files)
-                templates[record] = expand(record, schedule, system.communication)
+                templates[record] = expand(record, schedule, system.communication, topology)
             template = templates[record]
             chosen = members[ops.number[members[:, 0]] == number]
             entry, leave = ops.entry_task[chosen], ops.last_task[chosen]

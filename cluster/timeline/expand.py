@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from cluster.records import Collective
 from collectives import Schedule, chunk_sizes, part_sizes
-from configs.spec import CommunicationSpec
+from configs.spec import CommunicationSpec, ProtocolSpec
+from topology import Topology
 
 
 @frozen(eq=False)
@@ -32,23 +33,55 @@ class Template:
     """(task, place): the rank's exit waits for the task."""
 
 
-def expand(call: Collective, schedule: Schedule, communication: CommunicationSpec) -> Template:
+def expand(call: Collective, schedule: Schedule, communication: CommunicationSpec, topology: Topology) -> Template:
     """Return the tasks of a collective: a node where a rank enters a step, and a transfer for every message."""
+    protocol = protocol_of(call, communication)
     parts = part_sizes(call.op, len(call.ranks), schedule.n_chunks, call.n_elements, call.detail)
     sizes = chunk_sizes(parts, schedule.n_chunks)
     places, edges, entries, exits = _steps(schedule)
-    n_nodes, n_transfers = len(places), len(schedule.transfers)
+    n_nodes = len(places)
     nodes, t = np.array([*call.ranks, *schedule.helpers], np.int32), schedule.transfers
     is_rank = places < schedule.n_ranks
+    src, dst = nodes[t.src], nodes[t.dst]
+    far = topology.crosses(src, dst)
+    sends_ps = np.where(far, protocol.network_step_ps, protocol.step_ps)
+    if protocol.message_ps:
+        sends_ps = sends_ps + protocol.message_ps * ordinals(t.step.astype(np.int64) * schedule.n_nodes + t.src)
+    enters_ps = is_rank * communication.step_ps
+    enters_ps[entries[:, 1]] += protocol.base_ps * is_rank[entries[:, 1]]
+    data_bytes = schedule.sizes(sizes) * float(call.dtype.itemsize)
     return Template(
-        delay_ps=np.concatenate([is_rank * communication.step_ps, np.zeros(n_transfers, np.int64)]),
-        size_bytes=np.concatenate([np.zeros(n_nodes), schedule.sizes(sizes) * float(call.dtype.itemsize)]),
-        owner=np.concatenate([nodes[places], nodes[t.src]]),
-        peer=np.concatenate([np.full(n_nodes, -1, np.int32), nodes[t.dst]]),
+        delay_ps=np.concatenate([enters_ps, sends_ps]).astype(np.int64),
+        size_bytes=np.concatenate(
+            [np.zeros(n_nodes), data_bytes / np.where(far, protocol.network_payload, protocol.payload)]
+        ),
+        owner=np.concatenate([nodes[places], src]),
+        peer=np.concatenate([np.full(n_nodes, -1, np.int32), dst]),
         edges=edges,
         entries=entries[entries[:, 0] < schedule.n_ranks],
         exits=exits[exits[:, 1] < schedule.n_ranks],
     )
+
+
+def protocol_of(call: Collective, communication: CommunicationSpec) -> ProtocolSpec:
+    """Return the protocol under which a call is carried out."""
+    size_bytes = call.n_elements * call.dtype.itemsize
+    return communication.protocol_of(call.op, call.algorithm, len(call.ranks), size_bytes)
+
+
+def ordinals(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, for every place, how many equal keys stand before it.
+
+    >>> ordinals(np.array([7, 3, 7, 7])).tolist()
+    [0, 0, 1, 2]
+    """
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(keys)])
+    count = np.arange(len(keys)) - np.repeat(begins, np.diff(np.append(begins, len(keys))))
+    found = np.empty(len(keys), np.int64)
+    found[order] = count
+    return found
 
 
 def distinct(values: NDArray[np.int64], limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

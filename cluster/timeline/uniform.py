@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cluster.records import Collective
 from cluster.timeline.engine import play
+from cluster.timeline.expand import ordinals, protocol_of
 from cluster.timeline.tasks import TaskGraph
 from collectives import OPERATIONS, Schedule, cut
 from collectives.schedule import Uniform
@@ -43,7 +44,7 @@ def time_uniform_ps(
     piece_bytes, classes = _piece_bytes(call, schedule), link_classes(topology)
     if piece_bytes is None or classes is None:
         return None
-    graph = _graph(system, topology, uniform, piece_bytes, classes, share=contention == "fluid")
+    graph = _graph(system, call, topology, uniform, piece_bytes, classes, share=contention == "fluid")
     capacity = classes.bandwidth_bytes_per_s * system.communication.link_efficiency
     return int(play(graph, capacity, share=contention == "fluid").end_ps.max(initial=0))
 
@@ -54,7 +55,7 @@ def link_classes(topology: Topology) -> LinkClasses | None:
     Links between chips are alike if they lead the same way round the axes; links to or from a switch if it is the same
     one. Every chip must have as many of each, of one bandwidth and latency.
     """
-    if not topology.router.is_uniform:
+    if not topology.router.is_uniform or topology.domain_of_chip is not None:
         return None
     n, n_nodes = topology.n_chips, topology.n_nodes
     src, dst = topology.link_src.astype(np.int64), topology.link_dst.astype(np.int64)
@@ -96,6 +97,7 @@ def _piece_bytes(call: Collective, schedule: Schedule) -> NDArray[np.float64] | 
 
 def _graph(
     system: SystemSpec,
+    call: Collective,
     topology: Topology,
     uniform: Uniform,
     piece_bytes: NDArray[np.float64],
@@ -112,12 +114,13 @@ def _graph(
     chain = np.stack([np.arange(n_nodes - 1), np.arange(1, n_nodes)])
     begins, ends = np.stack([node, transfers]), np.stack([transfers, node + 1])[:, step_of < len(steps) - 1]
     edges = np.concatenate([chain, begins, ends], axis=1)
-    overhead = system.communication
+    overhead, protocol = system.communication, protocol_of(call, system.communication)
     delay = np.full(n_nodes, overhead.step_ps, np.int64)
-    delay[0] = overhead.launch_ps
+    delay[0] = overhead.call_ps + protocol.base_ps
+    sends_ps = routes.latency_ps[route] + protocol.step_ps + protocol.message_ps * ordinals(uniform.step)
     return TaskGraph(
-        np.concatenate([delay, routes.latency_ps[route]]),
-        np.concatenate([np.zeros(n_nodes), uniform.n_chunks * piece_bytes[uniform.piece]]),
+        np.concatenate([delay, sends_ps]),
+        np.concatenate([np.zeros(n_nodes), uniform.n_chunks * piece_bytes[uniform.piece] / protocol.payload]),
         np.concatenate([np.full(n_nodes, -1, np.int32), route.astype(np.int32)]),
         edges[0], edges[1], routes.start, routes.links, routes.weights,
     )  # fmt: skip

@@ -40,7 +40,7 @@ def _schedule(op: str, group: GroupView, root: int = 0, *, pieces: int = PIECES)
     n, parts = len(group), OPERATIONS[op].n_parts(len(group))
     if n == 1:
         return Schedule(op, "in_network", 1, pieces * parts, ())
-    switches, lanes = _switches(group)
+    switches, lanes = switches_of(group)
     planes = _Planes(n, parts, pieces, np.concatenate([[0], np.cumsum(lanes)]))
     make: Mapping[str, Callable[[], list[Transfers]]] = {
         "all_reduce": lambda: planes.up(np.arange(n), reduce=True) + planes.down(np.arange(n)),
@@ -58,7 +58,7 @@ all_reduce, broadcast, reduce, reduce_scatter, all_gather = (
 )
 
 
-def _switches(group: GroupView) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def switches_of(group: GroupView) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the switches that all chips hang on and that add, and each one's lanes: its share of the links."""
     topology = group.topology
     adding = {topology.n_chips + switch for switch in topology.adding_switches}

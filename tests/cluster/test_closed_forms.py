@@ -16,7 +16,7 @@ from configs.spec import LinkSpec, SystemSpec
 from tests.cluster import machines
 from tests.cluster.test_formulas import WHOLE_PS
 from tests.collectives.rows import ROWS
-from topology import Switch
+from topology import Compose, Switch
 
 K = 8
 """Pieces of the algorithms that have them, by default; the buffer of a broadcast or reduce is K parts."""
@@ -59,6 +59,13 @@ def nodes_of_three(n, bandwidth, latency_ps):
     return machines.torus(n // 3, 3, bandwidth=bandwidth, latency_ps=latency_ps)
 
 
+def two_nodes(n, bandwidth, latency_ps):
+    """Return two nodes of l = n/2 chips; α is that of a route, in a node and between them."""
+    link = LinkSpec(bandwidth, latency_ps // 2)
+    inside = Switch(chips=n // 2, link=link)
+    return machines.system(Compose(node=inside, count=2, network=Switch(chips=n, link=link)))
+
+
 def log2(n):
     """Return ⌈log2 n⌉."""
     return (n - 1).bit_length()
@@ -91,6 +98,7 @@ LOG_STEPS_OF_POWERS = Form(switch, POWERS, LOG_STEPS.time_ps)
 TORUS = Form(square, (9, 16, 25), lambda n, a, m: 2 * (round(n**0.5) - 1) * a + (n - 1) * (m // 4))
 HIERARCHICAL = Form(three_nodes, (9, 12, 15), lambda n, a, m: 2 * (a + m) + (n // 3 - 1) * (a + 3 * m))
 DIRECT_NODES = Form(nodes_of_three, (9, 12, 15), lambda n, a, m: (n // 3 - 1) * (a + m) + a + n // 3 * m)
+RAIL_RING = Form(two_nodes, (4, 8), lambda n, a, m: (n - 1) * (a + m * (n // 2 - 1) // (n // 2)))
 SYNTHESISED = Form(ring, ANY, lambda n, a, m: n // 2 * (a + m))
 PAIRWISE = Form(switch, ANY, lambda n, a, m: (n - 1) * (a + m))
 WHOLE_LINE = Form(line, ANY, lambda n, a, m: (n - 1 + K - 1) * (a + m))
@@ -127,6 +135,7 @@ FORMS: dict[tuple[str, str], Form] = {
     ("all_gather", "recursive_doubling"): LOG_STEPS_OF_POWERS,
     ("all_gather", "bruck"): LOG_STEPS,
     ("all_gather", "torus"): TORUS,
+    ("all_gather", "rail_ring"): RAIL_RING,
     ("all_gather", "hierarchical"): HIERARCHICAL,
     ("all_gather", "hierarchical_direct"): DIRECT_NODES,
     ("all_gather", "in_network"): Form(adding, ANY[1:], lambda n, a, m: a + m // K + K * a + (n - 1) * m),
@@ -138,6 +147,7 @@ FORMS: dict[tuple[str, str], Form] = {
     ("reduce_scatter", "direct"): DIRECT,
     ("reduce_scatter", "recursive_halving"): LOG_STEPS_OF_POWERS,
     ("reduce_scatter", "torus"): TORUS,
+    ("reduce_scatter", "rail_ring"): RAIL_RING,
     ("reduce_scatter", "hierarchical"): HIERARCHICAL,
     ("reduce_scatter", "hierarchical_direct"): DIRECT_NODES,
     ("reduce_scatter", "in_network"): Form(adding, ANY, lambda n, a, m: K * a + n * m + a + m // K),
@@ -152,6 +162,8 @@ FORMS: dict[tuple[str, str], Form] = {
     ("all_reduce", "halving_doubling"): twice(LOG_STEPS_OF_POWERS),
     ("all_reduce", "double_binary_tree"): Form(switch, POWERS, two_trees),
     ("all_reduce", "torus"): twice(TORUS),
+    ("all_reduce", "rail_ring"): twice(RAIL_RING),
+    ("all_reduce", "rail_tree"): Form(two_nodes, (2,), lambda _n, a, m: (K + 1) * (a + 2 * m // K)),
     ("all_reduce", "hierarchical"): twice(HIERARCHICAL),
     ("all_reduce", "hierarchical_direct"): twice(DIRECT_NODES),
     ("all_reduce", "in_network"): Form(adding, ANY, lambda n, a, m: (K + 1) * (a + n * m // K)),

@@ -9,7 +9,7 @@ import numpy as np
 from collectives import ALGORITHMS, OPERATIONS, Detail, GroupView, Schedule
 from configs.errors import ConfigError
 from configs.spec import LinkSpec, RoutingSpec
-from topology import Mesh, Ring, Switch, Torus
+from topology import Compose, Mesh, Ring, Switch, Torus
 
 LINK = LinkSpec(1e9, latency_ps=1000)
 ROWS = [(op, name) for op, algorithms in ALGORITHMS.items() for name in algorithms]
@@ -19,8 +19,18 @@ def grid_dims(n: int) -> tuple[int, ...]:
     """Return the sides of a grid of n chips: near a square, or 2 x 2 x n/4 where that is longer on one side only."""
     if n % 8 == 0 and n > 8:
         return 2, 2, n // 4
-    side = max(d for d in range(1, int(n**0.5) + 1) if n % d == 0)
-    return side, n // side
+    return short_side(n), n // short_side(n)
+
+
+def nodes(n: int, length: int, link: LinkSpec) -> Compose:
+    """Return n chips on nodes of `length`, each behind two planes that add, on a network of one switch."""
+    inside = Switch(chips=length, link=link, planes=(1, 1), in_network=True)
+    return Compose(node=inside, count=n // length, network=Switch(chips=n, link=link))
+
+
+def short_side(n: int) -> int:
+    """Return the shorter side of a grid of n chips that is near a square."""
+    return max(d for d in range(1, int(n**0.5) + 1) if n % d == 0)
 
 
 TOPOLOGIES = {
@@ -29,6 +39,7 @@ TOPOLOGIES = {
     "nvswitch": lambda n: Switch(chips=n, link=LINK, planes=(2, 1), in_network=True),
     "torus": lambda n: Torus(dims=grid_dims(n)[::-1], link=LINK),
     "grid": lambda n: Mesh(dims=grid_dims(n), link=LINK),
+    "nodes": lambda n: nodes(n, short_side(n), LINK),
 }
 """Topologies of n chips."""
 
@@ -72,7 +83,7 @@ def fitting(op: str, name: str, n: int) -> tuple[str, int]:
     Behind a switch where that fits.
     """
     for count in range(n, 2 * n + 3):
-        for kind in ("switch", "ring", "nvswitch", "grid", "torus"):
+        for kind in ("switch", "ring", "nvswitch", "grid", "torus", "nodes"):
             if schedule_of(op, name, all_of(kind, count)) is not None:
                 return kind, count
     raise AssertionError(f"{op} {name} fits no group of about {n} chips")

@@ -21,12 +21,14 @@ from tests.collectives.rows import (
 
 FEW = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17)
 ALL = range(1, 34)
-NEED_MORE = {"hierarchical", "hierarchical_direct", "in_network"}
+NEED_MORE = {"hierarchical", "hierarchical_direct", "in_network", "rail_ring", "rail_tree"}
 """Algorithms that do not fit all rings and switches."""
 
 
 VIEWS_OF = {
     "in_network": {"nvswitch"},
+    "rail_ring": {"nodes"},
+    "rail_tree": {"nodes"},
     "hierarchical": {"torus", "grid", "block"},
     "hierarchical_direct": {"torus", "grid", "block"},
 }

@@ -129,6 +129,7 @@ class Compose:
         return Topology.from_edges(
             "compose", merged, n_chips=layout.n_chips, n_switches=n_switches, **self._grid(insides, net),
             adding_switches=frozenset(adding), router=choose_router(routing, router),
+            domain_of_chip=_domains(layout, insides) if net is not None else None,
             known_bisection_bytes_per_s=self._bisection_bytes_per_s(layout, nics, net),
         )  # fmt: skip
 
@@ -219,6 +220,16 @@ class Compose:
             return None
         half = _nic_bandwidths(layout, nics[0], net, 0).sum() * len(layout.kind_of) / 2
         return float(half) if net.inside.known_bisection_bytes_per_s == half else None
+
+
+def _domains(layout: Layout, insides: Sequence[Topology]) -> NDArray[np.int64]:
+    """Return the node of every chip; of nodes that are composed themselves, the nodes in them."""
+    inner = [np.zeros(t.n_chips, np.int64) if t.domain_of_chip is None else t.domain_of_chip for t in insides]
+    found, first = [], 0
+    for kind in layout.kind_of.tolist():
+        found.append(first + inner[kind])
+        first += int(inner[kind].max()) + 1
+    return np.concatenate(found)
 
 
 def _inside(node: Any, routing: RoutingSpec) -> Topology:
