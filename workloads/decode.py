@@ -7,7 +7,8 @@ With `micro_batches` above 1 a replica's rows are so many parts that take turns 
 while another computes. Over pipeline stages each part goes its own way: a stage works on one while the others are on
 their way or in other stages; with as many parts as stages, the slowest stage never waits. The collectives of a stage
 block. Without stages the parts take turns at every collective, in the prefill alone: in a decode step every further
-part would read all the weights once more, which costs more than it hides.
+part would read all the weights once more, which costs more than it hides. Replicas that share experts have equally many
+parts, as many as the one with the fewest rows can have.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from configs.spec import DtypeSpec, ModelSpec, SamplingSpec, TiersSpec
 from workloads.array import Array, ShapeArray, concatenate
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place, split_evenly
-from workloads.models.blocks.site import ALONE, Peers
+from workloads.models.blocks.site import Peers
 from workloads.models.family import ModelShape, Stage
 from workloads.rounding import INT32
 from workloads.sampling import Draw
@@ -71,11 +72,18 @@ class DecodeJob:
         """Return the rows of the batch that a replica decodes."""
         return split_evenly(len(self.prompt_lengths), self.layout.n_replicas)[replica]
 
-    def peers(self, place: Place) -> Peers:
-        """Return what a rank knows of its expert-parallel group."""
-        replicas = (self.layout.replica(evolve(place, ep=index)) for index in range(self.layout.ep))
-        lengths = tuple(tuple(self.prompt_lengths[row] for row in self.rows(replica)) for replica in replicas)
-        return Peers(lengths, self.seed, self.skew)
+    def peers(self, place: Place, part: int = 0, n_parts: int = 1, first_step: int = 0) -> Peers:
+        """Return what a rank knows of its expert-parallel group, for one part of everybody's rows."""
+        every = (self.rows(self.layout.replica(evolve(place, ep=index))) for index in range(self.layout.ep))
+        rows = (own[share.start : share.stop] for own in every for share in [split_evenly(len(own), n_parts)[part]])
+        lengths = tuple(tuple(self.prompt_lengths[row] for row in own) for own in rows)
+        return Peers(lengths, self.seed, self.skew, first_step, part)
+
+    def n_parts(self, place: Place) -> int:
+        """Return how many parts of a replica's rows take turns: 1 where there is nothing to wait for."""
+        fewest = min(map(len, self.peers(place).lengths))
+        waits = self.layout.width * self.layout.pp * self.layout.ep > 1
+        return max(1, min(self.micro_batches, fewest)) if waits else 1
 
 
 def check_job(job: DecodeJob) -> None:
@@ -85,8 +93,9 @@ def check_job(job: DecodeJob) -> None:
         problems.append(
             f"parallel.dp: {job.layout.dp} is above the batch of {len(job.prompt_lengths)}; every replica needs a row"
         )
-    if job.micro_batches > 1 and job.layout.ep > 1:
-        problems.append(f"micro_batches: {job.micro_batches} are not possible with parallel.ep above 1; accepted: 1")
+    if job.micro_batches > 1 and job.layout.ep > 1 and job.layout.sequence:
+        why = "are not possible with parallel.ep above 1 and parallel.sequence"  # the parts' turns could differ
+        problems.append(f"micro_batches: {job.micro_batches} {why}; accepted: 1, or sequence false")
     if job.new_tokens < 1:
         problems.append(f"workload.new_tokens: {job.new_tokens} must be at least 1")
     problems += [
@@ -143,21 +152,21 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     shards = plan_rank(job, chip.rank)
     memory = place_shards(chip, shards, source, job.tiers)
     place = job.layout.place(chip.rank)
-    rows = job.rows(job.layout.replica(place))
-    stage = job.shape.stage(chip, job.layout, job.dtype, memory, job.peers(place))
-    whole = _Rank(chip, job, place, stage, rows, _Output(chip))
     chip.emit("ready")
     caches = {shard.name: memory[shard.name].values for shard in shards if shard.role == "kv"}
     step, state = chip.resume(0, {"ids": None, "caches": {}})
     for name, values in state["caches"].items():
         caches[name][...] = values
-    if step == 0 and min(job.micro_batches, len(rows)) > 1 and job.layout.width * job.layout.pp > 1:
-        await _generate_in_parts(whole, shards, memory, caches)
-    else:
-        await _generate(whole, range(step, job.new_tokens), caches, state["ids"])
+    ids = state["ids"]
+    if step == 0 and job.n_parts(place) > 1:
+        step, ids = await _generate_in_parts(chip, job, shards, memory)
+    rows = job.rows(job.layout.replica(place))
+    stage = job.shape.stage(chip, job.layout, job.dtype, memory, job.peers(place, first_step=step))
+    whole = _Rank(chip, job, place, stage, rows, _Output(chip))
+    await _generate(whole, range(step, job.new_tokens), caches, ids)
 
 
-async def _generate(whole: _Rank, steps: range, caches: Mapping[str, Any], ids: Array = None) -> None:
+async def _generate(whole: _Rank, steps: range, caches: Mapping[str, Any], ids: Array) -> None:
     """Run the steps, with a checkpoint before each and the job's stops after them."""
     for step in steps:
         whole.chip.checkpoint(step, {"ids": ids, "caches": caches})
@@ -181,22 +190,24 @@ async def _stop(chip: Chip, job: DecodeJob, step: int) -> None:
 
 
 async def _generate_in_parts(
-    whole: _Rank, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor], caches: Mapping[str, Any]
-) -> None:
-    """Generate all tokens, the parts of the rows turn by turn where that pays."""
-    chip, job, n_parts = whole.chip, whole.job, min(whole.job.micro_batches, len(whole.rows))
-    staged, output = job.layout.pp > 1, _Output(chip, n_parts)
+    chip: Chip, job: DecodeJob, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor]
+) -> tuple[int, Array]:
+    """Generate tokens, the parts of the rows turn by turn, as long as that pays; return how many, and the last ids."""
+    place, layout = job.layout.place(chip.rank), job.layout
+    own_rows, n_parts = job.rows(layout.replica(place)), job.n_parts(place)
+    staged, output = layout.pp > 1, _Output(chip, n_parts)
     parts = []
-    for i, rows in enumerate(split_evenly(len(whole.rows), n_parts)):
+    for i, rows in enumerate(split_evenly(len(own_rows), n_parts)):
         view = shared(chip, f"part {i}", MESSAGES if staged else COMMUNICATION)
-        stage = job.shape.stage(view, job.layout, job.dtype, rows_of(memory, shards, rows), ALONE)
-        parts.append(_Rank(view, job, whole.place, stage, whole.rows[rows.start : rows.stop], output, i))
+        own, peers = rows_of(memory, shards, rows), job.peers(place, i, n_parts)
+        stage = job.shape.stage(view, layout, job.dtype, own, peers)
+        parts.append(_Rank(view, job, place, stage, own_rows[rows.start : rows.stop], output, i))
     ids: Sequence[Array] = (None,) * n_parts
-    for span in _spans(job, range(job.new_tokens if staged else 1)):
+    steps = range(job.new_tokens if staged else 1)
+    for span in _spans(job, steps):
         ids = await take_turns(chip, [part.generate(span, own) for part, own in zip(parts, ids, strict=True)])
         await _stop(chip, job, span.stop)
-    if not staged:
-        await _generate(whole, range(1, job.new_tokens), caches, concatenate(ids))
+    return steps.stop, None if staged else concatenate(ids)
 
 
 @frozen(eq=False)

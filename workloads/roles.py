@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from functools import cached_property
+from itertools import product
 from typing import Protocol, cast
 
 from attrs import define, evolve, field
@@ -104,13 +105,15 @@ class DecodeRoles:
         blocks = {layer.feed_forward for layer in map(shape.layer, range(shape.n_layers))}
         experts = {evolve(block, layer=0) for block in blocks if isinstance(block, Experts)}
         found: list[list[Hashable]] = [[lengths] for lengths in peers.lengths]
-        for block in experts:
-            for step in range(min(2, self.job.new_tokens)):  # the prefill, and any step after it
-                traffic = block.traffic(peers, step, layout.redundant_experts)
-                shares = split_evenly(len(traffic.loads), layout.ep)
-                received = traffic.rows.transposed.sent
-                for i, share in enumerate(shares):
-                    found[i].append((traffic.rows.sent[i], received[i], traffic.loads[share.start : share.stop]))
+        n_parts = self.job.n_parts(Place(dp, 0, 0))
+        parts = [self.job.peers(Place(dp, 0, 0), i, n_parts) for i in range(n_parts)] if n_parts > 1 else []
+        steps = range(min(2, self.job.new_tokens))  # the prefill, and any step after it
+        for block, rows, step in product(experts, [peers, *parts], steps):
+            traffic = block.traffic(rows, step, layout.redundant_experts)
+            shares = split_evenly(len(traffic.loads), layout.ep)
+            received = traffic.rows.transposed.sent
+            for i, share in enumerate(shares):
+                found[i].append((traffic.rows.sent[i], received[i], traffic.loads[share.start : share.stop]))
         return [tuple(some) for some in found]
 
 

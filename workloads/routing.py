@@ -58,8 +58,10 @@ def balanced_traffic(tokens: Counts, choice: Choice) -> Traffic:
 
 
 @lru_cache(maxsize=1024)
-def drawn_traffic(seed: int, skew: float, layer: int, step: int, tokens: Counts, choice: Choice) -> Traffic:
-    """Return what `tokens[i]` tokens of every rank i draw.
+def drawn_traffic(
+    seed: int, skew: float, layer: int, step: int, tokens: Counts, choice: Choice, part: int = 0
+) -> Traffic:
+    """Return what `tokens[i]` tokens of every rank i draw, those of one part of the rows.
 
     >>> drawn_traffic(0, 0.0, 0, 0, (2, 2), Choice(4, 4))
     Traffic(rows=((2, 2), (2, 2)), loads=(4, 4, 4, 4))
@@ -68,7 +70,7 @@ def drawn_traffic(seed: int, skew: float, layer: int, step: int, tokens: Counts,
     """
     n_experts, k = choice.n_experts, choice.k
     order = np.random.default_rng([seed, layer]).permutation(n_experts)
-    draw = np.random.default_rng([seed, layer, step + 1])
+    draw = np.random.default_rng([seed, layer, step + 1, part])
     weight = np.empty(n_experts)
     weight[order] = -skew * np.log(np.arange(1, n_experts + 1))
     merit = weight + draw.gumbel(size=(sum(tokens), n_experts))  # the k largest are a draw without repetition

@@ -45,7 +45,7 @@ def jobs(draw):
     batch = draw(st.integers(layout.dp, 2 * layout.n_replicas + 1))
     job = DecodeJob(
         MODELS[name], layout, DtypeSpec("fp32", "fp32", "fp32"), (lengths * batch)[:batch], draw(st.integers(1, 3)),
-        micro_batches=draw(st.integers(1, 3)) if layout.ep == 1 else 1, seed=draw(st.integers(0, 9)),
+        micro_batches=draw(st.integers(1, 3)), seed=draw(st.integers(0, 9)),
         skew=draw(st.sampled_from([None, None, 0.5])),
     )  # fmt: skip
     try:

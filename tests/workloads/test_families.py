@@ -69,6 +69,31 @@ def test_oracle(name, layout):
     check(huggingface_model(ORACLES / name), layout, prompts, expected["greedy_ids"], expected["logits"])
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("layout", [Layout(ep=2), Layout(tp=2, pp=2, ep=2), Layout(cp=2, ep=2), Layout(tp=2)], ids=str)
+@pytest.mark.parametrize("name", ["mixtral", "deepseek-v3"])
+def test_parts_of_experts_rows(name, layout, parts):
+    """Parts that take turns share experts with the same parts of other ranks; two copies of every row."""
+    known = np.load(ORACLES / name / "expected.npz")
+    prompts = tuple(map(tuple, known["prompt_ids"].tolist())) * 4
+    ids, logits = (np.concatenate([known[key]] * 4) for key in ("greedy_ids", "logits"))
+    model = huggingface_model(ORACLES / name)
+    check(model, layout, prompts, ids, logits, micro_batches=parts)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_parts_without_data_have_all_tokens(parts):
+    """In the prefill and afterwards every token uses k experts, in whatever parts."""
+    model = huggingface_model(ORACLES / "mixtral")
+    job = DecodeJob(model, Layout(tp=2), FP32, (5,) * 4, 3, micro_batches=parts)
+    n_rows = [
+        sum(m * count for count, m, _, _ in work.matmuls)
+        for name, work in run_job(job, real=False)[0].trace
+        if name == "experts_down"
+    ]
+    assert sum(n_rows) == model.shape.n_layers * model.shape.experts_per_token * 4 * (5 + 2)
+
+
 @pytest.mark.parametrize("name", ["mixtral", "deepseek-v3"])
 def test_a_grid_needs_dense_blocks(name):
     """Experts and latent attention are refused on a grid."""

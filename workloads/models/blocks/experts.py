@@ -81,7 +81,7 @@ class Experts:
         choice = Choice(self.n_experts, route.k, route.n_groups, route.n_groups_kept, n_redundant)
         if peers.skew is None:
             return balanced_traffic(peers.tokens(step), choice)
-        return drawn_traffic(peers.seed, peers.skew, self.layer, step, peers.tokens(step), choice)
+        return drawn_traffic(peers.seed, peers.skew, self.layer, step, peers.tokens(step), choice, peers.part)
 
     def start(self, site: Site) -> RunningExperts:
         """Return the block on one rank."""
@@ -112,8 +112,12 @@ class RunningExperts:
     gate_up: tuple[Tensor, ...]
     down: tuple[Tensor, ...]
     shared: RunningBlock | None
-    _steps: Iterator[int] = field(factory=itertools.count)
+    _steps: Iterator[int] = field(init=False)
     """Without values, every call may draw anew."""
+
+    @_steps.default
+    def _count_steps(self) -> Iterator[int]:
+        return itertools.count(self.site.peers.first_step)
 
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the block's output, to be summed over the tensor-parallel group."""

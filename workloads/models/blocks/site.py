@@ -70,11 +70,14 @@ class Peers:
     """What a rank knows of its expert-parallel group, where there are no values to learn it from.
 
     lengths: the prompt lengths of every rank's rows.  seed, skew: see `workloads.routing`.
+    first_step: the step that the rank begins with.  part: which part of the rows these are, of those that take turns.
     """
 
     lengths: tuple[tuple[int, ...], ...] = ((),)
     seed: int = 0
     skew: float | None = None
+    first_step: int = 0
+    part: int = 0
 
     def tokens(self, step: int) -> tuple[int, ...]:
         """Return how many tokens every rank has in a step; step 0 is the prefill, padded to a rank's longest row."""
