@@ -218,4 +218,6 @@ def chunk_sizes(part_sizes: Sequence[int], n_chunks: int) -> list[int]:
     [2, 2, 3, 3]
     """
     pieces = n_chunks // len(part_sizes)
+    if pieces == 1:
+        return list(part_sizes)
     return [size for part in part_sizes for size in cut(part, pieces)]

@@ -182,10 +182,12 @@ class Layout:
         ranks = tuple(self.rank(evolve(place, cp=index)) for index in range(self.cp))
         return Group(f"cp.{place.dp}.{place.pp}.{place.ep}.{place.tp}", ranks)
 
-    @lru_cache(maxsize=65536)  # noqa: B019  layouts are few and small
     def ep_group(self, rank: int) -> Group:
         """Return the ranks that share the experts of `rank`'s stage, by expert-parallel index."""
-        place = self.place(rank)
+        return self._ep_group(evolve(self.place(rank), ep=0))
+
+    @lru_cache(maxsize=4096)  # noqa: B019  layouts are few and small
+    def _ep_group(self, place: Place) -> Group:
         ranks = tuple(self.rank(evolve(place, ep=index)) for index in range(self.ep))
         return Group(f"ep.{place.dp}.{place.pp}.{place.cp}.{place.tp}", ranks)
 

@@ -8,6 +8,7 @@ the k experts of a token without repetition: 0 is uniform, 1 is Zipf's law.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -48,13 +49,27 @@ def balanced_traffic(tokens: Counts, choice: Choice) -> Traffic:
     >>> balanced_traffic((2, 2), Choice(4, 2))
     Traffic(rows=((2, 2), (2, 2)), loads=(2, 2, 2, 2))
     """
-    n, of_group = choice.n_experts, choice.n_experts // choice.n_groups
-    first = np.concatenate([i * n // len(tokens) + np.arange(count) for i, count in enumerate(tokens)]) % n
+    n, n_ranks, n_slots = choice.n_experts, len(tokens), choice.n_experts + choice.n_redundant
+    n_turns = math.lcm(*set(np.bincount(copies(n, choice.n_redundant)).tolist()))
+    first = np.concatenate([i * n // n_ranks + np.arange(count) for i, count in enumerate(tokens)]) % n
+    rank, turn = np.repeat(np.arange(n_ranks), tokens), np.arange(len(first)) % n_turns
+    # Tokens that begin at the same expert in the same turn go the same ways: there are few kinds of them.
+    kinds = np.bincount((rank * n + first) * n_turns + turn, minlength=n_ranks * n * n_turns).reshape(n_ranks, -1)
+    first, turn = np.divmod(np.arange(n * n_turns), n_turns)
+    slots = spread(evenly_spaced(first, choice), n, choice.n_redundant, turn)
+    rows = kinds.astype(np.float64) @ rank_masks(slots, n_slots, n_ranks)
+    loads = np.bincount(slots.ravel(), np.repeat(kinds.sum(axis=0), choice.k), minlength=n_slots)
+    return Traffic(Rows(map(tuple, rows.astype(np.int64).tolist())), tuple(loads.astype(np.int64).tolist()))
+
+
+def evenly_spaced(first: npt.NDArray[np.integer], choice: Choice) -> npt.NDArray[np.integer]:
+    """Return the experts of tokens that begin at these, [n, k]."""
+    of_group, per_group = choice.n_experts // choice.n_groups, -(-choice.k // choice.n_groups_kept)
     j = np.arange(choice.k)
-    per_group = -(-choice.k // choice.n_groups_kept)
     group = first[:, None] // of_group + j // per_group * choice.n_groups // choice.n_groups_kept
     place = first[:, None] + j % per_group * of_group // per_group
-    return traffic_of(group % choice.n_groups * of_group + place % of_group, tokens, choice)
+    experts: npt.NDArray[np.integer] = group % choice.n_groups * of_group + place % of_group
+    return experts
 
 
 @lru_cache(maxsize=1024)
@@ -93,15 +108,20 @@ def copies(n_experts: int, n_redundant: int) -> Counts:
     return (*range(n_experts), *(i * n_experts // n_redundant % n_experts for i in range(n_redundant)))
 
 
-def spread(chosen: npt.NDArray[np.integer], n_experts: int, n_redundant: int) -> npt.NDArray[np.integer]:
-    """Return the slots that tokens use, from the experts that they chose, [n, k]: tokens take turns at the copies."""
+def spread(
+    chosen: npt.NDArray[np.integer], n_experts: int, n_redundant: int, turn: npt.NDArray[np.integer] | None = None
+) -> npt.NDArray[np.integer]:
+    """Return the slots that tokens use, from the experts that they chose, [n, k]: tokens take turns at the copies.
+
+    turn: the number of every token among all of them, by default its place here.
+    """
     if not n_redundant:
         return chosen
     held = np.array(copies(n_experts, n_redundant))
     order = np.argsort(held, kind="stable")
     first, n_copies = np.searchsorted(held[order], np.arange(n_experts)), np.bincount(held, minlength=n_experts)
-    turn = np.arange(len(chosen))[:, None] % n_copies[chosen]
-    slots: npt.NDArray[np.integer] = order[first[chosen] + turn]
+    turn = np.arange(len(chosen)) if turn is None else turn
+    slots: npt.NDArray[np.integer] = order[first[chosen] + turn[:, None] % n_copies[chosen]]
     return slots
 
 
