@@ -70,18 +70,32 @@ class Ways:
         """Return the same ways over links whose numbers are higher by `by[pair]`."""
         return evolve(self, links=self.links + np.repeat(by[self.pair], np.diff(self.start)))
 
-    def then(self, other: Ways) -> Ways:
-        """Return every way of a pair followed by every way of the same pair in `other`."""
-        n_pairs = 1 + max(int(self.pair[-1]) if len(self.pair) else 0, int(other.pair[-1]) if len(other.pair) else 0)
-        counts = np.bincount(other.pair, minlength=n_pairs)
-        first, count = (np.cumsum(counts) - counts)[self.pair], counts[self.pair]
-        mine, theirs = self.select(np.repeat(np.arange(len(self.pair)), count)), other.select(ragged(first, count))
-        lengths = np.diff(mine.start), np.diff(theirs.start)
-        start = np.concatenate([[0], np.cumsum(lengths[0] + lengths[1])])
-        links = np.empty(start[-1], np.int64)
-        links[ragged(start[:-1], lengths[0])] = mine.links
-        links[ragged(start[:-1] + lengths[0], lengths[1])] = theirs.links
-        return Ways(mine.pair, mine.share * theirs.share, start, links)
+    @classmethod
+    def chained(cls, *legs: Ways) -> Ways:
+        """Return every way of a pair in the first leg, followed by every one in the second, and so on.
+
+        A pair that has no way in some leg has none.
+        """
+        n_pairs = 1 + max((int(leg.pair[-1]) for leg in legs if len(leg.pair)), default=-1)
+        counts = [np.bincount(leg.pair, minlength=n_pairs) for leg in legs]
+        total = np.prod(counts, axis=0)
+        pair = np.repeat(np.arange(n_pairs), total)
+        turn, rest = ragged(np.zeros_like(total), total), total
+        share, numbers = np.ones(len(pair)), []
+        for leg, count in zip(legs, counts, strict=True):
+            rest = rest // np.maximum(count, 1)
+            number = (np.cumsum(count) - count)[pair] + turn // rest[pair]
+            turn = turn % rest[pair]
+            share = share * leg.share[number]
+            numbers.append(number)
+        lengths = [np.diff(leg.start)[number] for leg, number in zip(legs, numbers, strict=True)]
+        end = np.cumsum(sum(lengths))
+        start = np.append(0, end)
+        links, at = np.empty(start[-1], np.int64), start[:-1]
+        for leg, number, length in zip(legs, numbers, lengths, strict=True):
+            _copy(leg.links, leg.start[number], links, at, length)
+            at = at + length
+        return cls(pair, share, start, links)
 
     def routes(self, topology: Topology, n_pairs: int) -> Routes:
         """Return the routes of the pairs 0 to n_pairs - 1; the latency is that of the longest way."""
@@ -95,6 +109,18 @@ class Ways:
             latency_ps[self.pair[begins]] = longest
         start = np.concatenate([[0], np.cumsum(per_pair)])
         return Routes(start, self.links.astype(np.int32), np.repeat(self.share, lengths), latency_ps)
+
+
+def _copy(
+    source: NDArray[np.int64], first: NDArray[np.int64], target: NDArray[np.int64], at: NDArray[np.int64],
+    count: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Copy source[first[i]:first[i] + count[i]] to target[at[i]:], for every i."""
+    if len(count) and (count == count[0]).all():
+        for k in range(count[0]):
+            target[at + k] = source[first + k]
+    else:
+        target[ragged(at, count)] = source[ragged(first, count)]
 
 
 def ragged(first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -77,12 +77,14 @@ class Net:
     ) -> Ways:
         """Return the ways from the NICs of some nodes to those of others."""
         src, dst = (node if self.each else self.first[node] + nic for node, nic in zip(nodes, nics, strict=True))
-        copy = nics[0] if self.each else np.zeros_like(nics[0])
+        n, copy = self.inside.n_nodes, nics[0] if self.each else np.zeros_like(nics[0])
+        keys, number = np.unique((copy * n + src) * n + dst, return_inverse=True)  # chips of a node share them
+        (copy, src), dst = np.divmod(keys // n, n), keys % n
         there, apart = np.flatnonzero(src == dst), np.flatnonzero(src != dst)
         found = Ways.of(self.inside.routes(src[apart], dst[apart]), self.inside, dst[apart])
         copies = np.repeat(copy[apart][found.pair], np.diff(found.start))
         found = evolve(found, links=self.links[copies, found.links])
-        return Ways.join([(there, Ways.nowhere(len(there))), (apart, found)])
+        return Ways.join([(there, Ways.nowhere(len(there))), (apart, found)]).of_pairs(number)
 
 
 @frozen(eq=False)
@@ -152,10 +154,10 @@ class ComposedRouter:
         all_nics = np.concatenate([doors.nic for doors in self._all_doors])
         nic_out = all_nics[door]
         nic_in = nic_out if net.each else all_nics[first_in[pair] + turn % count_in[pair]]
-        ways = (
-            self._legs(nodes[0][pair], nic_out, chips[0][pair], outwards=True)
-            .then(net.legs(_at(nodes, pair), (nic_out, nic_in)))
-            .then(self._legs(nodes[1][pair], nic_in, chips[1][pair], outwards=False))
+        ways = Ways.chained(
+            self._legs(nodes[0][pair], nic_out, chips[0][pair], outwards=True),
+            net.legs(_at(nodes, pair), (nic_out, nic_in)),
+            self._legs(nodes[1][pair], nic_in, chips[1][pair], outwards=False),
         )
         share = np.concatenate([doors.share for doors in self._all_doors])[door]
         return evolve(ways, pair=pair[ways.pair], share=ways.share * share[ways.pair])
