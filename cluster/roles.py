@@ -16,7 +16,7 @@ from cluster.records import Await, Collective, Communication, Receive, RecordTab
 from cluster.selection import Choose
 from configs.algorithm_names import AUTO
 from configs.errors import ProgramError
-from topology import build_topology, chips_of
+from topology import chips_of
 from workloads.chip import Group
 from workloads.roles import Roles
 
@@ -30,7 +30,7 @@ def run_representatives(
     """
     ranks = range(setting.n_chips)
     members: dict[int, list[int]] = defaultdict(list)
-    chips = chips_of(setting.system, build_topology(setting.system))[: len(ranks)]
+    chips = chips_of(setting.system, setting.topology)[: len(ranks)]
     kinds = {chip.name for chip in chips}
     for rank in ranks:
         members[roles.representative(rank) if len(kinds) == 1 else rank].append(rank)

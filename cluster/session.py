@@ -125,13 +125,13 @@ def launch(
     if chips_per_actor < 1:
         raise ConfigError((f"--chips-per-actor: {chips_per_actor}; accepted: an integer ≥ 1",))
     spec = system_of(system, overrides)
-    topology = build_topology(spec)
-    count = topology.n_chips if n_chips is None else n_chips
-    if not 1 <= count <= topology.n_chips:
-        raise ConfigError((f"{spec.name}: {count} chips asked for; accepted: 1 to {topology.n_chips}",))
+    n_there = build_topology(spec).n_chips
+    count = n_there if n_chips is None else n_chips
+    if not 1 <= count <= n_there:
+        raise ConfigError((f"{spec.name}: {count} chips asked for; accepted: 1 to {n_there}",))
     files = read_files(collectives or {})
     setting = Setting(spec, count, numerics, contention, dict(collectives or {}), files)
-    return Cluster(spec, topology, contention, count, _backend(backend, setting, chips_per_actor), files)
+    return Cluster(spec, setting.topology, contention, count, _backend(backend, setting, chips_per_actor), files)
 
 
 def _check_words(numerics: str, contention: str, collectives: Mapping[str, str]) -> None:

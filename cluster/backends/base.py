@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from attrs import field, frozen
@@ -17,7 +17,7 @@ from cluster.selection import Choose
 from collectives import Schedule
 from configs.errors import ProgramError
 from configs.spec import Contention, Numerics, SystemSpec
-from topology import build_topology
+from topology import Topology, build_topology
 from workloads.roles import Roles
 
 Program = Callable[..., Coroutine[Any, Any, Any]]
@@ -35,6 +35,11 @@ class Setting:
     algorithms: Mapping[str, str] = {}
     files: Mapping[str, Schedule] = field(factory=dict, eq=False)
     """The schedules of those algorithms that were read from files."""
+
+    @cached_property
+    def topology(self) -> Topology:
+        """What connects the chips, built once a process: what is remembered of its routes serves all of it."""
+        return build_topology(self.system)
 
 
 @frozen(eq=False)
@@ -76,7 +81,7 @@ def run_host(
 
     `choose` chooses the algorithms of calls that leave it open; `keeping` says what to do about checkpoints.
     """
-    machine = Machine(setting.system, build_topology(setting.system), setting.numerics,
+    machine = Machine(setting.system, setting.topology, setting.numerics,
                       choose, setting.algorithms, setting.files)  # fmt: skip
     chips = [SimChip(rank, setting.n_chips, machine, host, emit, keeping) for rank in ranks]
     values = host.run({chip.rank: partial(_whole, program, chip, args) for chip in chips})

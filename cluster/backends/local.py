@@ -31,7 +31,7 @@ class LocalBackend:
 
     @choose.default
     def _default_choose(self) -> Choose:
-        return Chooser(self.setting.system, self.setting.contention)
+        return Chooser(self.setting.system, self.setting.contention, self.setting.topology)
 
     def run(self, program: Program, args: Sequence[Any], emit: Emit, roles: Roles | None = None) -> list[Outcome]:
         """Run the program on every chip; without data, on one of every role."""

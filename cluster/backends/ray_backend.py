@@ -126,7 +126,7 @@ class RayBackend:
 
     @_choose.default
     def _default_choose(self) -> Choose:
-        return Chooser(self.setting.system, self.setting.contention)
+        return Chooser(self.setting.system, self.setting.contention, self.setting.topology)
 
     @classmethod
     def start(cls, setting: Setting, chips_per_actor: int) -> Self:

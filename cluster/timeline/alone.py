@@ -8,10 +8,12 @@ import numpy as np
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 
-from cluster.timeline.build import Folded, routes_of
+from cluster.timeline.build import Folded
 from cluster.timeline.engine import Played, play
+from cluster.timeline.expand import distinct
 from cluster.timeline.intervals import Intervals
 from cluster.timeline.tasks import TaskGraph
+from cluster.timeline.wiring import Wiring
 from topology import Topology
 
 Ints = NDArray[np.int64]
@@ -76,15 +78,17 @@ def link_use(graph: TaskGraph, played: Played) -> Intervals:
     return Intervals(links, (played.start_ps + graph.delay_ps)[task], played.end_ps[task])
 
 
-def by_itself(topology: Topology, folded: Folded, capacity: NDArray[np.float64]) -> tuple[Kind, Ints]:
+def by_itself(topology: Topology, wiring: Wiring, folded: Folded, capacity: NDArray[np.float64]) -> tuple[Kind, Ints]:
     """Return a collective by itself, and its links in the order of their numbers there."""
     template, ranks = folded.template, folded.record.ranks
     n = len(ranks)
-    route, routes = routes_of(topology, template.owner, template.peer)
-    sends = route >= 0
+    sends = folded.route >= 0
+    used, number = distinct(folded.route[sends].astype(np.int64), len(wiring.routes.latency_ps))
+    route, routes = np.full(len(sends), -1, np.int32), wiring.routes.select(used)
+    route[sends] = number
     delay = template.delay_ps.copy()
     delay[sends] += routes.latency_ps[route[sends]]
-    links, link = _by_first_use(routes.links)
+    links, link = _by_first_use(routes.links, len(capacity))
     place = np.full(topology.n_nodes, -1, np.int32)
     place[list(ranks)] = np.arange(n, dtype=np.int32)
     before, after = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
@@ -104,10 +108,16 @@ def by_itself(topology: Topology, folded: Folded, capacity: NDArray[np.float64])
     return Kind(graph, capacity[links], n, owner, peer), links
 
 
-def _by_first_use(values: NDArray[np.int32]) -> tuple[Ints, Ints]:
-    """Return the distinct values in the order of their first use, and every value's place among them."""
-    distinct, first, place = np.unique(values, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return distinct[order].astype(np.int64), rank[place]
+def _by_first_use(values: NDArray[np.int32], limit: int) -> tuple[Ints, Ints]:
+    """Return the distinct values (0…limit-1) in the order of their first use, and every value's place among them.
+
+    >>> _by_first_use(np.array([5, 2, 5], np.int32), 6)
+    (array([5, 2]), array([0, 1, 0]))
+    """
+    first = np.full(limit, -1)
+    first[values[::-1]] = np.arange(len(values))[::-1]
+    found = np.flatnonzero(first >= 0)
+    order = found[np.argsort(first[found])]
+    place = np.empty(limit, np.int64)
+    place[order] = np.arange(len(order))
+    return order, place[values]

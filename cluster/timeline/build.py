@@ -13,18 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from numpy.typing import NDArray
 
 from cluster.records import KINDS, Await, Collective, Compute, Receive, Record, Send, Start, Trace
-from cluster.timeline.expand import Template, distinct, expand
+from cluster.timeline.expand import Template, expand
 from cluster.timeline.tasks import TaskGraph
+from cluster.timeline.wiring import Wiring, wire
 from collectives import NO_FILES, GroupView, Schedule
 from collectives import build as build_schedule
 from configs.errors import ProgramError
 from configs.spec import SystemSpec
 from topology import Topology
-from topology.graph import Routes
 
 Fold = Mapping[Collective, NDArray[np.bool_]]
 """A collective -> for each of its calls, whether its tasks are left out of the graph."""
@@ -64,7 +64,7 @@ class Operations:
 class Folded:
     """Calls of a collective whose tasks are not in the graph: there are only entries and exits, [call, member].
 
-    `calls` says which of its calls they are.
+    `calls` says which of its calls they are; `route` is the route of each of the template's tasks.
     """
 
     record: Collective
@@ -72,6 +72,7 @@ class Folded:
     calls: NDArray[np.int64]
     entry: NDArray[np.int64]
     leave: NDArray[np.int64]
+    route: NDArray[np.int32] = field(factory=lambda: np.zeros(0, np.int32))
 
 
 @frozen(eq=False)
@@ -83,6 +84,7 @@ class Built:
     owner: NDArray[np.int32]
     peer: NDArray[np.int32]
     folded: tuple[Folded, ...]
+    wiring: Wiring
 
 
 @define(eq=False)
@@ -133,30 +135,16 @@ def build(
     folded = tuple(_add_collectives(tasks, operations, topology, system, files, fold, templates))
     edges = np.concatenate(tasks.edges)
     owner, peer = np.concatenate(tasks.owner), np.concatenate(tasks.peer)
-    route, routes = routes_of(topology, owner, peer)
+    wiring, numbers = wire(topology, [(owner, peer), *((f.template.owner, f.template.peer) for f in folded)])
+    folded = tuple(evolve(f, route=own) for f, own in zip(folded, numbers[1:], strict=True))
+    route, routes = numbers[0], wiring.routes
     delay_ps = np.concatenate(tasks.delay_ps)
     delay_ps[route >= 0] += routes.latency_ps[route[route >= 0]]
     graph = TaskGraph(
         delay_ps, np.concatenate(tasks.size_bytes), route, edges[:, 0], edges[:, 1],
         routes.start, routes.links, routes.weights,
     )  # fmt: skip
-    return Built(graph, operations, owner, peer, folded)
-
-
-def routes_of(
-    topology: Topology, owner: NDArray[np.int32], peer: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], Routes]:
-    """Return the number of every task's route (-1 where it is no transfer), and the routes, each pair's once."""
-    sends = peer >= 0
-    pairs, numbers = distinct(owner[sends].astype(np.int64) * topology.n_nodes + peer[sends], topology.n_nodes**2)
-    route = np.full(len(owner), -1, np.int32)
-    route[sends] = numbers
-    routes = topology.routes(*np.divmod(pairs, topology.n_nodes))
-    if (routes.weights < 1).any():  # several ways, which may have links in common
-        n_links = len(topology.link_src)
-        once = routes.over(np.arange(n_links), n_links)
-        routes = once if len(once.links) < len(routes.links) else routes
-    return route, routes
+    return Built(graph, operations, owner, peer, folded, wiring)
 
 
 def _operations(records: Sequence[Record], traces: Sequence[Trace]) -> Operations:

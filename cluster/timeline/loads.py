@@ -32,7 +32,8 @@ def utilisation(timeline: Timeline, names: list[str], n_bins: int) -> NDArray[np
     widths = np.diff(edges)
     if not len(links) or not len(widths):
         return np.zeros((len(links), len(widths)))
-    carried = Carried.by(links, len(capacity), len(widths), int(widths[0]))
     built = build(inputs.system, inputs.topology, inputs.records, inputs.traces, inputs.files)
+    played, row = np.unique(built.wiring.first[links], return_inverse=True)
+    carried = Carried.by(played, len(capacity), len(widths), int(widths[0]))
     play(built.graph, capacity, share=inputs.contention == "fluid", carried=carried)
-    return carried.size_bytes / (capacity[links, None] * widths * 1e-12)
+    return carried.size_bytes[row] / (capacity[links, None] * widths * 1e-12)

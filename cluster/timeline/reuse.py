@@ -52,6 +52,11 @@ class PlayedRun:
     played: Played
     busy: Intervals
 
+    @property
+    def link_bytes(self) -> NDArray[np.float64]:
+        """The bytes that every link carried."""
+        return self.built.wiring.spread(self.played.link_bytes)
+
 
 def play_run(
     system: SystemSpec,
@@ -134,7 +139,7 @@ class _Run:
         kind_of, links = [], []
         for folded in built.folded:
             if folded.record not in memo.alone:
-                memo.alone[folded.record] = by_itself(topology, folded, capacity)
+                memo.alone[folded.record] = by_itself(topology, built.wiring, folded, capacity)
             kind, used = memo.alone[folded.record]
             number = numbers.setdefault(kind.key, len(kinds))
             if number == len(kinds):

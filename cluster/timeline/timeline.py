@@ -130,7 +130,7 @@ def time_run(
     """
     inputs = Inputs(system, topology, contention, records, traces, files)
     run = play_run(system, topology, contention, records, traces, files)
-    built, played = run.built, run.played
+    built, played, link_bytes = run.built, run.played, run.link_bytes
     capacity = topology.link_bandwidth_bytes_per_s * system.communication.link_efficiency
     ops, used = built.operations, [t.rank for t in traces if len(t.numbers)]
     end_ps = played.end_ps[ops.last_task] if len(ops.last_task) else np.zeros(0, np.int64)
@@ -145,9 +145,9 @@ def time_run(
         start_ps[timed], end_ps[timed], names, tuple(records), tuple(event for event, _ in marks),
         tuple(index for _, index in marks), total_ps,
         _breakdown(run, records, start_ps, end_ps, used),
-        _link_use(topology, played.link_bytes, capacity, total_ps),
+        _link_use(topology, link_bytes, capacity, total_ps),
         operation_times(ops, names, name_of, layer, end_ps - start_ps, len(used)),
-        np.flatnonzero(played.link_bytes), inputs,
+        np.flatnonzero(link_bytes), inputs,
     )  # fmt: skip
 
 
