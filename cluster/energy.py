@@ -15,8 +15,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from cluster.records import Collective, Compute, Record, Send
-from cluster.timeline.build import routes_of
-from cluster.timeline.expand import expand
+from cluster.timeline.expand import distinct, expand
 from cluster.timeline.timeline import Timeline
 from collectives import GroupView
 from collectives import build as build_schedule
@@ -261,6 +260,8 @@ def _link_bytes(timeline: Timeline, record: Record, chip: int) -> float:
         schedule = build_schedule(record.op, record.algorithm, view, record.detail, inputs.files)
         template = expand(record, schedule, inputs.system.communication, inputs.topology)
         owner, peer, size_bytes, n_members = template.owner, template.peer, template.size_bytes, len(record.ranks)
-    route, routes = routes_of(inputs.topology, owner, peer)
+    sent, n_nodes = peer >= 0, inputs.topology.n_nodes
+    pairs, number = distinct(owner[sent].astype(np.int64) * n_nodes + peer[sent], n_nodes**2)
+    routes = inputs.topology.routes(*np.divmod(pairs, n_nodes))
     n_links = np.diff(np.concatenate([[0.0], np.cumsum(routes.weights)])[routes.start])
-    return float((size_bytes[route >= 0] * n_links[route[route >= 0]]).sum()) / n_members
+    return float((size_bytes[sent] * n_links[number]).sum()) / n_members
