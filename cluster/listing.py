@@ -205,7 +205,7 @@ def _model_entry(kind: str, name: str) -> dict[str, Any]:
         **_entry(kind, name),
         "family": model.family,
         "parameters": model.shape.n_parameters,
-        "kv_bytes_per_token": round(model.shape.kv_bytes_per_token("bf16")),
+        "kv_bytes_per_token": model.shape.kv_bytes_per_token("bf16"),
         "confidence": lowest_confidence(model.provenance),
     }
 

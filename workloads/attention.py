@@ -2,7 +2,8 @@
 
 A batch is `starts` (one position per row: how many tokens its cache holds already) and n_tokens new tokens
 per row; activations are [rows·n_tokens, heads·head_dim]. A rank may hold a part of the query heads of a KV
-head, so the number of query heads per KV head varies: `queries` lists it, one entry per own KV head.
+head, so the number of query heads per KV head varies: `queries` lists it, one entry per own KV head. Caches of
+layers with a window may be shorter than a row (`workloads.window`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from workloads.context import LOWEST, WHOLE, Stripe, pack, packed
 from workloads.kernels import Inferred, as_fp32, part_bytes, vector_work
 from workloads.rope import Rope, rope_table
 from workloads.rounding import Floats, dtype_name, round_to, wider
+from workloads.window import in_order, slots
 
 Starts = tuple[int, ...]
 
@@ -56,12 +58,12 @@ class RopeAppend:
 
     def evaluate(self, qkv: Any, k_cache: Tensor, v_cache: Tensor, *, starts: Starts, stripe: Stripe = WHOLE) -> Floats:
         """Return the rotated queries; the caches are written in place, rounded to their dtype."""
-        _, n_kv, max_length, dim = k_cache.shape
+        _, n_kv, _, dim = k_cache.shape
         n_rows, n_tokens = len(starts), qkv.shape[0] // len(starts)
         heads = as_fp32(qkv).reshape(n_rows, n_tokens, -1, dim)
         n_roped = heads.shape[2] - n_kv
         n_heads = n_roped - n_kv
-        n_positions = max_length if stripe == WHOLE else (max_length + 1) * stripe.n
+        n_positions = 1 << (max(starts) + n_tokens - 1).bit_length()  # so that few tables are made
         roped = self._rotate(heads[:, :, :n_roped], starts, n_positions)
         _append(k_cache, roped[:, :, n_heads:], starts, stripe)
         _append(v_cache, heads[:, :, n_roped:], starts, stripe)
@@ -113,11 +115,11 @@ def _append(cache: Tensor, new: Floats, starts: Starts, stripe: Stripe) -> None:
     values = round_to(cache.dtype, new).swapaxes(1, 2)
     if _all_equal(starts):
         taken, places = stripe.own(starts[0], n_tokens)
-        cache.values[:, :, places] = values[:, :, taken]
+        cache.values[:, :, slots(places.start, places.stop, cache.shape[2])] = values[:, :, taken]
         return
     for row, start in enumerate(starts):
         taken, places = stripe.own(start, n_tokens)
-        cache.values[row, :, places] = values[row][:, taken]
+        cache.values[row][:, slots(places.start, places.stop, cache.shape[2])] = values[row][:, taken]
 
 
 def _all_equal(starts: Starts) -> bool:
@@ -189,7 +191,7 @@ class Attention:
         head = 0
         for kv, group in _runs(queries):
             n_heads = len(kv) * group
-            keys, values = (c.values[:, kv.start : kv.stop, first:stop] for c in (k_cache, v_cache))
+            keys, values = (in_order(c.values[:, kv.start : kv.stop], first, stop) for c in (k_cache, v_cache))
             outs.append(_weighted(heads[:, head : head + n_heads], keys, values, bias, self.softcap))
             head += n_heads
         if not outs:  # no heads

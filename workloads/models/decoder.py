@@ -180,9 +180,7 @@ class DecoderShape(ABC):
         """How many numbers the model's matrices hold."""
         return sum(prod(shape) for shape in self.tensors().values())
 
-    def kv_bytes_per_token(self, dtype: str = "bf16") -> float:
-        """Return the bytes of KV cache that one more token of one sequence takes, over all layers."""
-        block = 1024  # tokens, so that number formats with shared scales have whole blocks
-        formats = DtypeSpec(kv=dtype)
-        shards = self.shards(Place(0, 0, 0), Layout(), formats, 1, block)
-        return sum(shard.size_bytes for shard in shards if shard.role == "kv") / block
+    def kv_bytes_per_token(self, dtype: str = "bf16") -> int:
+        """Return the bytes of KV cache that one more token of a sequence takes, over all layers: no window is full."""
+        shards = self.shards(Place(0, 0, 0), Layout(), DtypeSpec(kv=dtype), 1, 1)
+        return sum(shard.size_bytes for shard in shards if shard.role == "kv")

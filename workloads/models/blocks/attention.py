@@ -18,6 +18,7 @@ from attrs import frozen
 from workloads.array import Array
 from workloads.attention import Attention, PartialAttention, RopeAppend
 from workloads.chip import Chip, Tensor
+from workloads.context import WHOLE, Stripe
 from workloads.elementwise import QueryKeyNorm
 from workloads.kernels import Matmul
 from workloads.layout import split_evenly
@@ -26,6 +27,9 @@ from workloads.models.blocks.grid import Inside
 from workloads.models.blocks.site import Plan, Site
 from workloads.rope import Rope
 from workloads.shards import Part, ShardSpec
+from workloads.window import KeepWindow, capacity, with_room
+
+KEEP_WINDOW = KeepWindow()
 
 
 @frozen
@@ -80,7 +84,7 @@ class GroupedQueryAttention:
             found.append(plan.weights("qkv_bias", (n,), Part("q_bias", q), Part("k_bias", kv), Part("v_bias", kv)))
         if self.qk_norm_eps is not None:
             found += [plan.weights(name, (dim,)) for name in ("q_norm", "k_norm")]
-        n_cached = stripe_of(plan.place, plan.layout).count(plan.max_length)
+        n_cached = capacity(plan.max_length, self.window, stripe_of(plan.place, plan.layout))
         cache = (plan.n_rows, len(share.kv_heads), n_cached, dim)
         found += [plan.cache(name, cache) for name in ("k_cache", "v_cache")]
         merged = merged_heads(held.heads, plan.place, plan.layout)
@@ -134,6 +138,7 @@ class GroupedQueryAttention:
             Context.of(site, len(share.heads)),
             k_cache,
             v_cache,
+            site.peers.lengths[site.place.ep],
             site.matmul("o_matmul"),
             site.tensors("o", "o_bias"),
         )
@@ -201,12 +206,15 @@ class RunningAttention:
     context: Context | None
     k_cache: Tensor
     v_cache: Tensor
+    lengths: tuple[int, ...]
+    """Of the rows' prompts."""
     o_matmul: Matmul
     o: tuple[Tensor, ...]
 
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the attention block, to be summed over the group."""
-        apply, k_cache, v_cache, inside = self.chip.apply, self.k_cache, self.v_cache, self.inside
+        apply, inside = self.chip.apply, self.inside
+        k_cache, v_cache = self._room(starts, x.shape[0])
         qkv = apply(self.qkv_matmul, x, *self.qkv)
         if inside is not None:
             qkv = await inside.enter(qkv)
@@ -214,8 +222,20 @@ class RunningAttention:
             qkv = apply(self.qk_norm, qkv, *self.norms, n_kv=k_cache.shape[1])
         q = apply(self.rope, qkv, k_cache, v_cache, starts=starts, **self.cached)
         attended = apply(self.attention, q, k_cache, v_cache, starts=starts, **self.params)
+        if k_cache is not self.k_cache:
+            caches = self.k_cache, self.v_cache
+            apply(KEEP_WINDOW, q, k_cache, v_cache, *caches, lengths=self.lengths, **self.cached)
         if self.context is not None:
             attended = await self.context.merge(attended, x.shape[0])
         if inside is not None:
             attended = await inside.leave(attended)
         return apply(self.o_matmul, attended, *self.o)
+
+    def _room(self, starts: tuple[int, ...], n: int) -> tuple[Tensor, Tensor]:
+        """Return where the keys and values of n new tokens go: the caches, or room for all where these are shorter."""
+        n_tokens = n // max(len(starts), 1)
+        stripe: Stripe = self.cached.get("stripe", WHOLE)
+        n_positions = stripe.count(max(starts, default=0) + n_tokens)
+        if n_tokens <= 1 or not self.k_cache.shape[1] or n_positions <= self.k_cache.shape[2]:
+            return self.k_cache, self.v_cache
+        return with_room(self.k_cache, n_positions), with_room(self.v_cache, n_positions)
