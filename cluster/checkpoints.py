@@ -8,13 +8,12 @@ What happens afterwards depends on these alone, so a run that was taken up again
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from attrs import define, field, frozen
 
 from cluster.records import Record, Trace
 
-OnFailure = Literal["fail", "restart"]
 MOST_RESTARTS = 10  # in a row, from the same step
 
 

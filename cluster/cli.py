@@ -20,6 +20,7 @@ from configs.units import parse_size_bytes
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cluster.checkpoints import Restart
     from cluster.experiment import ExperimentResult
 
 app = App(
@@ -79,7 +80,7 @@ def run(
     result = run_experiment(
         spec, backend=backend, chips_per_actor=chips_per_actor, keep_logits=save_logits is not None,
         compare_fp32=compare_fp32,
-        on_token=_show_tokens(console, spec.workload.prompt or ""), on_status=_show_status(),
+        on_token=_show_tokens(console, spec.workload.prompt or ""), on_status=_show_status(), on_restart=_show_restart,
     )  # fmt: skip
     _save(result, out, save_logits, trace)
     if json_:
@@ -357,6 +358,11 @@ def _show_status() -> Callable[[str], None]:
             print(f"chipmesh: {text} …", file=sys.stderr)  # noqa: T201
 
     return show
+
+
+def _show_restart(restart: Restart) -> None:
+    where = f"step {restart.from_step}" if restart.from_step else "its start"
+    print(f"chipmesh: {restart.lost}; the run goes on from {where}", file=sys.stderr)  # noqa: T201
 
 
 def _writable(out: Path | None, files: Mapping[str, Path | None]) -> None:

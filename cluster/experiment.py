@@ -10,6 +10,7 @@ import numpy as np
 from attrs import asdict, evolve, frozen
 from numpy.typing import NDArray
 
+from cluster.checkpoints import OnRestart, Restart
 from cluster.collector import Collector, OnToken
 from cluster.comparison import LogitError, against_fp32
 from cluster.energy import Cost, Energy, Span, cost_of, energy_of
@@ -73,6 +74,8 @@ class ExperimentResult:
     error: LogitError | None = None
     chips: tuple[int, ...] = ()
     """The chip of every rank of the layout."""
+    restarts: tuple[Restart, ...] = ()
+    """What was lost on the way, and from where the run went on."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON document (design section 7)."""
@@ -93,6 +96,7 @@ class ExperimentResult:
             "timeline_sha256": self.timeline.sha256(),
             "error_against_fp32": None if self.error is None else asdict(self.error),
             "notes": self.notes,
+            "restarts": [asdict(restart) for restart in self.restarts],
             "wall": {"setup_s": self.setup_s, "run_s": self.run_s},
         }  # fmt: skip
 
@@ -141,6 +145,7 @@ def run_experiment(
     compare_fp32: bool = False,
     on_token: OnToken = lambda _row, _step, _text: None,
     on_status: Callable[[str], None] = lambda _text: None,
+    on_restart: OnRestart = lambda _restart: None,
 ) -> ExperimentResult:
     """Run an experiment and return its result; `compare_fp32` decodes once more, in fp32 on one chip.
 
@@ -163,10 +168,11 @@ def run_experiment(
     with launch(
         spec.system, backend=backend, n_chips=max(job.layout.ranks) + 1, numerics=spec.numerics,
         contention=spec.contention, collectives=spec.collectives, chips_per_actor=chips_per_actor,
+        on_failure=spec.on_failure, checkpoint_every=spec.checkpoint_every,
     ) as cluster:  # fmt: skip
         on_status("loading the shards" if spec.numerics == "real" else "running without data")
         collector = Collector(job, tokenizer, on_token, began, stop_ids=spec.workload.stop_ids)
-        result = cluster.run(decode, job, on_emit=collector, roles=DecodeRoles(job))
+        result = cluster.run(decode, job, on_emit=collector, on_restart=on_restart, roles=DecodeRoles(job))
         run_s = time.perf_counter() - began - collector.ready_s
     real = spec.numerics == "real"
     output_ids = collector.output_ids() if real else None
@@ -186,7 +192,7 @@ def run_experiment(
         times, result.timeline, memory, energy, cost, job,
         (*_notes(spec, in_use), *job.shape.remarks(job.layout), *energy.notes, *cost.notes),
         collector.ready_s, run_s,
-        logits if keep_logits else None, error, job.layout.ranks,
+        logits if keep_logits else None, error, job.layout.ranks, result.restarts,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from attrs import define, field
 
-from configs.errors import ChipmeshError, ProgramError
+from configs.errors import ChipmeshError, OutOfMemoryError, ProgramError
 
 Key = tuple[int, str]
 """(source rank, tag) of a message."""
@@ -225,6 +225,8 @@ class Host:
             return
         except ChipmeshError:
             raise
+        except MemoryError as error:
+            raise OutOfMemoryError(f"chip {chip.rank} ran out of memory: {str(error) or 'none is left'}") from error
         except Exception as error:
             raise ProgramError(f"chip {chip.rank}: the program raised {type(error).__name__}: {error}") from error
         if not isinstance(wait, Wait):

@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from cluster.backends.base import Backend, Program, Setting
 from cluster.backends.local import LocalBackend
+from cluster.checkpoints import OnRestart, Restart
 from cluster.chip import Emit
 from cluster.records import merge
 from cluster.vocabulary import VOCABULARY
@@ -20,7 +21,7 @@ from configs.algorithm_names import algorithm_problem
 from configs.errors import ConfigError
 from configs.loader import load_system
 from configs.problems import unknown
-from configs.spec import Contention, Numerics, SystemSpec
+from configs.spec import Contention, Numerics, OnFailure, SystemSpec
 from topology import Topology, build_topology
 from workloads.roles import Roles
 
@@ -39,6 +40,8 @@ class RunResult:
     timeline: Timeline
     memory_bytes: Mapping[int, Mapping[str, int]]
     wall_s: float
+    restarts: tuple[Restart, ...] = ()
+    """What was lost on the way, and from where the run went on."""
 
     @property
     def time_s(self) -> float:
@@ -57,24 +60,39 @@ class Cluster:
     backend: Backend = field(repr=False)
     files: Mapping[str, Schedule] = field(default=NO_FILES, repr=False)
 
-    def run(self, program: Program, *args: Any, on_emit: Emit | None = None, roles: Roles | None = None) -> RunResult:
+    def run(
+        self,
+        program: Program,
+        *args: Any,
+        on_emit: Emit | None = None,
+        on_restart: OnRestart | None = None,
+        roles: Roles | None = None,
+    ) -> RunResult:
         """Run `async def program(chip, *args)` on every chip.
 
         `roles` says which chips do the same if there are no values, so that only one of them need run.
 
-        `on_emit(rank, name, value, index)` is called here whenever a chip hands over a value with `chip.emit`.
+        `on_emit(rank, name, value, index)` is called here whenever a chip hands over a value with `chip.emit`,
+        `on_restart(restart)` whenever chips were lost and the run goes on.
         Raises RunError if a chip's program fails, chips wait for each other for ever, or a chip's process dies.
         """
         from cluster.timeline import time_run  # noqa: PLC0415  numba takes a third of a second to import
 
         began = time.perf_counter()
-        outcomes = self.backend.run(program, args, on_emit or _ignore, roles)
+        restarts: list[Restart] = []
+
+        def note(restart: Restart) -> None:
+            restarts.append(restart)
+            if on_restart is not None:
+                on_restart(restart)
+
+        outcomes = self.backend.run(program, args, on_emit or _ignore, note, roles)
         wall_s = time.perf_counter() - began
         records, traces = merge([(o.records, o.traces) for o in outcomes])
         timeline = time_run(self.system, self.topology, self.contention, records, traces, self.files)
         values = {rank: value for o in outcomes for rank, value in o.values.items()}
         memory = {rank: used for o in outcomes for rank, used in o.memory_bytes.items()}
-        return RunResult([values[rank] for rank in range(self.n_chips)], timeline, memory, wall_s)
+        return RunResult([values[rank] for rank in range(self.n_chips)], timeline, memory, wall_s, tuple(restarts))
 
     def close(self) -> None:
         """Stop everything that was started."""
@@ -108,8 +126,13 @@ def launch(
     collectives: Mapping[str, str] | None = None,
     chips_per_actor: int = 1,
     overrides: Sequence[str] = (),
+    on_failure: OnFailure = "fail",
+    checkpoint_every: int | None = None,
 ) -> Cluster:
     """Start the chips of a system (a catalogue name, a path, a mapping or a spec); by default all of them.
+
+    on_failure, checkpoint_every: on Ray, whether a run goes on when a process is lost, and after how many steps its
+    programs keep checkpoints (`Chip.checkpoint`); without any it begins at its start again.
 
     Raises ConfigError if the system is wrong or has fewer chips, or for a word that is not known.
 
@@ -121,7 +144,10 @@ def launch(
     >>> result.values[5].tolist()
     [4, 5, 6, 7]
     """
-    _check_words(numerics, contention, collectives or {})
+    _check_words(numerics, contention, on_failure, collectives or {})
+    if checkpoint_every is not None and (checkpoint_every < 1 or on_failure == "fail"):
+        given = f"{checkpoint_every} with on_failure {on_failure!r}"
+        raise ConfigError((f"checkpoint_every: {given}; accepted: a number of steps ≥ 1, with on_failure 'restart'",))
     if chips_per_actor < 1:
         raise ConfigError((f"--chips-per-actor: {chips_per_actor}; accepted: an integer ≥ 1",))
     spec = system_of(system, overrides)
@@ -130,16 +156,18 @@ def launch(
     if not 1 <= count <= n_there:
         raise ConfigError((f"{spec.name}: {count} chips asked for; accepted: 1 to {n_there}",))
     files = read_files(collectives or {})
-    setting = Setting(spec, count, numerics, contention, dict(collectives or {}), files)
+    setting = Setting(spec, count, numerics, contention, dict(collectives or {}), files, on_failure,
+                      checkpoint_every or 0)  # fmt: skip
     return Cluster(spec, setting.topology, contention, count, _backend(backend, setting, chips_per_actor), files)
 
 
-def _check_words(numerics: str, contention: str, collectives: Mapping[str, str]) -> None:
+def _check_words(numerics: str, contention: str, on_failure: str, collectives: Mapping[str, str]) -> None:
     """Raise ConfigError with every word that is not known."""
     problems = []
     for key, given, choices in (
         ("numerics", numerics, get_args(Numerics)),
         ("contention", contention, get_args(Contention)),
+        ("on_failure", on_failure, get_args(OnFailure)),
     ):
         if given not in choices:
             problems.append(f"{key}: {unknown(given, f'a kind of {key}', choices)}")

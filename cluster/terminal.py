@@ -55,6 +55,8 @@ def print_run(console: Console, result: ExperimentResult) -> None:
             f"against fp32: logits differ by {error.relative_rms:.2%} (rms, relative), at most {error.max_abs:.3g}; "
             f"{error.n_equal_tokens} of {error.n_tokens} tokens equal before the first other one"
         )
+    for restart in result.restarts:
+        console.print(f"restarted from step {restart.from_step}: {restart.lost}")
     for note in result.notes:
         console.print(f"[dim]note: {note}[/]")
     console.print(

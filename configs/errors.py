@@ -5,6 +5,7 @@
     │   └── CapacityError        a tensor does not fit into the memory it is placed in
     └── RunError         the input was right and the run failed: exit code 1
         ├── ChipDiedError        a chip's process ended before its program did
+        ├── OutOfMemoryError     the machine that computes a chip had no memory left
         └── ProgramError         a chip's program raised, or the chips disagree
 
 All take positional arguments only, so that they survive pickling between processes.
@@ -38,6 +39,10 @@ class RunError(ChipmeshError):
 
 class ChipDiedError(RunError):
     """A chip's process ended before its program did."""
+
+
+class OutOfMemoryError(RunError):
+    """The machine that computes a chip had no memory left."""
 
 
 class ProgramError(RunError):

@@ -23,7 +23,7 @@ def to_plain(spec: Any) -> Any:
 
 
 def fingerprint(spec: Any) -> str:
-    """Return the SHA-256 of everything in a spec that decides a run: not what is for people (`eq=False`).
+    """Return the SHA-256 of everything in a spec that decides the results of a run: nothing that is `eq=False`.
 
     >>> from configs.spec import LinkSpec
     >>> fingerprint(LinkSpec(1e9, 0)) == fingerprint(LinkSpec(1e9, 0)) != fingerprint(LinkSpec(1e9, 1))

@@ -123,6 +123,15 @@ def weights_rule(weights: WeightsSpec) -> Broken:
         yield (), "one of package and file is missing; accepted: both or neither"
 
 
+def experiment_rule(experiment: ExperimentSpec) -> Broken:
+    """Checkpoints are for runs that go on from them."""
+    if experiment.checkpoint_every is not None and experiment.on_failure == "fail":
+        yield ("checkpoint_every",), "is for on_failure: restart; accepted: nothing"
+    if experiment.checkpoint_every is not None and experiment.n_parts > 1 and experiment.parallel.pp > 1:
+        why = "is not possible with micro-batches over stages, which never all stand between two steps"
+        yield ("checkpoint_every",), f"{why}; accepted: nothing, a restart then begins at the start"
+
+
 RULES: Mapping[type, Rule] = {
     ChipSpec: chip_rule,
     CostSpec: cost_rule,
@@ -131,6 +140,7 @@ RULES: Mapping[type, Rule] = {
     PlacementSpec: placement_rule,
     SamplingSpec: sampling_rule,
     WeightsSpec: weights_rule,
+    ExperimentSpec: experiment_rule,
 }
 
 

@@ -4,7 +4,7 @@ Plain numbers, the unit in the name. Where a figure comes from is kept beside it
 figure's path in the file (``peak.bf16``, ``memory[1].bandwidth``).
 
 Files write an attribute without its unit: `kernel_launch_ps` is the key ``kernel_launch`` (`configs.fields`).
-Attributes with `eq=False` are for people: no run depends on them.
+Attributes with `eq=False` are for people, or say how a run is carried out: no result depends on them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from configs.problems import unknown
 Confidence = Literal["vendor", "measured", "secondary", "estimate"]
 Numerics = Literal["real", "shapes"]
 Contention = Literal["fluid", "none"]
+OnFailure = Literal["fail", "restart"]
 Status = Literal["shipping", "legacy", "internal", "announced", "claimed"]
 
 MOST_LINKS = 10_000  # parallel links of one edge
@@ -425,6 +426,8 @@ class ExperimentSpec:
     """Everything that decides a run; two equal specs give the same tokens and the same timeline.
 
     micro_batches: parts of a replica's rows that take turns on its chips; `overlap: true` is short for (at least) two.
+    on_failure: whether a run on Ray goes on when a process is lost; checkpoint_every: from a step of so many, or else
+    from its start. They decide no result.
     """
 
     name: str
@@ -443,6 +446,8 @@ class ExperimentSpec:
     micro_batches: int = field(default=1, metadata=between(1, MOST_ROWS))
     seed: int = field(default=0, metadata=at_least(0))
     cost: CostSpec | None = None
+    on_failure: OnFailure = field(default="fail", eq=False)
+    checkpoint_every: int | None = field(default=None, eq=False, metadata=at_least(1))
     description: str = field(default="", eq=False)
 
     @property

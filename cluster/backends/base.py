@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 from attrs import field, frozen
 
-from cluster.checkpoints import NO_CHECKPOINTS, Keeping
+from cluster.checkpoints import NO_CHECKPOINTS, Keeping, OnRestart
 from cluster.chip import Emit, Machine, SimChip
 from cluster.host import Host
 from cluster.records import Record, Trace
 from cluster.selection import Choose
 from collectives import Schedule
 from configs.errors import ProgramError
-from configs.spec import Contention, Numerics, SystemSpec
+from configs.spec import Contention, Numerics, OnFailure, SystemSpec
 from topology import Topology, build_topology
 from workloads.roles import Roles
 
@@ -35,6 +35,8 @@ class Setting:
     algorithms: Mapping[str, str] = {}
     files: Mapping[str, Schedule] = field(factory=dict, eq=False)
     """The schedules of those algorithms that were read from files."""
+    on_failure: OnFailure = "fail"
+    checkpoint_every: int = 0
 
     @cached_property
     def topology(self) -> Topology:
@@ -55,8 +57,12 @@ class Outcome:
 class Backend(Protocol):
     """Where the chips live."""
 
-    def run(self, program: Program, args: Sequence[Any], emit: Emit, roles: Roles | None = None) -> list[Outcome]:
+    def run(
+        self, program: Program, args: Sequence[Any], emit: Emit, on_restart: OnRestart, roles: Roles | None = None
+    ) -> list[Outcome]:
         """Run the program on every chip; `emit` is called in this process as chips hand over values.
+
+        `on_restart` is called when chips were lost and the run goes on, if the backend can do that and is told to.
 
         With `roles` a backend may run one chip of every role where there are no values; what it returns is the same.
 

@@ -9,6 +9,7 @@ that computes.
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import threading
@@ -65,12 +66,28 @@ def unpack_call(values: Sequence[Any]) -> Collective:
     )
 
 
+def _unpacker() -> Any:
+    return msgpack.Unpacker(
+        max_buffer_size=MAX_MESSAGE_BYTES, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, strict_map_key=False
+    )
+
+
+class StoppedError(RunError):
+    """The driver has ended this attempt of the run."""
+
+
+class DriverGoneError(RunError):
+    """Nobody is left to run for."""
+
+
 @define(eq=False)
 class ControlClient:
-    """An actor's end."""
+    """An actor's end; `run` is the number of the attempt, which every message of either side carries."""
 
     sock: socket.socket
+    run: int = 0
     _sending: threading.Lock = field(factory=threading.Lock)
+    _unpacker: Any = field(factory=_unpacker)
 
     @classmethod
     def connect(cls, driver: Address, host: str, token: str, index: int) -> ControlClient:
@@ -81,7 +98,7 @@ class ControlClient:
 
     def send(self, *message: Any) -> None:
         """Send a message; any thread may."""
-        data = msgpack.packb(message)
+        data = msgpack.packb((self.run, *message))
         with self._sending:
             self.sock.sendall(data)
 
@@ -101,19 +118,32 @@ class ControlClient:
             thread.join()
 
     def _beat(self, over: threading.Event) -> None:
-        with contextlib.suppress(OSError):  # the driver is gone: the chips' thread will see it
+        try:
             while not over.wait(BEAT_S):
                 self.send("beat")
+        except OSError:
+            os._exit(1)  # the driver is gone, and the program may compute for hours before it looks
 
     def ask(self, *message: Any) -> Any:
-        """Send a message and return the driver's answer; raise RunError if the driver is gone."""
+        """Send a message and return the driver's answer; raise DriverGoneError, or StoppedError if it ends the run."""
         self.send(*message)
-        unpacker = msgpack.Unpacker(max_buffer_size=MAX_MESSAGE_BYTES)
-        while data := self.sock.recv(READ_BYTES):
-            unpacker.feed(data)
-            for answer in unpacker:
+        while True:
+            for answer in self.receive():
                 return answer
-        raise RunError("the driver is gone")
+
+    def receive(self) -> list[Any]:
+        """Return the answers that have come, waiting for something to come; raise as `ask` does."""
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            raise DriverGoneError("the driver is gone")
+        self._unpacker.feed(data)
+        found = [what for run, *what in self._unpacker if run == self.run]
+        if ["stop"] in found:
+            raise StoppedError("the driver has ended the run")
+        return [answer for _, answer in found]
 
 
 @define(eq=False)
@@ -133,6 +163,8 @@ class ControlServer:
     token: str
     refused: Callable[[str], None]
     """Called with words on a connection that was shut out."""
+    heard_s: dict[int, float] = field(factory=dict)
+    """When anything of each actor has come last."""
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
     _strangers: dict[_Actor, None] = field(factory=dict)
     """Who has not said hello yet."""
@@ -146,7 +178,7 @@ class ControlServer:
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 self._accept(key.fileobj)  # type: ignore[arg-type]
-            elif key.data.sock.fileno() >= 0:  # not shut out since it was found ready
+            elif key.data.sock.fileno() >= 0:  # not shut out or forgotten since it was found ready
                 yield from self._read(key.data)
         for actor in [a for a in self._strangers if a.deadline_s < time.monotonic()]:
             self._shut_out(actor, f"did not say who it is within {HELLO_DEADLINE_S:g} s")
@@ -157,19 +189,28 @@ class ControlServer:
         except OSError:  # it has gone again
             return
         prepare(sock)
-        unpacker = msgpack.Unpacker(
-            max_buffer_size=MAX_MESSAGE_BYTES, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, strict_map_key=False
-        )
-        actor = _Actor(sock, unpacker, time.monotonic() + HELLO_DEADLINE_S)
+        actor = _Actor(sock, _unpacker(), time.monotonic() + HELLO_DEADLINE_S)
         self._strangers[actor] = None
         self._selector.register(sock, selectors.EVENT_READ, actor)
 
-    def answer(self, index: int, value: Any) -> None:
-        """Answer an actor that has asked and waits; one that is gone needs no answer."""
-        for key in self._selector.get_map().values():
-            if key.data is not None and key.data.index == index:
-                with contextlib.suppress(OSError):  # the next poll says so
-                    key.data.sock.sendall(msgpack.packb(value))
+    def tell(self, index: int, *message: Any) -> None:
+        """Send a message to an actor; one that is gone needs none."""
+        for actor in self._of(index):
+            with contextlib.suppress(OSError):  # the next poll says so
+                actor.sock.sendall(msgpack.packb(message))
+
+    def forget(self, index: int) -> None:
+        """Close the connection of an actor, whether it still lives or not."""
+        for actor in self._of(index):
+            self._drop(actor)
+
+    def is_connected(self, index: int) -> bool:
+        """Tell whether an actor's connection is open, as far as is known."""
+        return bool(self._of(index))
+
+    def _of(self, index: int) -> list[_Actor]:
+        keys = self._selector.get_map().values()
+        return [key.data for key in keys if key.data is not None and key.data.index == index]
 
     def _read(self, actor: _Actor) -> Iterator[tuple[int, list[Any] | None]]:
         try:
@@ -183,6 +224,7 @@ class ControlServer:
             return
         if actor.index < 0:
             data = self._greet(actor, data)
+        self.heard_s[actor.index] = time.monotonic()
         try:
             actor.unpacker.feed(data)
             for message in actor.unpacker:

@@ -18,6 +18,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -77,7 +78,24 @@ class DataPlane:
 
     def __attrs_post_init__(self) -> None:
         for sock in self.listeners.sockets:
-            self._selector.register(sock, selectors.EVENT_READ, None)
+            self._selector.register(sock, selectors.EVENT_READ, partial(self._accept, sock))
+
+    def begin(self, run: int, token: str, addresses: Sequence[Address]) -> None:
+        """Begin a run; with another token, all peers begin anew with no connections and nothing under way."""
+        self.run, self.addresses = run, addresses
+        if token == self.token:
+            return
+        self.token = token
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.data, _Connection):
+                self._drop(key.data)
+        self._outgoing.clear()
+        self._arrived.clear()
+        self.sent, self.received = {}, 0
+
+    def watch(self, sock: socket.socket, action: Callable[[], Any]) -> None:
+        """Call `action` whenever something has come on a socket while messages are waited for."""
+        self._selector.register(sock, selectors.EVENT_READ, action)
 
     # --- Transport ----------------------------------------------------------------------------------------------
 
@@ -125,10 +143,10 @@ class DataPlane:
 
     def _work(self, events: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
         for key, mask in events:
-            if key.data is None:
-                self._accept(key.fileobj)  # type: ignore[arg-type]
-            else:
+            if isinstance(key.data, _Connection):
                 self._handle(key.data, mask)
+            else:
+                key.data()
         if self._strangers:
             self._shut_out_silent()
 

@@ -64,6 +64,7 @@ class Listeners:
     def open(cls, path: Path, host: str, ip: str | None = None) -> Listeners:
         """Listen on the Unix socket `path` and, if an `ip` of this host is given, on a free port of it."""
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        path.unlink(missing_ok=True)  # of a process that is lost
         local.bind(str(path))
         sockets = [local]
         if ip is not None:

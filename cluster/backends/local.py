@@ -11,6 +11,7 @@ from attrs import field, frozen
 from threadpoolctl import threadpool_limits
 
 from cluster.backends.base import Outcome, Program, Setting, run_host
+from cluster.checkpoints import OnRestart
 from cluster.chip import Emit
 from cluster.host import Host
 from cluster.roles import run_representatives
@@ -33,8 +34,11 @@ class LocalBackend:
     def _default_choose(self) -> Choose:
         return Chooser(self.setting.system, self.setting.contention, self.setting.topology)
 
-    def run(self, program: Program, args: Sequence[Any], emit: Emit, roles: Roles | None = None) -> list[Outcome]:
-        """Run the program on every chip; without data, on one of every role."""
+    def run(
+        self, program: Program, args: Sequence[Any], emit: Emit, on_restart: OnRestart, roles: Roles | None = None
+    ) -> list[Outcome]:
+        """Run the program on every chip; without data, on one of every role. No chip is lost without the others."""
+        del on_restart
         ranks, n_threads = range(self.setting.n_chips), _n_cores()
         if self.setting.numerics == "shapes" and roles is not None:
             return [run_representatives(self.setting, program, args, emit, self.choose, roles)]

@@ -24,33 +24,44 @@ from typing import Any, Self
 
 os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # read by the import; else SIGTERM prints a stack
 import ray
-from attrs import define, field
+from attrs import define, field, frozen
 
 from cluster.backends.base import Outcome, Program, Setting, run_host
-from cluster.backends.control import (
-    ControlClient,
-    ControlServer,
-    pack_call,
-    pack_value,
-    unpack_call,
-    unpack_value,
-)
+from cluster.backends.control import ControlClient, ControlServer, DriverGoneError, pack_call, pack_value
 from cluster.backends.dataplane import DataPlane
 from cluster.backends.greeting import Address, Listeners
+from cluster.backends.packing import pack_kept, unpack_kept
 from cluster.backends.processes import MOST_TRIES, Lost
+from cluster.backends.supervision import POLL_S, SILENT_S, LossError, Watch, chips_of_actor, name_chips
+from cluster.backends.wire import FrameError
+from cluster.checkpoints import MOST_RESTARTS, Checkpoints, Keeping, Kept, OnRestart, Restart
 from cluster.chip import Emit
-from cluster.host import Host, describe_deadlock
+from cluster.host import Host
 from cluster.records import Collective
 from cluster.selection import Choose, Chooser
-from configs.errors import ChipDiedError, ConfigError, ProgramError, RunError
+from configs.errors import ChipDiedError, ConfigError, OutOfMemoryError, ProgramError, RunError
 from workloads.roles import Roles
 
 _LOG = logging.getLogger("chipmesh")
 
 START_DEADLINE_S = 180.0
 CAUSE_DEADLINE_S = 3.0
-POLL_S = 0.05
-SILENT_S = 6.0  # several beats: a busy machine may delay some
+STOP_DEADLINE_S = 20.0
+
+
+@frozen(eq=False)
+class _Attempt:
+    """What every actor is told of an attempt to run the programs.
+
+    token: of the connections between actors, a new one after a loss.  kept: references to what chips go on with.
+    """
+
+    run: int
+    token: str
+    addresses: Sequence[Address]
+    every: int
+    kept: Mapping[int, Any]
+    n_emitted: Mapping[int, int]
 
 
 class ActorHost:
@@ -61,34 +72,43 @@ class ActorHost:
         token: str,
     ) -> None:  # fmt: skip
         self._setting = setting
-        self._ranks = [rank for rank, process in owner.items() if process == index]
+        self._ranks = chips_of_actor(owner, index)
         self._control = ControlClient.connect(driver, host, token, index)
         listeners = Listeners.open(Path(driver.path).with_name(f"{index}.sock"), host, ip)
         self._plane = DataPlane(index, owner, listeners, token, self._report, self._refused)
+        self._plane.watch(self._control.sock, self._control.receive)
 
     def up(self) -> tuple[int, Address]:
         """Return the process id and where this actor listens."""
         return os.getpid(), self._plane.listeners.address
 
-    def wire(self, addresses: Sequence[Address]) -> None:
-        """Learn where every actor listens."""
-        self._plane.addresses = addresses
-
-    def run(self, run: int, program: Program, args: Sequence[Any]) -> Outcome:
+    def run(self, attempt: _Attempt, program: Program, args: Sequence[Any]) -> Outcome:
         """Run a program on this actor's chips."""
         from threadpoolctl import threadpool_limits  # noqa: PLC0415  keeps the driver's start short
 
-        self._plane.run = run
-        with threadpool_limits(limits=1), self._control.beating():
-            outcome = run_host(
-                self._setting, self._ranks, Host(self._plane), program, args, self._emit, self._choose
-            )  # fmt: skip
-            self._plane.flush()
-        self._control.send("done", self._plane.sent)
+        self._control.run = attempt.run
+        try:
+            with threadpool_limits(limits=1), self._control.beating():
+                outcome = self._play(attempt, program, args)
+                self._plane.flush()
+            self._control.send("done", self._plane.sent)
+        except (DriverGoneError, BrokenPipeError):
+            os._exit(1)
         return outcome
+
+    def _play(self, attempt: _Attempt, program: Program, args: Sequence[Any]) -> Outcome:
+        self._plane.begin(attempt.run, attempt.token, attempt.addresses)
+        mine = [rank for rank in self._ranks if rank in attempt.kept]
+        kept = dict(zip(mine, map(unpack_kept, ray.get([attempt.kept[rank] for rank in mine])), strict=True))
+        keeping = Keeping(attempt.every, self._keep, kept, attempt.n_emitted)
+        host = Host(self._plane)
+        return run_host(self._setting, self._ranks, host, program, args, self._emit, self._choose, keeping)
 
     def _emit(self, rank: int, name: str, value: Any, index: int) -> None:
         self._control.send("emit", rank, name, pack_value(value), index)
+
+    def _keep(self, rank: int, kept: Kept | None) -> None:
+        self._control.send("kept", rank, *((None, None) if kept is None else (kept.step, pack_kept(rank, kept))))
 
     def _choose(self, call: Collective) -> str:
         """Ask the driver, which has the timeline engine loaded and remembers."""
@@ -115,13 +135,11 @@ class RayBackend:
     owner: Mapping[int, int]
     actors: list[Any]
     pids: list[int] = field(factory=list)
+    addresses: list[Address] = field(factory=list)
     _choose: Choose = field(init=False)
     _run: int = 0
-    _last_emitted: str = "before its first result"
-    _idle: dict[int, tuple[Mapping[int, int], int, Any]] = field(factory=dict)
-    _done: dict[int, Mapping[int, int]] = field(factory=dict)
-    _heard: dict[int, float] = field(factory=dict)
-    """When each actor that has not ended was last heard of."""
+    _token: str = ""
+    """Of the connections between the actors: a new one after a loss."""
     _failed: bool = False
 
     @_choose.default
@@ -134,55 +152,138 @@ class RayBackend:
         token, folder = secrets.token_hex(16), Path(tempfile.mkdtemp(prefix="chipmesh-"))
         owner = {rank: rank // chips_per_actor for rank in range(setting.n_chips)}
         control = ControlServer(Listeners.open(folder / "driver.sock", host=""), token, _LOG.warning)
-        backend = cls(setting, folder, control, owner, [])
+        backend = cls(setting, folder, control, owner, [], token=token)
         try:
-            backend._start(token)
+            backend._start()
         except BaseException:
             backend.close()
             raise
         return backend
 
-    def _start(self, token: str) -> None:
+    def _start(self) -> None:
         n_actors = max(self.owner.values()) + 1
         with _own_sigterm():
             _init_ray(self.folder, n_actors)
-        remote = ray.remote(ActorHost).options(num_cpus=0, max_restarts=0, max_task_retries=0)
-        driver = self.control.listeners.address
-        self.actors = [
-            remote.remote(self.setting, index, self.owner, driver, "", None, token) for index in range(n_actors)
-        ]
+        self.actors = [self._create(index) for index in range(n_actors)]
         try:
             up = ray.get([actor.up.remote() for actor in self.actors], timeout=START_DEADLINE_S)
-            self.pids = [pid for pid, _ in up]
-            addresses = [address for _, address in up]
-            ray.get([actor.wire.remote(addresses) for actor in self.actors], timeout=START_DEADLINE_S)
+            self.pids, self.addresses = [pid for pid, _ in up], [address for _, address in up]
         except ray.exceptions.GetTimeoutError:
             raise RunError(f"{n_actors} actors were not up after {START_DEADLINE_S:.0f} s") from None
         except ray.exceptions.RayError as error:
             raise RunError(f"an actor did not start: {error}") from None
 
-    def run(self, program: Program, args: Sequence[Any], emit: Emit, roles: Roles | None = None) -> list[Outcome]:
+    def _create(self, index: int) -> Any:
+        """Let an actor begin to start."""
+        remote = ray.remote(ActorHost).options(num_cpus=0, max_restarts=0, max_task_retries=0)
+        driver, token = self.control.listeners.address, self.control.token
+        return remote.remote(self.setting, index, self.owner, driver, "", None, token)
+
+    def run(
+        self, program: Program, args: Sequence[Any], emit: Emit, on_restart: OnRestart, roles: Roles | None = None
+    ) -> list[Outcome]:
         """Run the program on every chip, whatever the roles."""
         del roles
         if self._failed:
             raise RunError("an earlier run on this cluster failed and its actors are lost; launch a new one")
         self._failed = True  # until this run has succeeded
+        checkpoints = Checkpoints(self.setting.n_chips)
+        watch = Watch(self.control, self.owner, emit, self._choose, ray.put, checkpoints)
+        loss: LossError | None = None
+        n_losses, from_step = 0, 0
+        while True:
+            try:
+                if loss is not None:
+                    self._bring_back(loss, checkpoints, on_restart)
+                outcomes = self._attempt(program, args, watch)
+            except LossError as error:
+                if self.setting.on_failure == "fail":
+                    raise ChipDiedError(f"{error.what}; the run is lost") from None
+                loss, n_losses = error, n_losses + 1 if checkpoints.step == from_step else 1
+                from_step = checkpoints.step
+                if n_losses > MOST_RESTARTS:
+                    again = f"{MOST_RESTARTS} restarts from step {from_step} came no further"
+                    raise ChipDiedError(f"{error.what}; {again}; the run is lost") from None
+            else:
+                self._failed = False
+                return outcomes
+
+    def _attempt(self, program: Program, args: Sequence[Any], watch: Watch) -> list[Outcome]:
+        """Run the program from the last checkpoint; raise LossError, with all actors that must be replaced."""
         self._run += 1
-        self._idle.clear()
-        self._done.clear()
-        self._heard = dict.fromkeys(range(len(self.actors)), time.monotonic())
-        pending = [actor.run.remote(self._run, program, args) for actor in self.actors]
-        actor_of = {ref: index for index, ref in enumerate(pending)}
+        watch.begin(self._run)
+        every = self.setting.checkpoint_every if self.setting.on_failure == "restart" else 0
+        attempt = _Attempt(
+            self._run, self._token, self.addresses, every, watch.checkpoints.latest(), dict(watch.n_emitted)
+        )
+        refs = {actor.run.remote(attempt, program, args): index for index, actor in enumerate(self.actors)}
         outcomes: dict[int, Outcome] = {}
-        while pending:
-            self._listen(emit, actor_of)
-            self._check_beats()
-            done, pending = ray.wait(pending, num_returns=len(pending), timeout=0)
-            for ref in done:
-                outcomes[actor_of[ref]] = self._outcome(ref, actor_of)
-        self._listen(emit, actor_of, timeout_s=0.0)
-        self._failed = False
+        try:
+            while len(outcomes) < len(refs):
+                self._listen(watch, refs)
+                pending = [ref for ref, index in refs.items() if index not in outcomes]
+                for ref in ray.wait(pending, num_returns=len(pending), timeout=0)[0]:
+                    outcomes[refs[ref]] = self._outcome(ref, refs, watch)
+                    watch.end(refs[ref])
+            self._listen(watch, refs, timeout_s=0.0)
+        except LossError as loss:
+            if self.setting.on_failure == "fail":
+                raise
+            raise LossError(self._stop(refs, set(loss.actors)), loss.what) from None
         return [outcomes[index] for index in range(len(self.actors))]
+
+    def _listen(self, watch: Watch, refs: Mapping[Any, int], timeout_s: float = POLL_S) -> None:
+        """Hand on what the chips have to say; raise LossError for an actor that has ended or hangs."""
+        try:
+            watch.listen(timeout_s)
+        except LossError as loss:
+            raise self._death(loss.actors[0], refs, watch) from None
+        silent = watch.silent()
+        if silent is not None:
+            self._kill(silent)
+            how = f"hung ({self._process(silent)}, no sign of life for {SILENT_S:.0f} s)"
+            raise LossError((silent,), f"{self._chips(silent)} {how} {watch.after}")
+
+    def _stop(self, refs: Mapping[Any, int], lost: set[int]) -> tuple[int, ...]:
+        """End the attempt on all actors that are left; return those that are not."""
+        waiting = {ref: index for ref, index in refs.items() if index not in lost}
+        for index in waiting.values():
+            self.control.tell(index, self._run, "stop")
+        deadline = time.monotonic() + STOP_DEADLINE_S
+        while waiting and time.monotonic() < deadline:
+            # what still comes is of no use, but who sends it waits until it is read
+            lost |= {index for index, message in self.control.poll(POLL_S) if message is None}
+            for ref in ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0]:
+                index = waiting.pop(ref)
+                if _is_gone(ref):
+                    lost.add(index)
+        return tuple(sorted(lost | set(waiting.values())))
+
+    def _bring_back(self, loss: LossError, checkpoints: Checkpoints, on_restart: OnRestart) -> None:
+        """Start new actors in the place of those that are lost; Ray finds nodes for them."""
+        began_s = time.monotonic()
+        for index in loss.actors:
+            self._kill(index)
+            self.control.forget(index)
+            self.actors[index] = self._create(index)
+        self._token = secrets.token_hex(16)
+        up = {index: self.actors[index].up.remote() for index in loss.actors}
+        try:
+            for index, ref in up.items():
+                self.pids[index], self.addresses[index] = ray.get(ref, timeout=START_DEADLINE_S)
+        except ray.exceptions.RayError as error:
+            what = f"{self._chips(index)} did not come back: {_first_cause(str(error)) or type(error).__name__}"
+            raise LossError(loss.actors, what) from None
+        chips = tuple(rank for index in loss.actors for rank in chips_of_actor(self.owner, index))
+        on_restart(Restart(loss.what, chips, checkpoints.step, time.monotonic() - began_s))
+
+    def _kill(self, index: int) -> None:
+        """End the process of an actor, which may hang and heed nothing."""
+        local = self.addresses[index].host == self.control.listeners.address.host
+        if local and self.control.is_connected(index):  # else the number may be another process's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pids[index], signal.SIGKILL)
+        ray.kill(self.actors[index])
 
     def close(self) -> None:
         """Stop Ray and remove the run's folder."""
@@ -195,111 +296,63 @@ class RayBackend:
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _listen(self, emit: Emit, actor_of: Mapping[Any, int], timeout_s: float = POLL_S) -> None:
-        """Hand on what the chips have to say."""
-        heard = True
-        while heard:
-            heard = False
-            for index, message in self.control.poll(timeout_s):
-                heard, timeout_s = True, 0.0
-                if message is None:
-                    raise self._death(index, actor_of)
-                if index in self._heard:
-                    self._heard[index] = time.monotonic()
-                if message[0] == "emit":
-                    _, rank, name, value, step = message
-                    self._last_emitted = f"after {name} {step} of chip {rank}"
-                    self._idle.clear()
-                    emit(rank, name, unpack_value(value), step)
-                elif message[0] == "choose":
-                    self.control.answer(index, self._chosen(unpack_call(message[1])))
-                elif message[0] == "done":
-                    self._done[index] = message[1]
-                    self._heard.pop(index, None)  # Ray watches it while its result travels
-                elif message[0] == "refused":
-                    _LOG.warning(message[1])
-                elif message[0] == "idle":
-                    self._idle[index] = tuple(message[1:])
-                    self._check_deadlock()
-
-    def _check_beats(self) -> None:
-        """Raise for an actor whose process lives and does nothing; it is killed, as it would not heed anything else.
-
-        Everything that had come has been read: a driver that was itself asleep blames nobody for it.
-        """
-        for index, heard_s in self._heard.items():
-            if time.monotonic() - heard_s > SILENT_S:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.pids[index], signal.SIGKILL)
-                raise ChipDiedError(
-                    f"{self._chips(index)} hung (process {self.pids[index]}, no sign of life for {SILENT_S:.0f} s) "
-                    f"{self._last_emitted}; the run is lost"
-                )
-
-    def _chosen(self, call: Collective) -> dict[str, Any]:
-        try:
-            return {"algorithm": self._choose(call)}
-        except ConfigError as error:
-            return {"problems": error.problems}
-
-    def _check_deadlock(self) -> None:
-        """Raise if every actor that has not ended is idle, and no message is on its way to any of them.
-
-        An idle actor wakes only by a message, so counts that agree show that no report is out of date.
-        """
-        running = set(range(len(self.actors))) - self._done.keys()
-        if running - self._idle.keys():
-            return
-        all_sent = [*self._done.values(), *(self._idle[i][0] for i in running)]
-        if any(sum(sent.get(i, 0) for sent in all_sent) != self._idle[i][1] for i in running):
-            return
-        waiting = sorted((rank, tuple(key)) for i in running for rank, key in self._idle[i][2])
-        if not waiting:  # all programs have ended, but somebody does not take what it was sent
-            senders = ", ".join(self._chips(i) for i in sorted(running))
-            raise ProgramError(f"messages of {senders} are never received: the programs they are for have ended")
-        raise ProgramError(describe_deadlock(waiting))
-
-    def _outcome(self, ref: Any, actor_of: Mapping[Any, int]) -> Outcome:
+    def _outcome(self, ref: Any, refs: Mapping[Any, int], watch: Watch) -> Outcome:
         """Return what an actor brings back, or raise what ended it."""
+        index = refs[ref]
         try:
             outcome: Outcome = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
-            if isinstance(cause, ChipDiedError):
-                raise self._find_death(cause, actor_of) from None
+            if isinstance(cause, ChipDiedError | FrameError):
+                raise self._find_death(cause, index, refs, watch) from None
+            if isinstance(cause, OutOfMemoryError):
+                raise LossError((index,), f"{cause} ({self._process(index)}) {watch.after}") from None
             if isinstance(cause, ConfigError | RunError):
                 raise cause from None
-            raise ProgramError(f"{self._chips(actor_of[ref])}: {error}") from None
-        except ray.exceptions.RayActorError:
-            raise self._death(actor_of[ref], actor_of) from None
+            raise ProgramError(f"{self._chips(index)}: {error}") from None
+        except ray.exceptions.RayError:
+            raise self._death(index, refs, watch) from None
         return outcome
 
-    def _find_death(self, seen: ChipDiedError, actor_of: Mapping[Any, int]) -> ChipDiedError:
-        """Return whose death a surviving actor noticed: the one whose control connection closed."""
+    def _find_death(self, seen: RunError, by: int, refs: Mapping[Any, int], watch: Watch) -> LossError:
+        """Return whose death a surviving actor noticed: the one whose control connection closed, if any did."""
         deadline = time.monotonic() + CAUSE_DEADLINE_S
         while time.monotonic() < deadline:
             for index, message in self.control.poll(POLL_S):
                 if message is None:
-                    return self._death(index, actor_of)
-        return seen
+                    return self._death(index, refs, watch)
+        return LossError((), f"{self._chips(by)} ({self._process(by)}) lost a connection {watch.after}: {seen}")
 
-    def _death(self, index: int, actor_of: Mapping[Any, int]) -> ChipDiedError:
-        """Return the error for an actor that is gone, with the cause that Ray knows."""
-        ref = next(r for r, i in actor_of.items() if i == index)
+    def _death(self, index: int, refs: Mapping[Any, int], watch: Watch) -> LossError:
+        """Return the loss of an actor that is gone, with the cause that Ray knows."""
+        ref = next(r for r, i in refs.items() if i == index)
         cause = "its process ended"
         try:
             ray.get(ref, timeout=CAUSE_DEADLINE_S)
+        except ray.exceptions.OutOfMemoryError:
+            cause = "Ray ended it, as its node ran out of memory"
         except ray.exceptions.RayActorError as error:
             cause = _first_cause(str(error)) or cause
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
             pass  # the process is gone all the same
-        return ChipDiedError(
-            f"{self._chips(index)} died (process {self.pids[index]}) {self._last_emitted}: {cause}; the run is lost"
-        )
+        return LossError((index,), f"{self._chips(index)} died ({self._process(index)}) {watch.after}: {cause}")
 
     def _chips(self, index: int) -> str:
-        ranks = [rank for rank, owner in self.owner.items() if owner == index]
-        return f"chip {ranks[0]}" if len(ranks) == 1 else f"chips {ranks[0]}-{ranks[-1]}"
+        return name_chips(chips_of_actor(self.owner, index))
+
+    def _process(self, index: int) -> str:
+        return f"process {self.pids[index]}"
+
+
+def _is_gone(ref: Any) -> bool:
+    """Tell whether the actor of a call that has ended is gone."""
+    try:
+        ray.get(ref)
+    except ray.exceptions.RayTaskError:
+        return False
+    except ray.exceptions.RayError:
+        return True
+    return False
 
 
 def _init_ray(folder: Path, n_actors: int, n_cpus: int | None = None) -> None:

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.backends.control import ControlClient, ControlServer, pack_value, unpack_value
+from cluster.backends.control import ControlClient, ControlServer, StoppedError, pack_value, unpack_value
 from cluster.backends.greeting import Listeners, hello
 from cluster.backends.wire import FrameError
+from configs.errors import RunError
 
 TOKEN, HOST = "secret-of-the-run", "here"
 
@@ -39,11 +40,13 @@ def server(tmp_path):
 
 
 def heard(server, n=99, timeout_s=0.2):
-    """Return what comes until nothing more does."""
+    """Return what comes until nothing more does, without the number of the run, which is 0."""
     found = []
     while len(found) < n:
-        before, reads = len(found), server.poll(timeout_s)
-        found += reads
+        before = len(found)
+        for index, message in server.poll(timeout_s):
+            assert message is None or message[0] == 0
+            found.append((index, message and message[1:]))
         if len(found) == before and not server._selector.select(0.05):
             break
     return found
@@ -122,12 +125,12 @@ def test_a_message_in_pieces(server):
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(server.listeners.address.path)
         found = []
-        for byte in hello(TOKEN, 5) + msgpack.packb(["emit", list(range(30))]):
+        for byte in hello(TOKEN, 5) + msgpack.packb([0, "emit", list(range(30))]):
             peer.sendall(bytes([byte]))
             found += server.poll(0.0)
             found += server.poll(0.0)
-        found += heard(server)
-    assert found == [(5, ["emit", list(range(30))])]
+        found += server.poll(0.2)
+    assert found == [(5, [0, "emit", list(range(30))])]
 
 
 @pytest.mark.parametrize("garbage", [b"\xc1", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xa2\xff\xff"])
@@ -137,6 +140,27 @@ def test_garbage_from_an_actor_is_an_error_that_names_it(server, garbage):
     client.sock.sendall(garbage)
     with pytest.raises(FrameError, match="actor 3 sent what is not a message"):
         heard(server)
+    client.sock.close()
+
+
+def test_answers_and_the_end_of_an_attempt(server):
+    """What is meant for another attempt is not heard; one that is ended says so to whoever asks or looks."""
+    client = connect(server)
+    client.run = 2
+    client.send("choose", "x")
+    assert list(server.poll(1)) == []  # the new connection
+    assert list(server.poll(1)) == [(3, [2, "choose", "x"])]
+    server.tell(3, 1, "stop")
+    server.tell(3, 2, "answer", {"a": 1})
+    assert client.receive() == [{"a": 1}]
+    server.tell(3, 2, "answer", "late")
+    server.tell(3, 2, "stop")
+    with pytest.raises(StoppedError):
+        client.ask("choose", "y")
+    server.forget(3)
+    server.tell(3, 2, "answer", 1)  # gone: not told
+    with pytest.raises(RunError, match="the driver is gone"):
+        client.receive()
     client.sock.close()
 
 
