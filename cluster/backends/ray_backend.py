@@ -22,7 +22,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # read by the import; else SIGTERM prints a stack
+# Read by the import. Else SIGTERM prints a stack, and every worker that dies a paragraph on the driver's stdout.
+os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 import ray
 from attrs import define, field, frozen
 
