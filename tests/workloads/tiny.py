@@ -40,7 +40,7 @@ def write_tiny(
     writer.add_key_length(n["key_length"])
     writer.add_value_length(n["key_length"])
     writer.add_feed_forward_length(ffn)
-    writer.add_context_length(64)
+    writer.add_context_length(n.get("context", 64))
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     for key, value in metadata:

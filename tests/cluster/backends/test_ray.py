@@ -2,86 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import uuid
-from pathlib import Path
 
 import numpy as np
 import pytest
 from attrs import evolve
 
-from cluster import cli, launch
+from cluster import launch
 from cluster.experiment import run_experiment
 from cluster.timeline.trace_events import trace_events
-from cluster.vocabulary import VOCABULARY
-from configs.errors import ChipDiedError, ProgramError, RunError
-from configs.loader import load_experiment
+from configs.errors import ProgramError, RunError
+from tests.cluster.backends.common import SYSTEM, actors, marked
 from tests.workloads.tiny import write_tiny
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(90), pytest.mark.filterwarnings("default")]
-
-MARK = "CHIPMESH_TEST_RUN"
-SYSTEM = {
-    "name": "toy",
-    "chip": {"name": "c", "peak": {"fp32": "1TFLOPS", "bf16": "1TFLOPS"},
-             "memory": [{"name": "dram", "capacity": "1GiB", "bandwidth": "100GB/s"}]},
-    "topology": {"kind": "mesh", "dims": [2, 2], "axes": ["x", "y"], "link": {"bandwidth": "1GB/s", "latency": "1us"}},
-}  # fmt: skip
-
-
-def marked(mark):
-    """Return the processes that inherited the mark, but for this one."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80]
-            except OSError:
-                continue  # it ended meanwhile
-    return found
-
-
-def actors(mark):
-    """Return the process ids of the actors."""
-    return sorted(pid for pid, command in marked(mark).items() if command.startswith("ray::ActorHost"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def trace():
-    """What shows whether anything is left behind: a mark in the environment and a folder for temporary files."""
-    mark, folder = uuid.uuid4().hex, Path(tempfile.mkdtemp(prefix="cm"))  # short: the paths of Unix sockets are
-    patch = pytest.MonkeyPatch()
-    patch.setenv(MARK, mark)
-    patch.setenv("TMPDIR", str(folder))
-    patch.setattr(tempfile, "tempdir", str(folder))
-    yield mark, folder
-    patch.undo()
-    shutil.rmtree(folder)
-
-
-def check_nothing_is_left(trace):
-    """Assert that all processes, folders and sockets are gone, at the latest after a few seconds."""
-    mark, folder = trace
-    deadline = time.monotonic() + 8
-    while marked(mark) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert marked(mark) == {}
-    assert list(folder.glob("chipmesh-*")) == []
-    assert str(folder) not in Path("/proc/net/unix").read_text()
-
-
-@pytest.fixture
-def clean(trace):
-    """Check that nothing is left once the test has closed its cluster."""
-    yield trace
-    check_nothing_is_left(trace)
+pytestmark = [
+    pytest.mark.ray, pytest.mark.timeout(90), pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("trace"),
+]  # fmt: skip
 
 
 def make_program():
@@ -121,17 +60,6 @@ def test_the_same_as_in_one_process(clean, chips_per_actor):
         assert len(actors(clean[0])) == -(-4 // chips_per_actor)
         for seed in (0, 1):
             assert outcome(on_ray, seed) == outcome(local, seed)
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    """A tiny model with random weights on four chips."""
-    path = write_tiny(tmp_path_factory.mktemp("model") / "tiny.gguf")
-    source = {
-        "name": "tiny", "system": SYSTEM, "model": str(path), "parallel": {"tp": 2, "pp": 2},
-        "workload": {"prompt_ids": [[5, 17, 100, 3], [7]], "new_tokens": 6},
-    }  # fmt: skip
-    return load_experiment(source, (), VOCABULARY)
 
 
 @pytest.mark.usefixtures("clean")
@@ -193,59 +121,6 @@ def test_messages_that_nobody_takes():
 
     with launch(SYSTEM, backend="ray", n_chips=2) as cluster, pytest.raises(ProgramError, match="chip 1"):
         cluster.run(program)
-
-
-def test_a_chip_that_is_killed(clean):
-    """SIGKILL in mid-run: within ten seconds an error that names the chip and what it had done."""
-    mark, killed = clean[0], []
-
-    async def program(chip):
-        chip.emit("begun", os.getpid())
-        for _ in range(10**9):
-            await chip.all_reduce(np.ones(1000, np.float32))
-
-    def kill(rank, _name, pid, _index):
-        if rank == 3:
-            assert pid in actors(mark)
-            killed.append(time.monotonic())
-            os.kill(pid, signal.SIGKILL)
-
-    with launch(SYSTEM, backend="ray") as cluster:
-        with pytest.raises(ChipDiedError, match=r"^chip 3 died \(process \d+\) after begun 0 of chip \d: "):
-            cluster.run(program, on_emit=kill)
-        assert time.monotonic() - killed[0] < 10
-
-
-def test_a_chip_that_hangs(clean):
-    """A process that is stopped in mid-run ends the run within ten seconds, and is not left behind."""
-    stopped = []
-
-    async def program(chip):
-        chip.emit("begun", os.getpid())
-        for _ in range(10**9):
-            await chip.all_reduce(np.ones(1000, np.float32))
-
-    def stop(rank, _name, pid, _index):
-        if rank == 1:
-            assert pid in actors(clean[0])
-            stopped.append(time.monotonic())
-            os.kill(pid, signal.SIGSTOP)
-
-    with launch(SYSTEM, backend="ray") as cluster:
-        with pytest.raises(ChipDiedError, match=r"^chip 1 hung \(process \d+, no sign of life for 6 s\) after begun"):
-            cluster.run(program, on_emit=stop)
-        assert time.monotonic() - stopped[0] < 10
-
-
-def test_a_killed_chip_ends_the_command_with_1(clean, experiment, monkeypatch, capsys):
-    """The command names the chips and leaves nothing running."""
-    monkeypatch.setattr("configs.loader.load_experiment", lambda *_: experiment)
-    monkeypatch.setattr(cli, "_show_tokens", lambda *_: lambda *_: os.kill(actors(clean[0])[0], signal.SIGKILL))
-    assert cli.main(["run", "tiny", "--backend", "ray", "--chips-per-actor", "2"]) == 1
-    err = capsys.readouterr().err
-    assert "Traceback" not in err
-    assert "chips " in err
-    assert " died (process " in err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+"""A system of four chips, and what shows whether a run leaves anything behind: processes by a mark, files, sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from pathlib import Path
+
+MARK = "CHIPMESH_TEST_RUN"
+SYSTEM = {
+    "name": "toy",
+    "chip": {"name": "c", "peak": {"fp32": "1TFLOPS", "bf16": "1TFLOPS"},
+             "memory": [{"name": "dram", "capacity": "1GiB", "bandwidth": "100GB/s"}]},
+    "topology": {"kind": "mesh", "dims": [2, 2], "axes": ["x", "y"], "link": {"bandwidth": "1GB/s", "latency": "1us"}},
+}  # fmt: skip
+
+
+def marked(mark):
+    """Return the processes that inherited the mark, but for this one."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80]
+            except OSError:
+                continue  # it ended meanwhile
+    return found
+
+
+def actors(mark):
+    """Return the process ids of the actors."""
+    return sorted(pid for pid, command in marked(mark).items() if command.startswith("ray::ActorHost"))
+
+
+def await_end(pids, timeout_s):
+    """Wait until these processes have ended, at most so long."""
+    deadline = time.monotonic() + timeout_s
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+            os.close(handle)
+
+
+def check_nothing_is_left(trace, timeout_s=8):
+    """Assert that all processes, folders and sockets are gone, at the latest after a few seconds."""
+    mark, folder = trace
+    deadline = time.monotonic() + timeout_s
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        await_end(left, deadline - time.monotonic())
+    assert marked(mark) == {}
+    assert list(folder.glob("chipmesh-*")) == []
+    assert str(folder) not in Path("/proc/net/unix").read_text()

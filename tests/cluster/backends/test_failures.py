@@ -1,0 +1,244 @@
+"""What each failure does: noticed within ten seconds, told with chip, step and cause; or the run goes on, unchanged."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+from cluster import launch
+from cluster.backends.dataplane import DataPlane
+from cluster.experiment import run_experiment
+from configs.errors import ChipDiedError
+from tests.cluster.backends.common import SYSTEM, actors, check_nothing_is_left
+from tests.workloads.tiny import write_tiny
+
+pytestmark = [
+    pytest.mark.ray, pytest.mark.timeout(120), pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("trace"),
+]  # fmt: skip
+
+NOTICED_S = 10.0
+
+
+def make_program(folder):
+    """Return a program of n steps in which chips do harm to themselves, each kind once; `folder` remembers."""
+
+    async def program(chip, n, harm=()):  # nested, so that it travels by value
+        chip.emit("ready")
+        first, state = chip.resume(0, {"x": np.full(1000, chip.rank, np.float64), "sums": []})
+        x, sums = state["x"], state["sums"]
+        for step in range(first, n):
+            chip.checkpoint(step, {"x": x, "sums": sums})
+            for kind, rank, when in harm:
+                if (rank, when) == (chip.rank, step) and not (folder / kind).exists():
+                    (folder / kind).touch()
+                    if kind == "memory":
+                        np.empty(1 << 62, np.uint8)
+                    elif kind == "reset":
+                        (plane,) = (o for o in gc.get_objects() if isinstance(o, DataPlane))
+                        next(iter(plane._outgoing.values())).sock.shutdown(2)
+                    else:
+                        os.kill(os.getpid(), getattr(signal, kind))
+            x = await chip.all_reduce(x) / 4 + chip.rank
+            sums = [*sums, float(x.sum())]
+            chip.emit("x", x[:3], index=step)
+        return sums
+
+    return program
+
+
+WORDS = {
+    "SIGKILL": r"^chip 3 died \(process \d+\) after x \d+ of chip \d: Worker unexpectedly exits",
+    "SIGSTOP": r"^chip 2 hung \(process \d+, no sign of life for 6 s\) after x \d+ of chip \d",
+    "memory": r"^chip 1 ran out of memory: Unable to allocate 4\.00 EiB .* \(process \d+\) after x \d+ of chip \d",
+    "reset": r"^chip . \(process \d+\) lost a connection after x \d+ of chip \d: .*: the connection (closed|broke)",
+}
+CHIPS = {"SIGKILL": (3,), "SIGSTOP": (2,), "memory": (1,), "reset": ()}
+
+
+@pytest.mark.parametrize(
+    "kind", ["SIGKILL", "SIGSTOP", *(pytest.param(k, marks=pytest.mark.heavy) for k in ("memory", "reset"))]
+)
+@pytest.mark.usefixtures("clean")
+def test_a_failure_ends_the_run(kind, tmp_path):
+    """Within ten seconds, with an error that names chip, step and cause."""
+    rank = (*CHIPS[kind], 0)[0]
+    with launch(SYSTEM, backend="ray") as cluster:
+        with pytest.raises(ChipDiedError, match=WORDS[kind] + r".*; the run is lost$"):
+            cluster.run(make_program(tmp_path), 10**9, ((kind, rank, 20),))
+        assert time.time() - (tmp_path / kind).stat().st_mtime < NOTICED_S
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("every", [None, 4])
+@pytest.mark.usefixtures("clean")
+def test_a_run_survives_every_kind_of_failure(every, tmp_path):
+    """All of them in one run: the same values, told once each, and the same timeline."""
+    harm = (("SIGKILL", 3, 9), ("memory", 1, 14), ("reset", 0, 27), ("SIGSTOP", 2, 33))
+    with launch(SYSTEM) as local:
+        told = []
+        expected = local.run(make_program(tmp_path), 40, on_emit=lambda *what: told.append(what[:2] + what[3:]))
+    heard, told_live = [], []
+    with launch(SYSTEM, backend="ray", on_failure="restart", checkpoint_every=every) as cluster:
+        found = cluster.run(
+            make_program(tmp_path), 40, harm, on_emit=lambda *what: heard.append(what[:2] + what[3:]),
+            on_restart=told_live.append,
+        )  # fmt: skip
+    assert found.values == expected.values
+    assert found.timeline.sha256() == expected.timeline.sha256()
+    assert sorted(heard) == sorted(told)
+    assert tuple(told_live) == found.restarts
+    assert [restart.chips for restart in found.restarts] == [CHIPS[kind] for kind, _, _ in harm]
+    for restart, (kind, _, step) in zip(found.restarts, harm, strict=True):
+        assert re.match(WORDS[kind], restart.lost)
+        assert restart.from_step == (0 if every is None else step - step % every)
+
+
+def test_a_model_decodes_through_a_loss(clean, experiment):
+    """A chip that is killed in mid-run: tokens, logits and timeline are those of the undisturbed run."""
+    spec = evolve(
+        experiment, on_failure="restart", checkpoint_every=4, workload=evolve(experiment.workload, new_tokens=40)
+    )
+    expected = run_experiment(spec, keep_logits=True)
+    shown, killed = [], []
+
+    def kill(row, step, _text):
+        shown.append((row, step))
+        if step == 6 and not killed:
+            killed.append(actors(clean[0])[1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = run_experiment(spec, backend="ray", keep_logits=True, on_token=kill)
+    assert found.output_ids == expected.output_ids
+    assert found.logits.tobytes() == expected.logits.tobytes()
+    assert found.timeline.sha256() == expected.timeline.sha256()
+    assert sorted(shown) == [(row, step) for row in range(2) for step in range(40)]
+    (restart,) = found.to_json()["restarts"]
+    assert f"died (process {killed[0]}) after tokens " in restart["lost"]
+    assert restart["from_step"] >= 4
+    assert restart["from_step"] % 4 == 0
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+def test_ten_kills_at_random(clean, tmp_path):
+    """Over a run of 64 tokens on eight chips: the same tokens, the same timeline."""
+    system = SYSTEM | {"topology": SYSTEM["topology"] | {"dims": [4, 2]}}
+    path = write_tiny(tmp_path / "m.gguf", embedding_length=128, context=80)
+    from cluster.vocabulary import VOCABULARY  # noqa: PLC0415
+    from configs.loader import load_experiment  # noqa: PLC0415
+
+    spec = load_experiment(
+        {"name": "kills", "system": system, "model": str(path), "parallel": {"tp": 2, "pp": 2, "dp": 2},
+         "workload": {"prompt_ids": [[5, 17, 100, 3], [7]], "new_tokens": 64,
+                      "sampling": {"kind": "temperature", "seed": 1}},
+         "on_failure": "restart", "checkpoint_every": 3}, (), VOCABULARY,
+    )  # fmt: skip
+    expected = run_experiment(spec, keep_logits=True)
+    rng = np.random.default_rng(11)
+    steps = sorted(rng.choice(np.arange(1, 62), 10, replace=False).tolist())
+    todo = list(steps)
+
+    def kill(_row, step, _text):
+        if todo and step >= todo[0]:
+            todo.pop(0)
+            os.kill(rng.choice(actors(clean[0])), signal.SIGKILL)
+
+    found = run_experiment(spec, backend="ray", keep_logits=True, on_token=kill)
+    assert found.output_ids == expected.output_ids
+    assert found.logits.tobytes() == expected.logits.tobytes()
+    assert found.timeline.sha256() == expected.timeline.sha256()
+    assert not todo
+    assert len(found.restarts) >= 8  # two may come at the same time
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.heavy
+def test_a_run_that_comes_no_further_ends():
+    """A program that loses its chip at the same step each time is given up."""
+
+    async def program(chip):
+        chip.resume(0, None)
+        await chip.barrier()
+        if chip.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        await chip.barrier()
+
+    restarts, message = [], r"^chip 1 died .*; 10 restarts from step 0 came no further; the run is lost$"
+    cluster = launch(SYSTEM, backend="ray", n_chips=2, on_failure="restart", checkpoint_every=1)
+    with cluster, pytest.raises(ChipDiedError, match=message):
+        cluster.run(program, on_restart=restarts.append)
+    assert [restart.from_step for restart in restarts] == [0] * 10
+
+
+def config(tmp_path, **more):
+    """Write an experiment that takes a while; return its path."""
+    path = tmp_path / "long.yaml"
+    keys = "".join(f"{key}: {value}\n" for key, value in more.items())
+    path.write_text(
+        f"system: wormhole-galaxy\nmodel: {write_tiny(tmp_path / 'm.gguf', embedding_length=1024)}\n"
+        f"parallel: {{tp: 2}}\nworkload: {{batch: 64, prompt_tokens: 20, new_tokens: 40}}\n{keys}"
+    )
+    return str(path)
+
+
+def command(*args):
+    """Start the command; return the process once its first token is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cluster.cli", *args, "--json"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr.read(1), process.wait()
+    return process
+
+
+@pytest.mark.heavy
+def test_the_command_goes_on(clean, tmp_path):
+    """A chip is killed: the loss is told on stderr and in the document, which stays the only thing on stdout."""
+    process = command("run", config(tmp_path, on_failure="restart", checkpoint_every=2), "--backend", "ray")
+    os.kill(actors(clean[0])[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0
+    (restart,) = json.loads(out)["restarts"]
+    assert f"chipmesh: {restart['lost']}; the run goes on from " in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.heavy
+def test_the_command_fails(clean, tmp_path):
+    """A chip is killed: exit code 1, and one line that says what was lost."""
+    process = command("run", config(tmp_path), "--backend", "ray")
+    os.kill(actors(clean[0])[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert re.search(
+        r"\nchipmesh: chip \d died \(process \d+\) .*; the run is lost\n$", "\n" + err.rpartition("\n\n")[2]
+    )
+    assert "Traceback" not in err
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_driver_that_is_ended_leaves_nothing(clean, tmp_path, number):
+    """In mid-run, also without a chance to clear up: all processes end by themselves, and their folder goes."""
+    process = command("run", config(tmp_path), "--backend", "ray")
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    check_nothing_is_left(clean, timeout_s=NOTICED_S)
+    assert time.monotonic() - began < NOTICED_S
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert (process.returncode, err.splitlines()[-1]) == (1, "chipmesh: interrupted")
