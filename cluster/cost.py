@@ -1,6 +1,9 @@
-"""How long a kernel takes on a chip: the roofline with the matrix tile (design section 4).
+"""How long a kernel takes on a chip: the roofline with the matrix tile, and what the chip's kernels reach of it.
 
-    duration = max(flops / peak(dtype), Σ_tier bytes / (bandwidth × efficiency)) + launch
+    duration = start + max(flops / (peak(dtype) × compute), Σ_tier bytes / (bandwidth × efficiency × memory)) + launch
+
+start, compute and memory are those of the kernel's kind (`configs.spec.KernelsSpec`): 0, 1 and 1 on ideal kernels. A
+fused kind takes no time. docs/fidelity.md tells where the constants come from.
 
 Matrix work is counted with its dimensions rounded up to the chip's tile, which is how utilisation enters: a tile that
 is half empty takes as long as a full one. A tier whose bandwidth is unknown is not charged.
@@ -12,10 +15,11 @@ from typing import Literal
 
 from configs.dtypes import DTYPES
 from configs.errors import ConfigError
-from configs.spec import ChipSpec
+from configs.spec import ChipSpec, KernelSpec
 from configs.units import round_ps
 from workloads.chip import Work
 
+ROOFLINE = KernelSpec()
 LONGEST_S = 1e5
 """Of one kernel; the clock ends after 50 days."""
 
@@ -32,15 +36,20 @@ def matmul_flops(count: int, m: int, k: int, n: int, tile: tuple[int, int, int])
 
 def duration(chip: ChipSpec, work: Work) -> tuple[int, Literal["compute", "memory"]]:
     """Return (duration in ps, what bounds it); raise ConfigError if the chip has no peak for the dtype."""
+    reached = chip.kernels.kinds.get(work.kind, ROOFLINE)
     flops = work_flops(chip, work)
-    compute_s = flops / _peak(chip, work.dtype) if flops else 0.0
-    memory_s = sum(_stream_s(chip, tier, size) for tier, size in ((0, work.activation_bytes), *work.tensor_bytes))
+    compute_s = flops / (_peak(chip, work.dtype) * reached.compute) if flops else 0.0
+    streams = (0, work.activation_bytes), *work.tensor_bytes
+    memory_s = sum(_stream_s(chip, tier, size) for tier, size in streams) / reached.memory
     bound: Literal["compute", "memory"] = "memory" if memory_s > compute_s else "compute"
     longest_s = max(compute_s, memory_s)
     if longest_s > LONGEST_S:
         why = f"at most {LONGEST_S:.0f} s; are peak.{work.dtype}, matrix_tile and the memory's bandwidth right?"
         raise ConfigError((f"chip {chip.name}: one kernel would take {longest_s:.3g} s; accepted: {why}",))
-    return round_ps(longest_s * 1e12) + chip.kernel_launch_ps, bound
+    if reached.fused:
+        return 0, bound
+    start_ps = reached.start_ps + (chip.kernels.rounding_ps if work.rounded_bytes else 0)
+    return round_ps(longest_s * 1e12) + start_ps + chip.kernel_launch_ps, bound
 
 
 def work_flops(chip: ChipSpec, work: Work) -> int:

@@ -24,6 +24,7 @@ FAILED: Final = object()
 SLOTS: Mapping[str, Mapping[str, str]] = {
     "experiments": {"system": "systems", "model": "models"},
     "systems": {"chip": "chips", "communication": "communication"},
+    "chips": {"kernels": "kernels"},
 }
 """Which keys of a kind of document hold a reference, and to which kind."""
 WORDS = ("ideal",)

@@ -10,7 +10,7 @@ Attributes with `eq=False` are for people, or say how a run is carried out: no r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from attrs import field, frozen
 
@@ -48,6 +48,44 @@ class MemoryTier:
     bandwidth_bytes_per_s: float | None = None
     efficiency: float = field(default=1.0, metadata=above(0, 1))
     energy_per_byte_pj: float | None = None
+
+
+KernelKind = Literal[
+    "matmul", "experts", "attention", "norm", "residual", "activation", "rope", "route", "permute", "lookup", "sample",
+    "elementwise",
+]  # fmt: skip
+"""Sorts of kernels: products with stored matrices, with those of experts, attention over the cache, normalisation,
+sums of residuals, activation functions, rotation of queries and keys with the cache's update, choice of experts, copies
+to and from experts, copies of rows, choice of tokens; elementwise is any other."""
+
+
+@frozen
+class KernelSpec:
+    """What one kind of kernel reaches on a chip: it takes start + max(flops / (peak × compute), bytes / (bandwidth × memory)).
+
+    start_ps: from the end of the kernel before it to its streaming at full rate: launch, ramp and drain.
+    compute, memory: the fraction of the peak and of the memory's bandwidth that long kernels reach.
+    fused: it is part of the kernel before or after it, and takes no time of its own.
+    """
+
+    start_ps: int = field(default=0, metadata=at_least(0))
+    compute: float = field(default=1.0, metadata=above(0, 1))
+    memory: float = field(default=1.0, metadata=above(0, 1))
+    fused: bool = False
+
+
+@frozen
+class KernelsSpec:
+    """What the kernels of a chip's libraries reach, by kind; a kind that is not listed reaches the roofline.
+
+    rounding_ps: what rounding its activations to a narrower format adds to a product.
+    """
+
+    name: str = "ideal"
+    kinds: Mapping[str, KernelSpec] = field(factory=dict, metadata=keys_of(get_args(KernelKind)))
+    rounding_ps: int = field(default=0, metadata=at_least(0))
+    description: str = field(default="", eq=False)
+    provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
 
 
 @frozen
@@ -88,6 +126,7 @@ class ChipSpec:
     memory: tuple[MemoryTier, ...]
     matrix_tile: tuple[int, int, int] = field(default=(1, 1, 1), metadata=at_least(1))
     kernel_launch_ps: int = 0
+    kernels: KernelsSpec = KernelsSpec()
     power_w: float | None = None
     idle_power_w: float | None = None
     energy_per_flop_pj: Mapping[str, float] = field(factory=dict, metadata=keys_of(RATED_DTYPES))
@@ -353,11 +392,29 @@ class ExpertsSpec:
 
 @frozen
 class DtypeSpec:
-    """Number formats of the weights, the KV cache and the activations."""
+    """Number formats of the weights, the KV cache and the activations.
+
+    experts, expert_activations: of the routed experts; head: of the embedding and the head; None: as the others.
+    """
 
     weights: str = field(default="bf16", metadata=one_of(DTYPES))
     kv: str = field(default="bf16", metadata=one_of(DTYPES))
     activations: str = field(default="bf16", metadata=one_of(DTYPES))
+    experts: str | None = field(default=None, metadata=one_of(DTYPES))
+    expert_activations: str | None = field(default=None, metadata=one_of(DTYPES))
+    head: str | None = field(default=None, metadata=one_of(DTYPES))
+
+    @property
+    def of_experts(self) -> DtypeSpec:
+        """The formats within routed experts."""
+        return DtypeSpec(self.experts or self.weights, self.kv, self.expert_activations or self.activations)
+
+    @property
+    def of_head(self) -> DtypeSpec:
+        """The formats of the embedding and the head; inputs are not rounded for a head of its own format."""
+        if self.head is None:
+            return self
+        return DtypeSpec(self.head, self.kv, DTYPES[self.activations].carrier)
 
 
 @frozen

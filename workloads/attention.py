@@ -89,7 +89,9 @@ class RopeAppend:
         own = new if stripe == WHOLE else n_own(starts, n // len(starts), stripe) * k_cache.shape[1] * dim
         written = part_bytes(k_cache, own) + part_bytes(v_cache, own)
         flops = ROPE_FLOPS * (n * width + new) // dim * (self.rope.dim if self.rope else 0)
-        return vector_work(qkv, flops, qkv.nbytes + n * width * qkv.dtype.itemsize, (k_cache.tier, written))
+        return vector_work(
+            qkv, flops, qkv.nbytes + n * width * qkv.dtype.itemsize, (k_cache.tier, written), kind="rope"
+        )
 
 
 def _query_width(qkv: Array, k_cache: Tensor) -> int:
@@ -235,6 +237,7 @@ class Attention:
             flops * sum(queries) * seen,
             ((k_cache.tier, part_bytes(k_cache, prefix) + part_bytes(v_cache, prefix)),),
             2 * q.nbytes,
+            "attention",
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
+from configs.spec import KernelKind
 from workloads.array import Array
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ class Work:
     vector_flops: everything else.
     tensor_bytes: (tier, bytes) moved to and from stored tensors.
     activation_bytes: bytes of activations read and written.
+    kind: which sort of kernel it is, for what a chip's kernels reach (`configs.spec.KernelsSpec`).
+    rounded_bytes: activations that are rounded to a narrower format before they are multiplied, as they come in.
     """
 
     dtype: str
@@ -44,6 +47,8 @@ class Work:
     vector_flops: int = 0
     tensor_bytes: tuple[tuple[int, int], ...] = ()
     activation_bytes: int = 0
+    kind: KernelKind = "elementwise"
+    rounded_bytes: int = 0
 
 
 class Kernel(Protocol):

@@ -49,7 +49,7 @@ class RmsNorm:
 
     def work(self, x: Array, w: Tensor) -> Work:
         """Return RMS_NORM_FLOPS per element; x is read, y written, w read once."""
-        return vector_work(x, RMS_NORM_FLOPS * x.size, 2 * x.nbytes, (w.tier, w.size_bytes))
+        return vector_work(x, RMS_NORM_FLOPS * x.size, 2 * x.nbytes, (w.tier, w.size_bytes), kind="norm")
 
 
 @frozen
@@ -77,7 +77,7 @@ class LayerNorm:
     def work(self, x: Array, w: Tensor, b: Tensor | None = None) -> Work:
         """Return LAYER_NORM_FLOPS per element; x is read, y written, w and b read once."""
         stored = ((t.tier, t.size_bytes) for t in (w, b) if t is not None)
-        return vector_work(x, LAYER_NORM_FLOPS * x.size, 2 * x.nbytes, *stored)
+        return vector_work(x, LAYER_NORM_FLOPS * x.size, 2 * x.nbytes, *stored, kind="norm")
 
 
 @frozen
@@ -108,7 +108,7 @@ class Moments:
     def work(self, x: Array) -> Work:
         """Return a square and one or two sums per element; x is read, the sums are written."""
         n_sums = 1 if self.kind == "rms" else 2
-        return vector_work(x, (1 + n_sums) * x.size, x.nbytes + 4 * n_sums * x.shape[0])
+        return vector_work(x, (1 + n_sums) * x.size, x.nbytes + 4 * n_sums * x.shape[0], kind="norm")
 
 
 @frozen
@@ -149,7 +149,7 @@ class Normalise:
         """Return what the norm does after its sums; x and the moments are read, y written, w and b read once."""
         per_element = RMS_NORM_FLOPS - 2 if self.kind == "rms" else LAYER_NORM_FLOPS - 3
         stored = ((t.tier, t.size_bytes) for t in (w, b) if t is not None)
-        return vector_work(x, per_element * x.size, 2 * x.nbytes + moments.nbytes, *stored)
+        return vector_work(x, per_element * x.size, 2 * x.nbytes + moments.nbytes, *stored, kind="norm")
 
 
 @frozen
@@ -183,7 +183,7 @@ class QueryKeyNorm:
         """Return RMS_NORM_FLOPS per element of queries and keys, which are read and written."""
         n = qkv.shape[0] * (qkv.shape[1] - n_kv * q.shape[0])
         stored = ((t.tier, t.size_bytes) for t in (q, k))
-        return vector_work(qkv, RMS_NORM_FLOPS * n, 2 * n * qkv.dtype.itemsize, *stored)
+        return vector_work(qkv, RMS_NORM_FLOPS * n, 2 * n * qkv.dtype.itemsize, *stored, kind="norm")
 
 
 @frozen
@@ -204,7 +204,7 @@ class Add:
 
     def work(self, x: Array, y: Array) -> Work:
         """Return one flop per element; both are read, the sum written."""
-        return vector_work(x, x.size, 2 * x.nbytes + y.nbytes)
+        return vector_work(x, x.size, 2 * x.nbytes + y.nbytes, kind="residual")
 
 
 def _silu(x: Floats) -> Floats:
@@ -267,7 +267,7 @@ class Activation:
 
     def work(self, x: Array) -> Work:
         """Return the activation's flops per element; x is read, as much written."""
-        return vector_work(x, ACTIVATIONS[self.kind][1] * x.size, 2 * x.nbytes)
+        return vector_work(x, ACTIVATIONS[self.kind][1] * x.size, 2 * x.nbytes, kind="activation")
 
 
 @frozen
@@ -295,7 +295,9 @@ class GatedActivation:
 
     def work(self, x: Array) -> Work:
         """Return the activation and a product per result; x is read, half its size written."""
-        return vector_work(x, (ACTIVATIONS[self.kind][1] + 1) * (x.size // 2), x.nbytes + x.nbytes // 2)
+        return vector_work(
+            x, (ACTIVATIONS[self.kind][1] + 1) * (x.size // 2), x.nbytes + x.nbytes // 2, kind="activation"
+        )
 
 
 @frozen
@@ -316,7 +318,7 @@ class SoftCap:
 
     def work(self, x: Array) -> Work:
         """Return a division, a tanh and a product per element."""
-        return vector_work(x, 3 * x.size, 2 * x.nbytes)
+        return vector_work(x, 3 * x.size, 2 * x.nbytes, kind="sample")
 
 
 @frozen
@@ -339,4 +341,4 @@ class AddPositions:
     def work(self, x: Array, table: Tensor, *, starts: tuple[int, ...]) -> Work:
         """Return one flop per element; a row of the table is read per token."""
         del starts
-        return vector_work(x, x.size, 2 * x.nbytes, (table.tier, part_bytes(table, x.size)))
+        return vector_work(x, x.size, 2 * x.nbytes, (table.tier, part_bytes(table, x.size)), kind="lookup")

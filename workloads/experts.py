@@ -99,7 +99,9 @@ class Route:
     def work(self, logits: Array, bias: Tensor | None = None) -> Work:
         """Return ROUTE_FLOPS per score; the logits are read, the routing written."""
         stored = () if bias is None else ((bias.tier, bias.size_bytes),)
-        return vector_work(logits, ROUTE_FLOPS * logits.size, logits.nbytes + 8 * self.k * logits.shape[0], *stored)
+        return vector_work(
+            logits, ROUTE_FLOPS * logits.size, logits.nbytes + 8 * self.k * logits.shape[0], *stored, kind="route"
+        )
 
 
 def chosen_experts(routing: Any) -> npt.NDArray[np.int64]:
@@ -138,7 +140,7 @@ class ToExperts:
 
     def work(self, x: Array, routing: Array, *, loads: Loads) -> Work:
         """Return only traffic: each row is read and written."""
-        return vector_work(x, 0, 2 * sum(loads) * x.shape[1] * x.dtype.itemsize + routing.nbytes)
+        return vector_work(x, 0, 2 * sum(loads) * x.shape[1] * x.dtype.itemsize + routing.nbytes, kind="permute")
 
 
 @frozen
@@ -182,6 +184,8 @@ class ExpertMatmul:
             matmuls=tuple((n, load, k, out) for load, n in sizes),
             tensor_bytes=((w.tier, -(-w.size_bytes * n_active // len(loads))),),
             activation_bytes=x.nbytes + x.shape[0] * out * x.dtype.itemsize,
+            kind="experts",
+            rounded_bytes=0 if self.inputs is None else x.nbytes,
         )
 
 
@@ -207,7 +211,9 @@ class FromExperts:
     def work(self, y: Array, routing: Array, *, loads: Loads) -> Work:
         """Return a product and a sum per element of y, which is read; the sums are written."""
         n_written = routing.shape[0] * y.shape[1]
-        return vector_work(y, 2 * sum(loads) * y.shape[1], y.nbytes + n_written * y.dtype.itemsize + routing.nbytes)
+        return vector_work(
+            y, 2 * sum(loads) * y.shape[1], y.nbytes + n_written * y.dtype.itemsize + routing.nbytes, kind="permute"
+        )
 
 
 @frozen
@@ -233,7 +239,7 @@ class ToRanks:
 
     def work(self, x: Array, routing: Array, *, n_rows: int) -> Work:
         """Return only traffic: each copy is read and written."""
-        return vector_work(x, 0, 2 * n_rows * (_row_bytes(x) + _row_bytes(routing)))
+        return vector_work(x, 0, 2 * n_rows * (_row_bytes(x) + _row_bytes(routing)), kind="permute")
 
 
 def _row_bytes(x: Array) -> int:
@@ -274,4 +280,4 @@ class FromRanks:
     def work(self, y: Array, routing: Array) -> Work:
         """Return a sum per element of y, which is read; the sums are written."""
         written = routing.shape[0] * y.shape[1] * y.dtype.itemsize
-        return vector_work(y, y.size, y.nbytes + written + routing.nbytes)
+        return vector_work(y, y.size, y.nbytes + written + routing.nbytes, kind="permute")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from attrs import field, frozen
 
+from configs.spec import KernelKind
 from workloads.array import Array
 from workloads.chip import Tensor, Work
 from workloads.rounding import FP32, INT32, NUMPY_DTYPES, Floats, dtype_name, round_to, wider
@@ -24,9 +25,11 @@ _FEW_ROWS = 4
 """Measured: 2 to 4 rows take half the time of a matrix product, 8 rows take longer."""
 
 
-def vector_work(x: Array, flops: int, activation_bytes: int, *stored: tuple[int, int]) -> Work:
+def vector_work(
+    x: Array, flops: int, activation_bytes: int, *stored: tuple[int, int], kind: KernelKind = "elementwise"
+) -> Work:
     """Return the work of a kernel without matrix multiplication; `stored` is (tier, bytes) of tensors."""
-    return Work(dtype_name(x.dtype), (), flops, stored, activation_bytes)
+    return Work(dtype_name(x.dtype), (), flops, stored, activation_bytes, kind)
 
 
 def part_bytes(tensor: Tensor, n_elements: int) -> int:
@@ -88,6 +91,8 @@ class Matmul:
             vector_flops=0 if b is None else m * n,
             tensor_bytes=tuple((t.tier, t.size_bytes) for t in (w, b) if t is not None),
             activation_bytes=x.nbytes + m * n * itemsize,
+            kind="matmul",
+            rounded_bytes=0 if self.inputs is None else x.nbytes,
         )
 
 
@@ -122,7 +127,7 @@ class Embedding:
         n_elements = ids.shape[0] * table.shape[1]
         written = n_elements * NUMPY_DTYPES[dtype].itemsize
         stored = (table.tier, part_bytes(table, n_elements))
-        return Work(dtype, tensor_bytes=(stored,), activation_bytes=ids.nbytes + written)
+        return Work(dtype, tensor_bytes=(stored,), activation_bytes=ids.nbytes + written, kind="lookup")
 
 
 @frozen
@@ -141,7 +146,7 @@ class TakeRows:
 
     def work(self, x: Array, *, rows: tuple[int, ...]) -> Work:
         """Return only the traffic of the taken rows."""
-        return vector_work(x, 0, 2 * len(rows) * x.shape[1] * x.dtype.itemsize)
+        return vector_work(x, 0, 2 * len(rows) * x.shape[1] * x.dtype.itemsize, kind="lookup")
 
 
 @frozen
@@ -165,7 +170,7 @@ class LocalArgmax:
 
     def work(self, logits: Array) -> Work:
         """Return one comparison per logit."""
-        return vector_work(logits, logits.size, logits.nbytes + 8 * logits.shape[0])
+        return vector_work(logits, logits.size, logits.nbytes + 8 * logits.shape[0], kind="sample")
 
 
 @frozen
@@ -187,4 +192,4 @@ class MergeArgmax:
     def work(self, x: Array, *, n_ranks: int) -> Work:
         """Return one comparison per pair."""
         n_pairs = x.shape[0]
-        return vector_work(x, n_pairs, x.nbytes + 4 * (n_pairs // n_ranks))
+        return vector_work(x, n_pairs, x.nbytes + 4 * (n_pairs // n_ranks), kind="sample")

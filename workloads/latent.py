@@ -64,6 +64,8 @@ class HeadMatmul:
             matmuls=((n_heads, x.shape[0], k, out),),
             tensor_bytes=((w.tier, w.size_bytes),),
             activation_bytes=x.nbytes + x.shape[0] * n_heads * out * x.dtype.itemsize,
+            kind="matmul",
+            rounded_bytes=0 if self.inputs is None else x.nbytes,
         )
 
 
@@ -91,7 +93,7 @@ class SplitHeads:
 
     def work(self, x: Array, *, n_heads: int) -> Work:
         """Return only traffic."""
-        return vector_work(x, 0, 2 * x.shape[0] * n_heads * self.width * x.dtype.itemsize)
+        return vector_work(x, 0, 2 * x.shape[0] * n_heads * self.width * x.dtype.itemsize, kind="lookup")
 
 
 @frozen
@@ -140,7 +142,7 @@ class LatentAppend:
         own = n if stripe == WHOLE else n_own(starts, n // len(starts), stripe)
         flops = RMS_NORM_FLOPS * n * w.shape[0] + ROPE_FLOPS * (q.size + n * self.rope.dim)
         stored = ((cache.tier, part_bytes(cache, own * kv.shape[1])), (w.tier, w.size_bytes))
-        return vector_work(q, flops, 2 * q.nbytes + kv.nbytes, *stored)
+        return vector_work(q, flops, 2 * q.nbytes + kv.nbytes, *stored, kind="rope")
 
 
 @frozen
@@ -206,6 +208,7 @@ class LatentAttention:
             SOFTMAX_FLOPS * n_heads * seen,
             ((cache.tier, part_bytes(cache, n_read * dim)),),
             2 * latent.nbytes + rotated.nbytes,
+            "attention",
         )
 
 

@@ -67,7 +67,7 @@ class LocalDraw:
 
     def work(self, logits: Array) -> Work:
         """Return the noise, a division, a sum and a comparison per logit."""
-        return vector_work(logits, (NOISE_FLOPS + 3) * logits.size, logits.nbytes + 8 * logits.shape[0])
+        return vector_work(logits, (NOISE_FLOPS + 3) * logits.size, logits.nbytes + 8 * logits.shape[0], kind="sample")
 
 
 @frozen
@@ -101,7 +101,7 @@ class Candidates:
         """Return a comparison per logit and a sort of what is taken; without k only traffic."""
         n = logits.shape[0]
         flops = 0 if k is None else logits.size + SORT_FLOPS * n * k
-        return vector_work(logits, flops, logits.nbytes + 4 * n * (most if k is None else 2 * k))
+        return vector_work(logits, flops, logits.nbytes + 4 * n * (most if k is None else 2 * k), kind="sample")
 
 
 @frozen
@@ -152,7 +152,7 @@ class MergeCandidates:
         """Return a sort of the candidates, the softmax over them and the noise."""
         n_candidates = x.size if self.spec.k is None else x.size // 2
         flops = (SORT_FLOPS + NUCLEUS_FLOPS + NOISE_FLOPS) * n_candidates
-        return vector_work(x, flops, x.nbytes + 4 * (x.shape[0] // n_ranks))
+        return vector_work(x, flops, x.nbytes + 4 * (x.shape[0] // n_ranks), kind="sample")
 
 
 @frozen

@@ -154,7 +154,7 @@ class DecoderShape(ABC):
         table = (len(own), len(cols))
         shards: list[ShardSpec] = []
         if first:
-            shards.append(plan.weights("embedding", table, Part("embedding", own, cols)))
+            shards.append(plan.of_head.weights("embedding", table, Part("embedding", own, cols)))
         if first and self.n_positions:
             share = layout.own_hidden(self.hidden, place)
             part = Part("positions", None, share)
@@ -165,14 +165,14 @@ class DecoderShape(ABC):
             shards += self.norm().shards("norm", plan)
         if last and not (first and self.tied_embeddings):
             name = "embedding" if self.tied_embeddings else "head"
-            shards.append(plan.weights("head", table, Part(name, own, cols)))
+            shards.append(plan.of_head.weights("head", table, Part(name, own, cols)))
         return tuple(shards)
 
     def stage(
         self, chip: Chip, layout: Layout, dtype: DtypeSpec, memory: Mapping[str, Tensor], peers: Peers = ALONE
     ) -> DecoderStage:
         """Return this rank's stage, on the tensors that `shards` listed."""
-        site = Site(chip, layout.place(chip.rank), layout, dtype.activations, memory, peers)
+        site = Site(chip, layout.place(chip.rank), layout, dtype, memory, peers)
         return DecoderStage(self, site)
 
     @property

@@ -33,7 +33,7 @@ class DecoderStage:
         self._softcap = None if shape.logit_softcap is None else SoftCap(shape.logit_softcap)
         self._numbers = split_evenly(shape.n_layers, site.layout.pp)[site.place.pp]
         self._layers = tuple(shape.layer(i).start(site.under(f"layers.{i}."), self._joint) for i in self._numbers)
-        self._head_matmul = site.matmul("head_matmul")
+        self._head_matmul = site.of_head.matmul("head_matmul")
         self._norm = shape.norm().start("norm", site)
         self._table = site.memory.get("embedding")
         self._head = site.memory.get("head", self._table)

@@ -28,6 +28,16 @@ class Plan:
     max_length: int
     prefix: str = ""
 
+    @property
+    def of_experts(self) -> Plan:
+        """The plan for the routed experts."""
+        return evolve(self, dtype=self.dtype.of_experts)
+
+    @property
+    def of_head(self) -> Plan:
+        """The plan for the embedding and the head."""
+        return evolve(self, dtype=self.dtype.of_head)
+
     def under(self, prefix: str) -> Plan:
         """Return the plan for tensors whose names begin with `prefix`."""
         return evolve(self, prefix=prefix)
@@ -100,13 +110,13 @@ ALONE = Peers()
 class Site:
     """A rank at work: its chip, its place, and the tensors that its plan listed.
 
-    activations: the number format asked for; see `configs.dtypes.Dtype.carrier`.
+    dtype: the number formats asked for; see `configs.dtypes.Dtype.carrier`.
     """
 
     chip: Chip
     place: Place
     layout: Layout
-    activations: str
+    dtype: DtypeSpec
     memory: Mapping[str, Tensor]
     peers: Peers = ALONE
     prefix: str = ""
@@ -114,16 +124,26 @@ class Site:
     @property
     def carrier(self) -> str:
         """The number format of activations between kernels."""
-        return DTYPES[self.activations].carrier
+        return DTYPES[self.dtype.activations].carrier
 
     @property
     def inputs(self) -> str | None:
         """The number format that matrix products round activations to; None for that between kernels."""
-        return None if self.carrier == self.activations else self.activations
+        return None if self.carrier == self.dtype.activations else self.dtype.activations
 
     def matmul(self, label: str) -> Matmul:
         """Return the kernel that multiplies activations by a matrix, in the format asked for."""
         return Matmul(label, self.inputs)
+
+    @property
+    def of_experts(self) -> Site:
+        """The site of the routed experts."""
+        return evolve(self, dtype=self.dtype.of_experts)
+
+    @property
+    def of_head(self) -> Site:
+        """The site of the head."""
+        return evolve(self, dtype=self.dtype.of_head)
 
     def under(self, prefix: str) -> Site:
         """Return the site for tensors whose names begin with `prefix`."""
