@@ -16,6 +16,7 @@ from cluster.comparison import LogitError, against_fp32
 from cluster.energy import Cost, Energy, Span, cost_of, energy_of
 from cluster.fitting import fullest_chip
 from cluster.placing import place
+from cluster.serving import served
 from cluster.session import BackendName, RunResult, launch
 from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
@@ -166,7 +167,7 @@ def run_experiment(
     refuse_cut_off(topology, np.full_like(used, used[0]), used)
     on_status(f"starting {job.layout.n_ranks} chips ({backend})")
     with launch(
-        spec.system, backend=backend, n_chips=max(job.layout.ranks) + 1, numerics=spec.numerics,
+        served(spec.system, spec.software), backend=backend, n_chips=max(job.layout.ranks) + 1, numerics=spec.numerics,
         contention=spec.contention, collectives=spec.collectives, chips_per_actor=chips_per_actor,
         on_failure=spec.on_failure, checkpoint_every=spec.checkpoint_every,
     ) as cluster:  # fmt: skip
@@ -199,8 +200,8 @@ def run_experiment(
 def _trial_s(spec: ExperimentSpec, job: DecodeJob) -> float:
     """Return the simulated time of a job, played without data."""
     with launch(
-        spec.system, n_chips=max(job.layout.ranks) + 1, numerics="shapes", contention=spec.contention,
-        collectives=spec.collectives,
+        served(spec.system, spec.software), n_chips=max(job.layout.ranks) + 1, numerics="shapes",
+        contention=spec.contention, collectives=spec.collectives,
     ) as cluster:  # fmt: skip
         return cluster.run(decode, job).time_s
 
@@ -236,7 +237,8 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
     p = spec.parallel
     layout = Layout(p.tp, p.pp, p.dp, p.ep, spec.experts.redundant, p.cp, p.sequence, p.tp_grid)
     job = DecodeJob(spec.model, layout, spec.dtype, lengths, workload.new_tokens, ids, keep_logits, spec.n_parts,
-                    spec.seed, spec.experts.skew, _stops(spec), workload.sampling, spec.tiers)  # fmt: skip
+                    spec.seed, spec.experts.skew, _stops(spec), workload.sampling, spec.tiers,
+                    spec.software.step_ps, spec.software.row_ps)  # fmt: skip
     check_job(job)
     if ids is None and spec.numerics == "real":  # after the check: the length may be absurd
         draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, job.prompt_lengths[0])
@@ -312,7 +314,7 @@ def _notes(spec: ExperimentSpec, chips: Sequence[ChipSpec]) -> tuple[str, ...]:
             for i, tier in enumerate(chip.memory)
             if tier.bandwidth_bytes_per_s is None
         ]
-        if chip.kernel_launch_ps == 0:
+        if chip.kernel_launch_ps == 0 and not chip.kernels.kinds:
             notes.append(f"{chip.name}: no launch time per kernel is known; none is charged")
     if spec.workload.stop_ids:
         notes.append(

@@ -9,7 +9,7 @@ from configs.errors import ConfigError
 from configs.problems import unknown
 from configs.yaml_source import parse_yaml, read_file
 
-KINDS = ("chips", "kernels", "systems", "models", "experiments", "communication")
+KINDS = ("chips", "kernels", "systems", "software", "models", "experiments", "communication")
 
 _FOLDER = Path(__file__).with_name("catalogue")
 

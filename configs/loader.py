@@ -25,8 +25,10 @@ from configs.spec import (
     ChipSpec,
     CommunicationSpec,
     ExperimentSpec,
+    KernelsSpec,
     ModelSpec,
     PlacementSpec,
+    SoftwareSpec,
     SystemSpec,
     TopologySpec,
     WorkloadSpec,
@@ -79,6 +81,18 @@ def load_chip(source: Source, overrides: Sequence[str] = ()) -> ChipSpec:
     return chip
 
 
+def load_kernels(source: Source, overrides: Sequence[str] = ()) -> KernelsSpec:
+    """Return what kernels reach, of a catalogue name, a path or a mapping, with its overrides applied."""
+    kernels: KernelsSpec = _load("kernels", KernelsSpec, source, overrides, Vocabulary())
+    return kernels
+
+
+def load_software(source: Source, overrides: Sequence[str] = ()) -> SoftwareSpec:
+    """Return the serving software of a catalogue name, a path or a mapping, with its overrides applied."""
+    software: SoftwareSpec = _load("software", SoftwareSpec, source, overrides, Vocabulary())
+    return software
+
+
 def load_model(source: Source, overrides: Sequence[str], vocabulary: Vocabulary) -> ModelSpec:
     """Return the model of a catalogue name, a path or a mapping, with its overrides applied."""
     model: ModelSpec = _load("models", ModelSpec, source, overrides, vocabulary)
@@ -107,6 +121,8 @@ def _load(
 
 WORDS: Mapping[type, Mapping[str, Any]] = {
     CommunicationSpec: {"ideal": CommunicationSpec()},
+    KernelsSpec: {"ideal": KernelsSpec()},
+    SoftwareSpec: {"ideal": SoftwareSpec()},
     PlacementSpec: {"identity": IDENTITY, "auto": AUTO},
 }
 """Words that stand for a whole mapping."""

@@ -22,7 +22,7 @@ FAILED: Final = object()
 """Stands for a value whose problem is already noted."""
 
 SLOTS: Mapping[str, Mapping[str, str]] = {
-    "experiments": {"system": "systems", "model": "models"},
+    "experiments": {"system": "systems", "model": "models", "software": "software"},
     "systems": {"chip": "chips", "communication": "communication"},
     "chips": {"kernels": "kernels"},
 }

@@ -61,7 +61,7 @@ to and from experts, copies of rows, choice of tokens; elementwise is any other.
 
 @frozen
 class KernelSpec:
-    """What one kind of kernel reaches on a chip: it takes start + max(flops / (peak × compute), bytes / (bandwidth × memory)).
+    """What one kind of kernel reaches: start + max(flops / (peak × compute), bytes / (bandwidth × memory)).
 
     start_ps: from the end of the kernel before it to its streaming at full rate: launch, ramp and drain.
     compute, memory: the fraction of the peak and of the memory's bandwidth that long kernels reach.
@@ -479,6 +479,26 @@ class CostSpec:
 
 
 @frozen
+class SoftwareSpec:
+    """What the serving software adds to every step and call; `ideal` adds nothing.
+
+    step_ps, row_ps: the chips wait for the host so long before every step, and for every row of it: what of scheduling,
+    sampling and handing out tokens does not go on beside the chips' work.
+    kernel_ps, call_ps: more time between kernels, and before collectives, than the libraries' own.
+    stall: the fraction of a prefill's time for which rows that are decoding stand still, where both share the chips.
+    """
+
+    name: str = "ideal"
+    step_ps: int = field(default=0, metadata=at_least(0))
+    row_ps: int = field(default=0, metadata=at_least(0))
+    kernel_ps: int = field(default=0, metadata=at_least(0))
+    call_ps: int = field(default=0, metadata=at_least(0))
+    stall: float = field(default=1.0, metadata=between(0, 1))
+    description: str = field(default="", eq=False)
+    provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
+
+
+@frozen
 class ExperimentSpec:
     """Everything that decides a run; two equal specs give the same tokens and the same timeline.
 
@@ -497,6 +517,7 @@ class ExperimentSpec:
     numerics: Numerics = "real"
     dtype: DtypeSpec = DtypeSpec()
     tiers: TiersSpec = TiersSpec()
+    software: SoftwareSpec = SoftwareSpec()
     collectives: Mapping[str, str] = field(factory=dict)
     contention: Contention = "fluid"
     overlap: bool = False

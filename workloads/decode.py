@@ -42,6 +42,8 @@ class DecodeJob:
     """What every rank is told; `prompt_ids` may be None in shapes mode, where only lengths count.
 
     stops: (tokens generated, picoseconds): all chips stop for so long after so many tokens, to be rewired.
+    step_ps, row_ps: the first stage waits for the host so long before every step, and for every row of it.
+    first_step: without values: where the run begins; the steps before it have filled the cache and took no time.
     """
 
     model: ModelSpec
@@ -57,6 +59,9 @@ class DecodeJob:
     stops: tuple[tuple[int, int], ...] = ()
     sampling: SamplingSpec = GREEDY
     tiers: TiersSpec = FARTHEST
+    step_ps: int = 0
+    row_ps: int = 0
+    first_step: int = 0
 
     @property
     def shape(self) -> ModelShape:
@@ -96,6 +101,8 @@ def check_job(job: DecodeJob) -> None:
     if job.micro_batches > 1 and job.layout.ep > 1 and job.layout.sequence:
         why = "are not possible with parallel.ep above 1 and parallel.sequence"  # the parts' turns could differ
         problems.append(f"micro_batches: {job.micro_batches} {why}; accepted: 1, or sequence false")
+    if not 0 <= job.first_step < max(job.new_tokens, 1):
+        problems.append(f"first step {job.first_step}; accepted: one of the {job.new_tokens} steps")
     if job.new_tokens < 1:
         problems.append(f"workload.new_tokens: {job.new_tokens} must be at least 1")
     problems += [
@@ -154,13 +161,14 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     place = job.layout.place(chip.rank)
     chip.emit("ready")
     caches = {shard.name: memory[shard.name].values for shard in shards if shard.role == "kv"}
-    step, state = chip.resume(0, {"ids": None, "caches": {}})
+    rows = job.rows(job.layout.replica(place))
+    ids = ShapeArray((len(rows),), INT32) if job.first_step else None
+    step, state = chip.resume(job.first_step, {"ids": ids, "caches": {}})
     for name, values in state["caches"].items():
         caches[name][...] = values
     ids = state["ids"]
     if step == 0 and job.n_parts(place) > 1:
         step, ids = await _generate_in_parts(chip, job, shards, memory)
-    rows = job.rows(job.layout.replica(place))
     stage = job.shape.stage(chip, job.layout, job.dtype, memory, job.peers(place, first_step=step))
     whole = _Rank(chip, job, place, stage, rows, _Output(chip))
     await _generate(whole, range(step, job.new_tokens), caches, ids)
@@ -256,6 +264,9 @@ class _Rank:
     async def _forward(self, ids: Array, starts: tuple[int, ...], n: int) -> Array:
         """Pass the n new tokens through the stages; return this stage's hidden states."""
         layout, rank = self.job.layout, self.chip.rank
+        wait_ps = self.job.step_ps + self.job.row_ps * len(starts)
+        if self.place.pp == 0 and wait_ps:
+            self.chip.pause("host", wait_ps)
         if self.place.pp == 0:
             x = await self.stage.embed(ids, starts)
         else:

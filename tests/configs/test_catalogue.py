@@ -9,7 +9,7 @@ import pytest
 from cluster.vocabulary import VOCABULARY
 from configs.catalogue_files import KINDS, catalogue_entry, catalogue_names
 from configs.errors import ConfigError
-from configs.loader import load_chip, load_experiment, load_model, load_system
+from configs.loader import load_chip, load_experiment, load_kernels, load_model, load_software, load_system
 from configs.plain import fingerprint, to_plain
 from configs.rules import check_experiment
 
@@ -52,8 +52,9 @@ def numbers_without_source(value, covered, path=""):
 @pytest.mark.parametrize(("kind", "name"), ENTRIES)
 def test_loads_under_its_name(kind, name, vocabulary) -> None:
     """Every entry is complete and named like its file; its spec is data that JSON can hold."""
-    load = {"chips": lambda source, *_: load_chip(source), "systems": load_system, "models": load_model}
-    spec = load.get(kind, load_experiment)(name, [], vocabulary)
+    alone = {"chips": load_chip, "kernels": load_kernels, "software": load_software}
+    load = {"systems": load_system, "models": load_model, "experiments": load_experiment}
+    spec = alone[kind](name) if kind in alone else load[kind](name, [], vocabulary)
     assert spec.name == name
     assert json.loads(json.dumps(to_plain(spec), allow_nan=False)) == to_plain(spec)
     assert fingerprint(spec) == fingerprint(spec)

@@ -35,7 +35,7 @@ def test_layer_norm():
     expected = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * w.values
     np.testing.assert_allclose(LayerNorm(1e-5).evaluate(x, w), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(LayerNorm(1e-5).evaluate(x, w, b), expected + b.values, rtol=1e-4, atol=1e-5)
-    assert LayerNorm(1e-5).work(x, w, b) == Work("fp32", (), 7 * 24, ((1, 32), (1, 32)), 2 * 96)
+    assert LayerNorm(1e-5).work(x, w, b) == Work("fp32", (), 7 * 24, ((1, 32), (1, 32)), 2 * 96, "norm")
 
 
 def test_rms_norm_with_an_offset():
@@ -69,7 +69,7 @@ def test_query_key_norm():
     np.testing.assert_allclose(y[:, 3:5], unit[:, 3:5] * k.values, rtol=1e-5)
     np.testing.assert_array_equal(y[:, 5:], heads[:, 5:])
     work = QueryKeyNorm(1e-6).work(qkv, q, k, n_kv=2)
-    assert work == Work("fp32", (), 4 * 2 * 20, ((1, 16), (1, 16)), 2 * 4 * 2 * 20)
+    assert work == Work("fp32", (), 4 * 2 * 20, ((1, 16), (1, 16)), 2 * 4 * 2 * 20, "norm")
 
 
 EXACT = {
@@ -96,7 +96,7 @@ def test_gates(kind):
     np.testing.assert_array_equal(GatedActivation(kind).evaluate(x), expected)
     flops = ACTIVATIONS[kind][1]
     assert GatedActivation(kind).work(x).vector_flops == (flops + 1) * 12
-    assert Activation(kind).work(x) == Work("fp32", (), flops * 24, (), 2 * 96)
+    assert Activation(kind).work(x) == Work("fp32", (), flops * 24, (), 2 * 96, "activation")
     assert {GatedActivation(kind).name, Activation(kind).name} == {f"{kind}_mul", kind}
 
 
@@ -107,10 +107,10 @@ def test_softcap_and_positions_and_bias():
     assert SoftCap(2.0).work(x).vector_flops == 3 * 24
     moved = AddPositions().evaluate(x, table, starts=(0, 5))
     np.testing.assert_array_equal(moved, x + table.values[[0, 1, 5, 6]])
-    assert AddPositions().work(x, table, starts=(0, 5)) == Work("fp32", (), 24, ((1, 96),), 2 * 96)
+    assert AddPositions().work(x, table, starts=(0, 5)) == Work("fp32", (), 24, ((1, 96),), 2 * 96, "lookup")
     w, b = stored(normal(5, 6)), stored(normal(5))
     np.testing.assert_allclose(Matmul().evaluate(x, w, b), x @ w.values.T + b.values, rtol=1e-5, atol=1e-5)
-    assert Matmul().work(x, w, b) == Work("fp32", ((1, 4, 6, 5),), 20, ((1, 120), (1, 20)), 96 + 80)
+    assert Matmul().work(x, w, b) == Work("fp32", ((1, 4, 6, 5),), 20, ((1, 120), (1, 20)), 96 + 80, "matmul")
 
 
 @given(

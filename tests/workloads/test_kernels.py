@@ -67,7 +67,7 @@ def test_matmul():
     np.testing.assert_allclose(kernel.evaluate(x, w), expected, rtol=1e-5, atol=1e-5)
     assert kernel.infer(x, w) == ((3, 5), BF16)
     assert kernel.infer(x, w, keep_fp32=True) == ((3, 5), FP32)
-    assert kernel.work(x, w) == Work("bf16", ((1, 3, 8, 5),), 0, ((1, 80),), 2 * (24 + 15))
+    assert kernel.work(x, w) == Work("bf16", ((1, 3, 8, 5),), 0, ((1, 80),), 2 * (24 + 15), "matmul")
     assert kernel.work(x, w, keep_fp32=True).activation_bytes == 2 * 24 + 4 * 15
 
 
@@ -88,7 +88,7 @@ def test_rms_norm():
     x, w = normal(3, 8), stored(normal(8))
     expected = x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-5) * w.values
     np.testing.assert_allclose(RmsNorm(1e-5).evaluate(x, w), expected, rtol=1e-5)
-    assert RmsNorm(1e-5).work(x, w) == Work("fp32", (), 4 * 24, ((1, 32),), 2 * 96)
+    assert RmsNorm(1e-5).work(x, w) == Work("fp32", (), 4 * 24, ((1, 32),), 2 * 96, "norm")
 
 
 def test_silu_mul_and_add():
@@ -99,9 +99,9 @@ def test_silu_mul_and_add():
     expected = gate / (1 + np.exp(-gate)) * up
     np.testing.assert_allclose(GatedActivation("silu").evaluate(x), expected, rtol=1e-5, atol=1e-25)
     assert GatedActivation("silu").infer(x) == ((3, 4), FP32)
-    assert GatedActivation("silu").work(x) == Work("fp32", (), 5 * 12, (), 4 * (24 + 12))
+    assert GatedActivation("silu").work(x) == Work("fp32", (), 5 * 12, (), 4 * (24 + 12), "activation")
     np.testing.assert_array_equal(Add().evaluate(x, x), 2 * x)
-    assert Add().work(x, x) == Work("fp32", (), 24, (), 3 * 96)
+    assert Add().work(x, x) == Work("fp32", (), 24, (), 3 * 96, "residual")
 
 
 def test_embedding_gives_zeros_for_foreign_ids_and_charges_every_row():
@@ -113,7 +113,7 @@ def test_embedding_gives_zeros_for_foreign_ids_and_charges_every_row():
     np.testing.assert_array_equal(y, np.stack([0 * y[0], table.values[0], table.values[3], 0 * y[0]]))
     assert kernel.infer(ids, table, dtype="bf16") == ((4, 6), BF16)
     work = kernel.work(ids, table, dtype="bf16")
-    assert work == Work("bf16", (), 0, ((1, 4 * 12),), 4 * 4 + 4 * 12)
+    assert work == Work("bf16", (), 0, ((1, 4 * 12),), 4 * 4 + 4 * 12, "lookup")
 
 
 def test_take_rows():
@@ -167,7 +167,7 @@ def test_rope_work():
     qkv = shape_only(2 * 3, (3 + 2 + 2) * 4)
     kernel = RopeAppend(Rope(100.0, 4))
     assert kernel.infer(qkv, k, v, starts=(0, 0)) == ((6, 12), BF16)
-    expected = Work("bf16", (), 3 * 6 * 5 * 4, ((1, 2 * 6 * 2 * 4 * 2),), 2 * 6 * (28 + 12))
+    expected = Work("bf16", (), 3 * 6 * 5 * 4, ((1, 2 * 6 * 2 * 4 * 2),), 2 * 6 * (28 + 12), "rope")
     assert kernel.work(qkv, k, v, starts=(0, 0)) == expected
 
 
