@@ -394,20 +394,21 @@ class ExpertsSpec:
 class DtypeSpec:
     """Number formats of the weights, the KV cache and the activations.
 
-    experts, expert_activations: of the routed experts; head: of the embedding and the head; None: as the others.
+    feed_forward, feed_forward_activations: within feed-forward blocks and experts; head: of the embedding and the head;
+    None: as the others.
     """
 
     weights: str = field(default="bf16", metadata=one_of(DTYPES))
     kv: str = field(default="bf16", metadata=one_of(DTYPES))
     activations: str = field(default="bf16", metadata=one_of(DTYPES))
-    experts: str | None = field(default=None, metadata=one_of(DTYPES))
-    expert_activations: str | None = field(default=None, metadata=one_of(DTYPES))
+    feed_forward: str | None = field(default=None, metadata=one_of(DTYPES))
+    feed_forward_activations: str | None = field(default=None, metadata=one_of(DTYPES))
     head: str | None = field(default=None, metadata=one_of(DTYPES))
 
     @property
-    def of_experts(self) -> DtypeSpec:
-        """The formats within routed experts."""
-        return DtypeSpec(self.experts or self.weights, self.kv, self.expert_activations or self.activations)
+    def of_feed_forward(self) -> DtypeSpec:
+        """The formats within feed-forward blocks and experts."""
+        return DtypeSpec(self.feed_forward or self.weights, self.kv, self.feed_forward_activations or self.activations)
 
     @property
     def of_head(self) -> DtypeSpec:

@@ -1,11 +1,220 @@
-"""Map rows of decoding to experiments."""
+"""Map rows of decoding to runs without data, by what the columns say, with rules for whole families."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from attrs import frozen
+
+from cluster.validation.decode_work import DecodeWork, Method
+from cluster.validation.kernel_cases import KERNEL_METRICS, kernel_case
 from cluster.validation.rows import DecodeRow
 from cluster.validation.vocabulary import Case, Skipped
+from cluster.vocabulary import VOCABULARY
+from configs.loader import load_model
+from configs.spec import DtypeSpec
+from workloads.layout import Layout
+
+
+def _named(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(pattern, re.IGNORECASE), name) for pattern, name in pairs)
+
+
+SYSTEMS = _named(
+    (r"\bA100.*cluster", "dgx-a100-4-nodes"),
+    (r"\bA100", "dgx-a100"),
+    (r"\bH100", "dgx-h100"),
+    (r"\bH200", "dgx-h200"),
+    (r"\bGB200", "gb200-nvl72"),
+    (r"\bGB300", "gb300-nvl72"),
+    (r"\bB200", "hgx-b200"),
+    (r"\bB300", "hgx-b300"),
+    (r"\bMI300X", "mi300x-node"),
+    (r"\bMI250", "mi250x-node"),
+    (r"\bGaudi2", "gaudi2-box"),
+    (r"\bTrainium1", "trn1-32xlarge"),
+    (r"\bInferentia2", "inf2-48xlarge"),
+    (r"Wormhole.*\bn150", "wormhole-n150"),
+    (r"Wormhole.*\bn300", "wormhole-n300"),
+    (r"Wormhole.*\bT3000", "wormhole-t3000"),
+    (r"Wormhole.*\bGalaxy", "wormhole-galaxy"),
+    (r"Blackhole.*\bp150", "blackhole-p150"),
+)
+"""Catalogue systems by "chip | system"; the first that matches."""
+
+MODELS = _named(
+    (r"^(Meta-)?Llama-3(\.[13])?-70B(-Instruct)?(-hf)?$", "llama-3.1-70b"),
+    (r"^DeepSeek-R1-Distill-Llama-70B$", "r1-distill-llama-70b"),
+    (r"^(Meta-)?Llama-3(\.1)?-8B(-Instruct)?(-FP8)?(-hf)?$", "llama-3.1-8b"),
+    (r"^Llama-3\.1-405B", "llama-3.1-405b"),
+    (r"^Llama-3\.2-1B", "llama-3.2-1b"),
+    (r"^Llama-3\.2-3B", "llama-3.2-3b"),
+    (r"^Llama-2-7b", "llama-2-7b"),
+    (r"^(Llama-2|CodeLlama)-13b", "llama-2-13b"),
+    (r"^Llama-2-70b", "llama-2-70b"),
+    (r"^Mistral-7B", "mistral-7b"),
+    (r"^Mixtral-8x7B", "mixtral-8x7b"),
+    (r"^Qwen2\.5-7B", "qwen2.5-7b"),
+    (r"^Qwen2\.5-72B", "qwen2.5-72b"),
+    (r"^QwQ-32B", "qwq-32b"),
+    (r"^Qwen3-8B", "qwen3-8b"),
+    (r"^Qwen3-32B", "qwen3-32b"),
+    (r"^Qwen3-30B-A3B", "qwen3-30b-a3b"),
+    (r"^Qwen3-235B-A22B", "qwen3-235b-a22b"),
+    (r"^gpt-oss-120b", "gpt-oss-120b"),
+    (r"^gpt-oss-20b", "gpt-oss-20b"),
+    (r"^DeepSeek-(R1/V3|V3/R1|V3|R1|R1-0528)\b(?!\.)(?!-Distill)", "deepseek-v3"),
+    (r"^Kimi-K2(\.[56])?$", "kimi-k2"),
+    (r"^MiniMax-M2(\.[15])?$", "minimax-m2"),
+    (r"^Falcon-7B", "falcon-7b"),
+    (r"^Falcon-40B", "falcon-40b"),
+    (r"^Megatron-530B", "megatron-530b"),
+    (r"^GPT-89B", "gpt-89b"),
+)
+"""Catalogue models by name; the same architecture and sizes serve every release of a model."""
+
+SOFTWARE = _named(
+    (r"device perf", "ideal"),
+    (r"tt-metal|tt_transformers", "tt-metal"),
+    (r"trt-?llm|TensorRT-LLM|^NIM\b", "trtllm"),
+    (r"\bvLLM\b", "vllm"),
+    (r"\bSGLang\b", "sglang"),
+    (r"FasterTransformer", "fastertransformer"),
+    (r"gpt-fast", "gpt-fast"),
+    (r"NeuronX", "neuronx"),
+    (r"Deepspeed", "deepspeed"),
+)
+"""Serving software by name; the first that matches."""
+
+BFP = DtypeSpec("bfp8", "bfp8", "bf16")
+
+
+@frozen
+class Metric:
+    """A metric that can be predicted: how it was measured, the quantity it is, and that from its value."""
+
+    quantity: Literal["tpot_s", "e2e_s"]
+    seconds: Callable[[float], float]
+
+
+METRICS: Mapping[str, Metric] = {
+    "tpot_ms": Metric("tpot_s", lambda ms: ms * 1e-3),
+    "tokens_per_s_per_user": Metric("tpot_s", lambda rate: 1 / rate),
+    "tokens_per_s_per_user_device_only": Metric("tpot_s", lambda rate: 1 / rate),
+    "e2e_latency_ms": Metric("e2e_s", lambda ms: ms * 1e-3),
+    "e2e_latency_s": Metric("e2e_s", lambda s: s),
+}
+"""What stands in the column `metric` and is predicted."""
 
 
 def decode_case(row: DecodeRow) -> Case | Skipped:
-    """Return the experiment that predicts a row, or why there is none."""
-    return Skipped(row, "decode rows are not mapped to experiments", row.model)
+    """Return the run that predicts a row, or why there is none."""
+    if row.metric in KERNEL_METRICS:
+        return kernel_case(row)
+    metric = METRICS.get(row.metric)
+    if metric is None:
+        return Skipped(row, "not a metric of the simulator", row.metric)
+    try:
+        work = _work(row, metric)
+    except LookupError as error:
+        return Skipped(row, *error.args)
+    assert row.value is not None and row.batch_total is not None
+    name = f"{work.layout.tp}" if work.layout.n_replicas == 1 else f"{work.layout.tp} x {work.layout.n_replicas}"
+    return Case(
+        row, work, "decode", metric.quantity, metric.seconds(row.value), work.system, f"TP {name}",
+        next(text for limit, text in SIZE_CLASSES if row.batch_total < limit), float(row.batch_total),
+    )  # fmt: skip
+
+
+SIZE_CLASSES: tuple[tuple[int, str], ...] = (
+    (8, "batch 1 to 7"),
+    (64, "batch 8 to 63"),
+    (2**63, "batch ≥ 64"),
+)
+"""Classes of batches: up to which number of rows (without it), and its name."""
+
+
+def _work(row: DecodeRow, metric: Metric) -> DecodeWork:
+    """Return what predicts a row; raise LookupError with the reason and the detail."""
+    system, model = _found(SYSTEMS, f"{row.chip} | {row.system}"), _found(MODELS, row.model)
+    if row.value is None:
+        raise LookupError("no value is given")
+    if system is None:
+        raise LookupError("no catalogue system", f"{row.chip} | {row.system}")
+    if model is None:
+        raise LookupError("no catalogue model", row.model)
+    software = _found(SOFTWARE, row.software)
+    if software is None:
+        raise LookupError("no catalogue software", row.software)
+    if row.batch_total is None:
+        raise LookupError("the batch is not given")
+    if row.input_len is None:
+        raise LookupError("the length of the prompt is not given")
+    method = _method(row, metric)
+    experts = hasattr(load_model(model, [], VOCABULARY).shape, "n_experts")
+    layout = _layout(row, experts=experts)
+    if row.batch_total < layout.n_replicas:
+        raise LookupError("fewer rows than replicas", f"{row.batch_total} rows, {layout.n_replicas} replicas")
+    dtype = _dtype(row, experts=experts)
+    return DecodeWork(
+        system, software, model, layout, dtype, row.batch_total, row.input_len, row.output_len or 0, method
+    )
+
+
+def _method(row: DecodeRow, metric: Metric) -> Method:
+    """Return how a row was measured: a batch as a whole, a decoder alone, or requests that come as others end."""
+    if metric.quantity == "e2e_s":
+        if row.output_len is None:
+            raise LookupError("the length of the output is not given")
+        return "batch"
+    if "disaggregated" in row.notes:
+        if row.output_len is not None and row.input_len is not None and row.input_len > row.output_len:
+            raise LookupError("the batch is bounded by the prefill of another pool, and not given")
+        return "step"
+    return "serving" if row.output_len is not None and "concurrency" in row.notes else "step"
+
+
+def _layout(row: DecodeRow, *, experts: bool) -> Layout:
+    """Return the layout: experts lie with the replicas of attention where there are several, else with its shards."""
+    if row.tp is None:
+        raise LookupError("the layout is not given")
+    tp, pp, replicas = row.tp, row.pp or 1, row.dp or 1
+    if "counts NeuronCores (2 per chip)" in row.notes:
+        tp //= 2
+    if row.n_chips is not None and tp * pp * replicas != row.n_chips:
+        raise LookupError("the layout does not fit the number of chips", f"TP {tp}, PP {pp}, DP {replicas}")
+    return Layout(tp, pp, 1, replicas) if experts else Layout(tp, pp, replicas)
+
+
+def _dtype(row: DecodeRow, *, experts: bool) -> DtypeSpec:
+    """Return the number formats. What checkpoints of a format leave in 16 bits: the embedding and the head; in those of
+    four bits with experts also all but the experts. Narrow weights alone bring no narrow cache on chips without FP4.
+    """
+    chip, given = f"{row.chip} | {row.system}", row.weights_dtype.lower()
+    if re.search("Wormhole|Blackhole", chip):
+        if "bfp4" in given:
+            return DtypeSpec("bfp8", "bfp8", "bf16", feed_forward="bfp4")
+        return BFP if "bf16" not in given else DtypeSpec("bf16", "bfp8", "bf16", feed_forward="bfp8")
+    if given in ("", "bf16", "fp16"):
+        return DtypeSpec("fp16", "fp16", "fp16") if given == "fp16" else DtypeSpec()
+    if given == "int8":
+        return DtypeSpec("int8", "bf16", "bf16", head="bf16")
+    if given.startswith("fp8"):
+        return DtypeSpec("fp8_e4m3", "fp8_e4m3", "fp8_e4m3", head="bf16")
+    if given in ("fp4", "nvfp4", "mxfp4", "int4"):
+        has_fp4 = re.search(r"B200|B300", chip) is not None and given != "int4"
+        fours = "mxfp4" if row.model.startswith("gpt-oss") or not has_fp4 else "nvfp4"
+        if experts:
+            inputs = "fp8_e4m3" if fours == "mxfp4" else fours
+            return DtypeSpec(
+                kv="fp8_e4m3" if has_fp4 else "bf16", feed_forward=fours,
+                feed_forward_activations=inputs if has_fp4 else None,
+            )  # fmt: skip
+        return DtypeSpec(fours, "fp8_e4m3", fours if has_fp4 else "bf16", head="bf16")
+    raise LookupError("no such number format in the simulator", row.weights_dtype)
+
+
+def _found(table: tuple[tuple[re.Pattern[str], str], ...], text: str) -> str | None:
+    return next((name for pattern, name in table if pattern.search(text)), None)

@@ -70,8 +70,8 @@ class Experts:
             held = copies(self.n_experts, n_redundant)[experts.start : experts.stop]
             up = [Part(f"experts.{e}.{name}", own) for e in held for name in ("gate", "up")]
             down = [Part(f"experts.{e}.down", None, own) for e in held]
-            found.append(plan.of_experts.weights("experts_gate_up", (len(experts) * 2 * len(own), hidden), *up))
-            found.append(plan.of_experts.weights("experts_down", (len(experts) * hidden, len(own)), *down))
+            found.append(plan.of_feed_forward.weights("experts_gate_up", (len(experts) * 2 * len(own), hidden), *up))
+            found.append(plan.of_feed_forward.weights("experts_down", (len(experts) * hidden, len(own)), *down))
         shared = self.shared.shards(plan.under(f"{plan.prefix}shared.")) if self.shared else ()
         return (*found, *shared)
 
@@ -147,7 +147,7 @@ class RunningExperts:
             return self._zeros(x)
         z = apply(ToExperts(first), x, routing, loads=loads)
         gate_up, down = (
-            ExpertMatmul(label, self.site.of_experts.inputs) for label in ("experts_gate_up", "experts_down")
+            ExpertMatmul(label, self.site.of_feed_forward.inputs) for label in ("experts_gate_up", "experts_down")
         )
         z = apply(GatedActivation(self.block.activation), apply(gate_up, z, *self.gate_up, loads=loads))
         return apply(FromExperts(first), apply(down, z, *self.down, loads=loads), routing, loads=loads)

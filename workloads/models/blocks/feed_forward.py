@@ -39,6 +39,7 @@ class FeedForward:
 
     def shards(self, plan: Plan) -> tuple[ShardSpec, ...]:
         """Return the own rows of gate and up, rank by rank across, and columns of down; biases once for every sum."""
+        plan = plan.of_feed_forward
         own, cols = plan.layout.part(self.ffn, plan.place), plan.hidden(self.hidden)
         down = plan.weights("down", (len(cols), len(own)), Part("down", cols, own))
         if self.gated:
@@ -55,6 +56,7 @@ class FeedForward:
 
     def start(self, site: Site) -> RunningFeedForward:
         """Return the block on one rank."""
+        site = site.of_feed_forward
         sizes = [len(share) for share in site.layout.shares(self.ffn, site.place)]
         return RunningFeedForward(
             site.chip,

@@ -29,9 +29,9 @@ class Plan:
     prefix: str = ""
 
     @property
-    def of_experts(self) -> Plan:
-        """The plan for the routed experts."""
-        return evolve(self, dtype=self.dtype.of_experts)
+    def of_feed_forward(self) -> Plan:
+        """The plan for matrices of feed-forward blocks and experts."""
+        return evolve(self, dtype=self.dtype.of_feed_forward)
 
     @property
     def of_head(self) -> Plan:
@@ -136,9 +136,9 @@ class Site:
         return Matmul(label, self.inputs)
 
     @property
-    def of_experts(self) -> Site:
-        """The site of the routed experts."""
-        return evolve(self, dtype=self.dtype.of_experts)
+    def of_feed_forward(self) -> Site:
+        """The site of feed-forward blocks and experts."""
+        return evolve(self, dtype=self.dtype.of_feed_forward)
 
     @property
     def of_head(self) -> Site:

@@ -1,0 +1,172 @@
+"""What decode rows are predicted by: runs without data of single steps, put together as the row was measured.
+
+A decode step at a given context begins after a prefill that took no time (`DecodeJob.first_step`). The time of a step is
+linear in the number of layers that are alike, so a model that is not cut into stages runs with few of them, twice:
+
+    t(L) = t(a) + (L - a) / (b - a) · (t(b) - t(a))
+
+serving:  a fixed number of requests; each time one ends, another one's prefill holds up those that decode:
+          TPOT = step(rows, ISL + OSL / 2) + stall · (rows - 1) / OSL · prefill(1, ISL), rows those whose cache fits.
+batch:    one batch from its prefill to its last token: E2E = prefill(rows, ISL) + (OSL - 1) · step(rows, ISL + OSL / 2).
+step:     one step of all rows at a context of ISL tokens, or of ISL + OSL / 2 where an output is generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from typing import Any, Literal, cast
+
+from attrs import evolve, frozen
+
+from cluster.serving import served
+from cluster.session import Cluster, launch
+from cluster.vocabulary import VOCABULARY
+from configs.errors import ConfigError
+from configs.loader import load_model, load_software, load_system
+from configs.spec import DtypeSpec, ModelSpec, SoftwareSpec
+from topology import chips_of
+from workloads.decode import DecodeJob, check_job, decode, plan_rank
+from workloads.layout import Layout
+from workloads.models.blocks.experts import Experts
+from workloads.models.decoder import DecoderShape
+from workloads.roles import DecodeRoles
+
+Method = Literal["serving", "batch", "step"]
+
+EXPERT_SKEW = 0.3
+"""How unevenly experts are chosen in decode rows: docs/fidelity.md says what it was derived from."""
+CACHE_SHARE = 0.9
+"""The fraction of the memory that serving software fills with weights and cache, vLLM's and TensorRT-LLM's default."""
+LAYERS_ALIKE = 2
+"""How many layers of every sort more the deeper of two runs has, and the shallower one at least."""
+
+
+@frozen
+class DecodeWork:
+    """A model on so many chips of a system under serving software; lengths in tokens, `rows` of the whole batch."""
+
+    system: str
+    software: str
+    model: str
+    layout: Layout
+    dtype: DtypeSpec
+    rows: int
+    input_len: int
+    output_len: int
+    method: Method
+
+    @property
+    def place(self) -> Hashable:
+        """Works on one system share its topology and its choices of algorithms."""
+        return self.system
+
+    def run(self) -> Mapping[str, float]:
+        """Return tpot_s, and e2e_s of a batch."""
+        context = self.input_len + self.output_len // 2
+        if self.method == "step":
+            return {"tpot_s": self._step_s(self.rows, context)}
+        if self.method == "batch":
+            step_s = self._step_s(self.rows, context)
+            prefill_s = self._prefill_s(self.rows)
+            return {"tpot_s": step_s, "e2e_s": prefill_s + (self.output_len - 1) * step_s}
+        rows = min(self.rows, self._rows_that_fit(context))
+        waiting = max(rows / self.layout.n_replicas - 1, 0) / self.output_len
+        step_s = self._step_s(rows, context)
+        stall = _software(self.software).stall
+        return {"tpot_s": step_s + stall * waiting * self._prefill_s(self.layout.n_replicas)}
+
+    def _step_s(self, rows: int, context: int) -> float:
+        return _step_s(self.system, self.software, self.model, self.layout, self.dtype, rows, context, first_step=1)
+
+    def _prefill_s(self, rows: int) -> float:
+        return _step_s(
+            self.system, self.software, self.model, self.layout, self.dtype, rows, self.input_len, first_step=0
+        )
+
+    def _rows_that_fit(self, context: int) -> int:
+        """Return how many rows of this context the fullest chip has room for beside its weights, at least one each."""
+        cluster, n_replicas = _cluster(self.system, self.software, self.layout.n_ranks), self.layout.n_replicas
+        capacity = chips_of(cluster.system, cluster.topology)[0].memory[-1].capacity_bytes
+        if capacity is None:
+            return self.rows
+        weights, caches = _sizes(self.model, self.layout, self.dtype, context)
+        fitting = int((capacity * CACHE_SHARE - weights) / caches) if caches else self.rows
+        if fitting < 1:
+            raise ConfigError((f"{self.model}: no row of {context} tokens fits beside {weights / 1e9:.1f} GB",))
+        return fitting * n_replicas
+
+
+@lru_cache(maxsize=1024)
+def _sizes(model: str, layout: Layout, dtype: DtypeSpec, context: int) -> tuple[int, int]:
+    """Return the bytes of the first rank's weights, and of its cache per row."""
+    shards = plan_rank(_job(_model(model), layout, dtype, layout.n_replicas, context, 1), 0)
+    weights = sum(shard.size_bytes for shard in shards if shard.role != "kv")
+    return weights, sum(shard.size_bytes for shard in shards) - weights
+
+
+@lru_cache(maxsize=4096)
+def _step_s(
+    system: str, software: str, model: str, layout: Layout, dtype: DtypeSpec, rows: int, context: int, first_step: int
+) -> float:
+    """Return the time of a prefill (first step 0) or of a decode step after it."""
+    spec = _model(model)
+    cluster = _cluster(system, software, layout.n_ranks)
+    job = _job(spec, layout, dtype, rows, context, first_step + 1)
+    job = evolve(job, first_step=first_step, step_ps=_software(software).step_ps, row_ps=_software(software).row_ps)
+    check_job(job)
+    shape = cast("DecoderShape", spec.shape)
+    few, more = _depths(shape)
+    if layout.pp > 1 or more >= shape.n_layers:
+        return _total_s(cluster, job)
+    few_s, more_s = (
+        _total_s(cluster, evolve(job, model=evolve(spec, shape=evolve(shape, n_layers=n)))) for n in (few, more)
+    )
+    return few_s + (shape.n_layers - few) / (more - few) * (more_s - few_s)
+
+
+def _total_s(cluster: Cluster, job: DecodeJob) -> float:
+    return cluster.run(decode, job, roles=DecodeRoles(job)).time_s
+
+
+def _depths(shape: DecoderShape) -> tuple[int, int]:
+    """Return two numbers of layers whose difference is whole rounds of the sorts of layers that repeat to the end."""
+    sorts = [_sort(shape, i) for i in range(shape.n_layers)]
+    first, period = next(
+        (first, period)
+        for period in range(1, shape.n_layers + 1)
+        for first in range(shape.n_layers - period + 1)
+        if all(sorts[i] == sorts[i + period] for i in range(first, shape.n_layers - period))
+        and first + 2 * LAYERS_ALIKE * period <= max(shape.n_layers, first + 2 * period)
+    )
+    few = first + (shape.n_layers - first) % period + LAYERS_ALIKE * period
+    return few, few + LAYERS_ALIKE * period
+
+
+def _sort(shape: DecoderShape, index: int) -> Any:
+    layer = shape.layer(index)
+    experts = layer.feed_forward
+    return evolve(layer, feed_forward=evolve(experts, layer=0)) if isinstance(experts, Experts) else layer
+
+
+def _job(model: ModelSpec, layout: Layout, dtype: DtypeSpec, rows: int, context: int, new_tokens: int) -> DecodeJob:
+    has_experts = hasattr(model.shape, "n_experts")
+    # a decode step in an expert-parallel group draws for every rank: even shares let ranks that are alike run once
+    skew = EXPERT_SKEW if has_experts and layout.ep == 1 else None
+    return DecodeJob(model, layout, dtype, (context,) * rows, new_tokens, skew=skew)
+
+
+@lru_cache(maxsize=64)
+def _model(name: str) -> ModelSpec:
+    return load_model(name, [], VOCABULARY)
+
+
+@lru_cache(maxsize=64)
+def _software(name: str) -> SoftwareSpec:
+    return load_software(name)
+
+
+@lru_cache(maxsize=16)
+def _cluster(system: str, software: str, n_chips: int) -> Cluster:
+    spec = served(load_system(system, [], VOCABULARY), _software(software))
+    return launch(spec, n_chips=n_chips, numerics="shapes")
