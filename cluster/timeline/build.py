@@ -271,16 +271,20 @@ def _pairs(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.in
 def _calls(ops: Operations) -> Iterable[tuple[tuple[int, ...], NDArray[np.int64]]]:
     """Yield every group with its calls: an operation's index for every (call, member)."""
     records = ops.records
-    groups = {r.ranks: i for i, r in reversed(list(enumerate(records))) if isinstance(r, Collective)}
+    groups = {ranks: g for g, ranks in enumerate(dict.fromkeys(r.ranks for r in records if isinstance(r, Collective)))}
     group_of = np.array([groups[r.ranks] if isinstance(r, Collective) else -1 for r in records], np.int32)
     group = group_of[ops.number] if len(ops.number) else np.zeros(0, np.int32)
-    for ranks, g in sorted(groups.items(), key=lambda item: item[1]):
-        where = np.flatnonzero(group == g)
-        columns = [where[ops.chip[where] == rank] for rank in ranks]
-        if len({len(c) for c in columns}) > 1:
-            counts = ", ".join(f"chip {r}: {len(c)}" for r, c in zip(ranks, columns, strict=True))
-            raise ProgramError(f"the members of group {ranks} make different numbers of calls: {counts}")
-        members = np.stack(columns, axis=1)
+    calling = np.flatnonzero(group >= 0)
+    calling = calling[np.argsort(group[calling], kind="stable")]  # in each group chip after chip, in program order
+    ends = np.cumsum(np.bincount(group[calling], minlength=len(groups)))
+    for (ranks, g), where in zip(groups.items(), np.split(calling, ends[:-1]), strict=True):
+        order = np.argsort(ranks)
+        counts = np.diff(np.searchsorted(ops.chip[where], np.append(np.array(ranks)[order], ops.chip.max() + 1)))
+        if (counts != counts[0]).any():
+            each = dict(zip(order.tolist(), counts.tolist(), strict=True))
+            told = ", ".join(f"chip {rank}: {each[place]}" for place, rank in enumerate(ranks))
+            raise ProgramError(f"the members of group {ranks} make different numbers of calls: {told}")
+        members = where.reshape(len(ranks), -1)[np.argsort(order)].T
         numbers = ops.number[members]
         odd = np.argwhere(numbers != numbers[:, :1])
         if len(odd):
