@@ -264,6 +264,25 @@ def validate(
         print_validation(_console(), validation)
 
 
+@app.command
+def report(
+    folder: Path,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="The HTML file; by default report.html in the folder.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Make one HTML file of what `run --out` or `sweep --out` has kept; it needs no network (docs/reports.md)."""
+    from cluster.report import write_report  # noqa: PLC0415
+
+    made = write_report(folder, out)
+    if json_:
+        document = {"kind": made.kind, "path": str(made.path), "size_bytes": made.size_bytes}
+        _print_json({"schema": "chipmesh.report.v1", **document})
+    else:
+        print(f"report of a {made.kind}: {made.path} ({made.size_bytes / 1e6:.1f} MB)")  # noqa: T201
+
+
 @app.command(name="list")
 def list_(
     kind: Literal["chips", "systems", "models", "experiments", "algorithms"] | None = None,

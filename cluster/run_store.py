@@ -11,7 +11,7 @@ bytes but for the wall times in result.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,11 @@ def _kind(record: Record) -> str:
     return "none"  # takes no time
 
 
-def _words(numbers: NDArray[Any], words: Any) -> pa.DictionaryArray:
-    """Return a column of words; each is kept once."""
-    unique = list(dict.fromkeys(words))
-    places = np.array([unique.index(word) for word in words], np.int32)
-    return pa.DictionaryArray.from_arrays(places[numbers] if len(numbers) else np.zeros(0, np.int32), pa.array(unique))
+def _words(numbers: NDArray[Any], words: Sequence[str]) -> pa.DictionaryArray:
+    """Return a column of words, given by their numbers; each word that occurs is kept once."""
+    place = {word: i for i, word in enumerate(dict.fromkeys(words[i] for i in np.unique(numbers)))}
+    places = np.array([place.get(word, 0) for word in words], np.int32)
+    return pa.DictionaryArray.from_arrays(places[numbers], pa.array(place, pa.string()))
 
 
 def kernels_table(timeline: Timeline) -> pa.Table:

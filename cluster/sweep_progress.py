@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from cluster.sweep_table import Row
-from cluster.sweeps import TABLE, OnProgress, Progress, SweepResults
+from cluster.sweep_table import TABLE, Row
+from cluster.sweeps import OnProgress, Progress, SweepResults
 from cluster.terminal import seconds
 
 MOST_ROWS = 20

@@ -20,6 +20,9 @@ from configs.spec import ExperimentSpec
 from workloads.sweeps import Point, keys_of
 
 Row = Mapping[str, Any]
+TABLE = "results.parquet"
+SPECS = "specs.parquet"
+SPECS_SCHEMA = "chipmesh.specs.v1"
 
 SPEC_COLUMNS: Mapping[str, pa.DataType] = {
     "system": pa.string(), "model": pa.string(), "n_chips": pa.int64(), "n_chips_used": pa.int64(),
@@ -159,6 +162,12 @@ class Columns:
         }
         columns = {name: _column([row[name] for row in rows], kind) for name, kind in types.items()}
         return pa.table(columns)
+
+
+def specs_table(specs: Mapping[str, str]) -> pa.Table:
+    """Return the specs of points, as JSON, by their fingerprints."""
+    columns = {"fingerprint": pa.array(specs, pa.string()), "spec": pa.array(specs.values(), pa.string())}
+    return pa.table(columns).replace_schema_metadata({"schema": SPECS_SCHEMA})
 
 
 def parquet(table: pa.Table) -> bytes:

@@ -8,9 +8,11 @@ stopped, a changed one computes what is new.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,11 +23,22 @@ from attrs import define, field, frozen
 from cluster.backends.processes import Lost, n_cores, run_in_processes
 from cluster.experiment import run_experiment
 from cluster.sweep_store import Store, write_atomically
-from cluster.sweep_table import AxisValue, Columns, Row, axis_value, parquet, result_columns, spec_columns
+from cluster.sweep_table import (
+    SPECS,
+    TABLE,
+    AxisValue,
+    Columns,
+    Row,
+    axis_value,
+    parquet,
+    result_columns,
+    spec_columns,
+    specs_table,
+)  # fmt: skip
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ChipmeshError, ConfigError, RunError
 from configs.loader import load_experiment
-from configs.plain import fingerprint
+from configs.plain import fingerprint, to_plain
 from configs.spec import ExperimentSpec
 from topology import build_topology
 from workloads.conditions import Condition
@@ -36,7 +49,6 @@ if TYPE_CHECKING:
 
 SweepBackend = Literal["process", "ray"]
 SCHEMA = "chipmesh.sweep.v1"
-TABLE = "results.parquet"
 
 
 @frozen
@@ -93,6 +105,7 @@ class _Planned:
     error: str | None = None
     axes: Mapping[str, AxisValue] = field(factory=dict)
     columns: Row = field(factory=dict)
+    packed_spec: bytes = b""
 
 
 @define
@@ -122,7 +135,7 @@ class SweepResults:
                 yield from self._run(planned, store)
             finally:
                 self._catch_up(planned, store)
-                self._write()
+                self._write(planned)
 
     def table(self) -> pa.Table:
         """Return the table of all points, in their order; runs what is not finished."""
@@ -227,8 +240,11 @@ class SweepResults:
     def _tell(self, n_failed: int, n_computed: int, began_s: float) -> None:
         self.on_progress(Progress(self._n_points or 0, len(self._rows), n_failed, n_computed, began_s))
 
-    def _write(self) -> None:
+    def _write(self, planned: Sequence[_Planned]) -> None:
         assert self._columns is not None
+        specs = {point.fingerprint: point.packed_spec for point in planned if point.fingerprint is not None}
+        unpacked = {key: zlib.decompress(packed).decode() for key, packed in specs.items()}
+        write_atomically(self.folder / SPECS, parquet(specs_table(unpacked)))
         write_atomically(self.folder / TABLE, parquet(self._columns.table(self.rows)))
 
 
@@ -319,7 +335,8 @@ def _plan(sweep: Sweep) -> Iterator[_Planned | None]:
             yield _Planned(index, point, None, str(error))
             continue
         axes = {key: axis_value(spec, key) for key in sweep.keys}
-        yield _Planned(index, point, fingerprint(spec), None, axes, spec_columns(spec))
+        packed = zlib.compress(json.dumps(to_plain(spec)).encode(), 1)  # a sweep may have many points
+        yield _Planned(index, point, fingerprint(spec), None, axes, spec_columns(spec), packed)
 
 
 def _is_given(name: str, names: Mapping[str, str]) -> bool:

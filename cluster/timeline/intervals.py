@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,3 +109,24 @@ def _meet(order: Any, owner: Any, start: Any, end: Any, meets: Any) -> None:
         if k + 1 < len(order) and owner[order[k + 1]] == owner[i] and start[order[k + 1]] < end[i]:
             meets[i] = True
         reached = end[i] if begins else max(reached, end[i])
+
+
+def lanes(start: NDArray[np.int64], end: NDArray[np.int64]) -> list[list[int]]:
+    """Return intervals (their places) on as few lanes as keep them apart, each lane in the order of the starts.
+
+    >>> lanes(np.array([0, 1, 5, 6]), np.array([5, 2, 7, 8]))
+    [[0, 2], [1, 3]]
+    """
+    found: list[list[int]] = []
+    free: list[int] = []  # numbers of lanes, the lowest first
+    busy: list[tuple[int, int]] = []  # (until, lane)
+    for i in np.argsort(start, kind="stable").tolist():
+        while busy and busy[0][0] <= start[i]:
+            heapq.heappush(free, heapq.heappop(busy)[1])
+        if not free:
+            found.append([])
+            free.append(len(found) - 1)
+        lane = heapq.heappop(free)
+        found[lane].append(i)
+        heapq.heappush(busy, (int(end[i]), lane))
+    return found

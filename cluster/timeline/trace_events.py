@@ -8,7 +8,6 @@ complete events: viewers round to nanoseconds, and a rounded start plus a rounde
 from __future__ import annotations
 
 import gzip
-import heapq
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ import numpy as np
 
 from cluster.records import Await, Collective, Compute, Receive, Record, Send
 from cluster.timeline.accounts import NO_LAYER
+from cluster.timeline.intervals import lanes
 from cluster.timeline.loads import bins_ps, utilisation
 from cluster.timeline.timeline import Timeline, operation_name
 
@@ -74,9 +74,9 @@ def trace_events(timeline: Timeline) -> Iterator[str]:
         yield from _thread(chip + 1, PROGRAM, "program")
         yield from _track(timeline, number[~beside], described, flow, marks.get(chip, []), chip + 1, PROGRAM)
         started = number[beside]
-        for i, lane in enumerate(_lanes(timeline, started[np.argsort(timeline.start_ps[started], kind="stable")])):
+        for i, lane in enumerate(lanes(timeline.start_ps[started], timeline.end_ps[started])):
             yield from _thread(chip + 1, PROGRAM + 1 + i, f"communication {i + 1}" if i else "communication")
-            yield from _track(timeline, lane, described, flow, [], chip + 1, PROGRAM + 1 + i)
+            yield from _track(timeline, started[lane], described, flow, [], chip + 1, PROGRAM + 1 + i)
     yield from _counters(timeline, n_chips + 1)
 
 
@@ -114,23 +114,6 @@ def _track(
         yield f'{{"ph":"E","ts":{_us(end)},{where}}}'
     for time_ps, mark in marks[at:]:
         yield f'{{"ph":"i","ts":{_us(time_ps)},{where},{mark}}}'
-
-
-def _lanes(timeline: Timeline, numbers: Iterable[int]) -> list[list[int]]:
-    """Return started operations, given in the order of their starts, on as few tracks as keep them apart."""
-    lanes: list[list[int]] = []
-    free: list[int] = []  # numbers of lanes, the lowest first
-    busy: list[tuple[int, int]] = []  # (until, lane)
-    for i in map(int, numbers):
-        while busy and busy[0][0] <= timeline.start_ps[i]:
-            heapq.heappush(free, heapq.heappop(busy)[1])
-        if not free:
-            lanes.append([])
-            free.append(len(lanes) - 1)
-        lane = heapq.heappop(free)
-        lanes[lane].append(i)
-        heapq.heappush(busy, (int(timeline.end_ps[i]), lane))
-    return lanes
 
 
 def _flows(timeline: Timeline) -> dict[int, int]:
