@@ -129,7 +129,8 @@ def bench(
     numerics: Numerics = "real",
     contention: Contention = "fluid",
     backend: BackendName = "local",
-    chips_per_actor: int = 1,
+    address: str | None = None,
+    chips_per_actor: int | None = None,
     overrides: Sequence[str] = (),
     on_misfit: Callable[[str], None] = lambda _reason: None,
 ) -> Iterator[Row]:
@@ -158,7 +159,7 @@ def bench(
     for name, items in groupby(plan, key=lambda item: item[0]):
         with launch(
             system, backend=backend, n_chips=max(map(max, groups)) + 1, numerics=numerics, contention=contention,
-            collectives={op: name}, chips_per_actor=chips_per_actor,
+            collectives={op: name}, address=address, chips_per_actor=chips_per_actor,
         ) as cluster:  # fmt: skip
             for _, case, chosen in items:
                 time_s, wrong = measure(cluster, groups, case)

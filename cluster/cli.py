@@ -47,7 +47,15 @@ def _integer(_type: object, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
-ChipsPerActor = Annotated[int, Parameter(help="Chips that share one Ray actor.", converter=_integer)]
+ChipsPerActor = Annotated[
+    int | None,
+    Parameter(
+        help="Chips that share one Ray actor; by default one, or more where memory is short.", converter=_integer
+    ),
+]
+RayAddress = Annotated[
+    str | None, Parameter(help="The Ray cluster, auto or HOST:PORT; by default a private Ray on this machine.")
+]
 
 
 @app.command
@@ -57,7 +65,8 @@ def run(
     *,
     set_: Overrides = (),
     backend: Annotated[Backend, Parameter(help="Where the chips live.")] = "local",
-    chips_per_actor: ChipsPerActor = 1,
+    ray_address: RayAddress = None,
+    chips_per_actor: ChipsPerActor = None,
     out: Annotated[Path | None, Parameter(help="Keep the run in this folder, for `report` and `topo --run`.")] = None,
     save_logits: Annotated[Path | None, Parameter(help="Write the logits, [batch, new_tokens, vocab].")] = None,
     trace: Annotated[
@@ -78,7 +87,8 @@ def run(
     _writable(out, {"--save-logits": save_logits, "--trace": trace})
     console = _console(stderr=json_)
     result = run_experiment(
-        spec, backend=backend, chips_per_actor=chips_per_actor, keep_logits=save_logits is not None,
+        spec, backend=backend, address=ray_address, chips_per_actor=chips_per_actor,
+        keep_logits=save_logits is not None,
         compare_fp32=compare_fp32,
         on_token=_show_tokens(console, spec.workload.prompt or ""), on_status=_show_status(), on_restart=_show_restart,
     )  # fmt: skip
@@ -108,7 +118,8 @@ def bench(
     numerics: Annotated[Literal["real", "shapes"], Parameter(help="Move real data, or only time it.")] = "real",
     set_: Overrides = (),
     backend: Annotated[Backend, Parameter(help="Where the chips live.")] = "local",
-    chips_per_actor: ChipsPerActor = 1,
+    ray_address: RayAddress = None,
+    chips_per_actor: ChipsPerActor = None,
     export: Annotated[Path | None, Parameter(help="Write the algorithm's schedule as MSCCL XML.")] = None,
     svg: Annotated[Path | None, Parameter(help="Draw bus bandwidth against size.")] = None,
     json_: AsJson = False,
@@ -129,8 +140,8 @@ def bench(
     rows = list(
         measure(
             spec, op, algorithm=algorithm, n_ranks=n_ranks, ranks=chips, axis=axis, sizes_bytes=sizes_bytes,
-            dtype=dtype, reduction=reduction, numerics=numerics, backend=backend, chips_per_actor=chips_per_actor,
-            on_misfit=misfits.append,
+            dtype=dtype, reduction=reduction, numerics=numerics, backend=backend, address=ray_address,
+            chips_per_actor=chips_per_actor, on_misfit=misfits.append,
         )
     )  # fmt: skip
     if svg is not None:
@@ -219,6 +230,7 @@ def sweep(
     *,
     out: Annotated[Path, Parameter(help="The folder of the finished points and of results.parquet.")],
     backend: Annotated[Literal["process", "ray"], Parameter(help="Where the points run.")] = "process",
+    ray_address: RayAddress = None,
     workers: Annotated[
         int | None, Parameter(help="Points that run at the same time; by default one per core.", converter=_integer)
     ] = None,
@@ -229,7 +241,9 @@ def sweep(
     from cluster.sweeps import sweep as run_sweep  # noqa: PLC0415
 
     with shown_progress(_console(stderr=True)) as on_progress:
-        results = run_sweep(file, out=out, backend=backend, n_workers=workers, on_progress=on_progress)
+        results = run_sweep(
+            file, out=out, backend=backend, address=ray_address, n_workers=workers, on_progress=on_progress
+        )
         for _ in results:
             pass
     if json_:

@@ -18,6 +18,7 @@ from cluster.fitting import fullest_chip
 from cluster.placing import place
 from cluster.serving import served
 from cluster.session import BackendName, RunResult, launch
+from configs.dtypes import DTYPES
 from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
 from configs.rules import check_experiment
@@ -141,7 +142,8 @@ def run_experiment(
     spec: ExperimentSpec,
     *,
     backend: BackendName = "local",
-    chips_per_actor: int = 1,
+    address: str | None = None,
+    chips_per_actor: int | None = None,
     keep_logits: bool = False,
     compare_fp32: bool = False,
     on_token: OnToken = lambda _row, _step, _text: None,
@@ -168,8 +170,9 @@ def run_experiment(
     on_status(f"starting {job.layout.n_ranks} chips ({backend})")
     with launch(
         served(spec.system, spec.software), backend=backend, n_chips=max(job.layout.ranks) + 1, numerics=spec.numerics,
-        contention=spec.contention, collectives=spec.collectives, chips_per_actor=chips_per_actor,
+        contention=spec.contention, collectives=spec.collectives, address=address, chips_per_actor=chips_per_actor,
         on_failure=spec.on_failure, checkpoint_every=spec.checkpoint_every,
+        groups=_tensor_groups(job.layout), chip_bytes=_host_bytes(spec, memory), on_status=on_status,
     ) as cluster:  # fmt: skip
         on_status("loading the shards" if spec.numerics == "real" else "running without data")
         collector = Collector(job, tokenizer, on_token, began, stop_ids=spec.workload.stop_ids)
@@ -195,6 +198,19 @@ def run_experiment(
         collector.ready_s, run_s,
         logits if keep_logits else None, error, job.layout.ranks, result.restarts,
     )  # fmt: skip
+
+
+def _tensor_groups(layout: Layout) -> list[tuple[int, ...]]:
+    """Return the chips of every tensor-parallel group, which talk most, in the order of the pipeline."""
+    return [tuple(layout.ranks[i : i + layout.tp]) for i in range(0, layout.n_ranks, layout.tp)]
+
+
+def _host_bytes(spec: ExperimentSpec, memory: Mapping[str, Any]) -> int:
+    """Return what the fullest chip's shards take in this process or an actor: fp32, whatever the modelled format."""
+    if spec.numerics == "shapes":
+        return 0
+    parts = ((memory["weights_bytes"], spec.dtype.weights), (memory["kv_bytes"], spec.dtype.kv))
+    return sum(int(size_bytes * 32 / DTYPES[dtype].bits) for size_bytes, dtype in parts)
 
 
 def _trial_s(spec: ExperimentSpec, job: DecodeJob) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from cluster.backends.base import Backend, Program, Setting
 from cluster.backends.local import LocalBackend
+from cluster.backends.options import START_DEADLINE_S, RayOptions, check_options
 from cluster.checkpoints import OnRestart, Restart
 from cluster.chip import Emit
 from cluster.records import merge
@@ -124,15 +125,24 @@ def launch(
     numerics: Numerics = "real",
     contention: Contention = "fluid",
     collectives: Mapping[str, str] | None = None,
-    chips_per_actor: int = 1,
     overrides: Sequence[str] = (),
     on_failure: OnFailure = "fail",
     checkpoint_every: int | None = None,
+    address: str | None = None,
+    chips_per_actor: int | None = None,
+    groups: Sequence[Sequence[int]] = (),
+    chip_bytes: int = 0,
+    start_deadline_s: float = START_DEADLINE_S,
+    on_status: Callable[[str], None] = lambda _text: None,
 ) -> Cluster:
     """Start the chips of a system (a catalogue name, a path, a mapping or a spec); by default all of them.
 
-    on_failure, checkpoint_every: on Ray, whether a run goes on when a process is lost, and after how many steps its
-    programs keep checkpoints (`Chip.checkpoint`); without any it begins at its start again.
+    For Ray (docs/ray.md):
+    address: of a cluster, "auto" or HOST:PORT; by default a private Ray runs on this machine, and ends with this.
+    chips_per_actor: by default one, or more where memory is short.  chip_bytes: what a chip's shard takes on the host.
+    groups: of chips that talk most, to be kept on one node.  on_status: told how far the start is.
+    on_failure, checkpoint_every: whether a run goes on when a process is lost, and after how many steps its programs
+    keep checkpoints (`Chip.checkpoint`); without any it begins at its start again.
 
     Raises ConfigError if the system is wrong or has fewer chips, or for a word that is not known.
 
@@ -148,8 +158,8 @@ def launch(
     if checkpoint_every is not None and (checkpoint_every < 1 or on_failure == "fail"):
         given = f"{checkpoint_every} with on_failure {on_failure!r}"
         raise ConfigError((f"checkpoint_every: {given}; accepted: a number of steps ≥ 1, with on_failure 'restart'",))
-    if chips_per_actor < 1:
-        raise ConfigError((f"--chips-per-actor: {chips_per_actor}; accepted: an integer ≥ 1",))
+    options = RayOptions(address, chips_per_actor, tuple(map(tuple, groups)), chip_bytes, start_deadline_s, on_status)
+    check_options(options, backend)
     spec = system_of(system, overrides)
     n_there = build_topology(spec).n_chips
     count = n_there if n_chips is None else n_chips
@@ -158,7 +168,7 @@ def launch(
     files = read_files(collectives or {})
     setting = Setting(spec, count, numerics, contention, dict(collectives or {}), files, on_failure,
                       checkpoint_every or 0)  # fmt: skip
-    return Cluster(spec, setting.topology, contention, count, _backend(backend, setting, chips_per_actor), files)
+    return Cluster(spec, setting.topology, contention, count, _backend(backend, setting, options), files)
 
 
 def _check_words(numerics: str, contention: str, on_failure: str, collectives: Mapping[str, str]) -> None:
@@ -180,11 +190,11 @@ def _check_words(numerics: str, contention: str, on_failure: str, collectives: M
         raise ConfigError(tuple(problems))
 
 
-def _backend(name: BackendName, setting: Setting, chips_per_actor: int) -> Backend:
+def _backend(name: BackendName, setting: Setting, options: RayOptions) -> Backend:
     if name == "local":
         return LocalBackend(setting)
     if name != "ray":
         raise ConfigError((f"backend: {name!r}; accepted: local, ray",))
     from cluster.backends.ray_backend import RayBackend  # noqa: PLC0415  ray takes half a second to import
 
-    return RayBackend.start(setting, chips_per_actor)
+    return RayBackend.start(setting, options)

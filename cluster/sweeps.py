@@ -14,12 +14,14 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field, frozen
 
+from cluster.backends.options import RayOptions, check_options
 from cluster.backends.processes import Lost, n_cores, run_in_processes
 from cluster.experiment import run_experiment
 from cluster.sweep_store import Store, write_atomically
@@ -115,6 +117,7 @@ class SweepResults:
     sweep: Sweep
     folder: Path
     backend: SweepBackend = "process"
+    address: str | None = None
     n_workers: int = 1
     on_progress: OnProgress = field(default=lambda _progress: None, repr=False)
     n_left_out: int = 0
@@ -218,11 +221,11 @@ class SweepResults:
     def _compute(self, tasks: Sequence[_Task]) -> Iterator[dict[str, Any]]:
         if not tasks:
             return
-        run = run_in_processes
+        run: Callable[..., Iterator[tuple[_Task, Any]]] = run_in_processes
         if self.backend == "ray":
-            from cluster.backends.ray_backend import run_in_ray  # noqa: PLC0415  ray takes half a second to import
+            from cluster.backends.ray_cluster import run_in_ray  # noqa: PLC0415  ray takes half a second to import
 
-            run = run_in_ray
+            run = partial(run_in_ray, address=self.address)
         for task, line in run(run_task, tasks, min(self.n_workers, len(tasks))):
             yield _failure(task, "internal", line.reason) if isinstance(line, Lost) else line
 
@@ -253,6 +256,7 @@ def sweep(
     *,
     out: str | Path,
     backend: SweepBackend = "process",
+    address: str | None = None,
     n_workers: int | None = None,
     on_progress: OnProgress = lambda _progress: None,
 ) -> SweepResults:
@@ -261,13 +265,15 @@ def sweep(
         for point in sweep("layouts.yaml", out="layouts"):
             print(point.values, point.row["tpot_s"])
 
+    address: of a Ray cluster, without which `ray` starts a private one.
     out: the folder of what is finished; the same sweep goes on where it stopped. Raises ConfigError for a wrong file.
     """
     if backend not in ("process", "ray"):
         raise ConfigError((f"backend: {backend!r}; accepted: process, ray",))
+    check_options(RayOptions(address), backend)
     if n_workers is not None and n_workers < 1:
         raise ConfigError((f"--workers: {n_workers}; accepted: an integer ≥ 1",))
-    return SweepResults(read_sweep(source), Path(out), backend, n_workers or n_cores(), on_progress)
+    return SweepResults(read_sweep(source), Path(out), backend, address, n_workers or n_cores(), on_progress)
 
 
 def points_to_run(of: Sweep) -> list[Point]:

@@ -9,7 +9,7 @@ that computes.
 from __future__ import annotations
 
 import contextlib
-import os
+import select
 import selectors
 import socket
 import threading
@@ -118,11 +118,15 @@ class ControlClient:
             thread.join()
 
     def _beat(self, over: threading.Event) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the driver is gone: `await_end` says so
             while not over.wait(BEAT_S):
                 self.send("beat")
-        except OSError:
-            os._exit(1)  # the driver is gone, and the program may compute for hours before it looks
+
+    def await_end(self) -> None:
+        """Return when the driver has closed the connection, or is gone; reads nothing."""
+        poller = select.poll()
+        poller.register(self.sock, getattr(select, "POLLRDHUP", select.POLLHUP))  # of Linux; others say it by POLLHUP
+        poller.poll()
 
     def ask(self, *message: Any) -> Any:
         """Send a message and return the driver's answer; raise DriverGoneError, or StoppedError if it ends the run."""

@@ -24,6 +24,7 @@ from typing import Any
 from attrs import define, field
 
 from cluster.backends.greeting import HELLO_BYTES, HELLO_DEADLINE_S, Address, Listeners, hello, prepare, read_hello
+from cluster.backends.placement import name_chips
 from cluster.backends.wire import Frame, FrameError, FrameReader, encode
 from cluster.host import Key
 from configs.errors import ChipDiedError
@@ -228,8 +229,7 @@ class DataPlane:
         connection.sock.close()
 
     def _chips(self, peer: int) -> str:
-        chips = [chip for chip, owner in self.owner.items() if owner == peer]
-        return f"chip {chips[0]}" if len(chips) == 1 else f"chips {chips[0]}-{chips[-1]}"
+        return name_chips([chip for chip, owner in self.owner.items() if owner == peer])
 
     # --- strangers ----------------------------------------------------------------------------------------------
 

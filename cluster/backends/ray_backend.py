@@ -1,40 +1,38 @@
-"""Chips as Ray actors: one actor per chip, or several chips packed into each. The only module that imports Ray.
+"""Chips as Ray actors: one actor per chip, or several chips packed into each.
 
-Ray is the control plane: it starts, watches and stops the actors and carries programs and results. The chips' messages
-go over direct connections (`cluster.backends.dataplane`), what they hand over while they run over the control
-connection (`cluster.backends.control`). One Ray call per run and actor, never one per message or step.
+Ray is the control plane: it starts, watches and stops the actors (`cluster.backends.ray_cluster`) and carries programs
+and results. The chips' messages go over direct connections (`cluster.backends.dataplane`), what they hand over while
+they run over the control connection (`cluster.backends.control`). One Ray call per run and actor, never one per message
+or step.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-# Read by the import. Else SIGTERM prints a stack, and every worker that dies a paragraph on the driver's stdout.
-os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 import ray
 from attrs import define, field, frozen
 
+from cluster.backends import ray_cluster
 from cluster.backends.base import Outcome, Program, Setting, run_host
 from cluster.backends.control import ControlClient, ControlServer, DriverGoneError, pack_call, pack_value
 from cluster.backends.dataplane import DataPlane
+from cluster.backends.folders import RunFolder
 from cluster.backends.greeting import Address, Listeners
+from cluster.backends.options import RayOptions
 from cluster.backends.packing import pack_kept, unpack_kept
-from cluster.backends.processes import MOST_TRIES, Lost
-from cluster.backends.supervision import POLL_S, SILENT_S, LossError, Watch, chips_of_actor, name_chips
+from cluster.backends.placement import ActorPlace, Node, name_chips, place_actors
+from cluster.backends.processes import n_cores
+from cluster.backends.resources import free_memory_bytes
+from cluster.backends.supervision import POLL_S, SILENT_S, LossError, Watch, chips_of_actor
 from cluster.backends.wire import FrameError
 from cluster.checkpoints import MOST_RESTARTS, Checkpoints, Keeping, Kept, OnRestart, Restart
 from cluster.chip import Emit
@@ -46,8 +44,8 @@ from workloads.roles import Roles
 
 _LOG = logging.getLogger("chipmesh")
 
-START_DEADLINE_S = 180.0
 CAUSE_DEADLINE_S = 3.0
+LEAVE_DEADLINE_S = 1.0
 STOP_DEADLINE_S = 20.0
 
 
@@ -70,15 +68,29 @@ class ActorHost:
     """What runs in an actor: a host of some chips."""
 
     def __init__(
-        self, setting: Setting, index: int, owner: Mapping[int, int], driver: Address, host: str, ip: str | None,
-        token: str,
+        self, setting: Setting, index: int, owner: Mapping[int, int], folder: str, driver: Address, host: str,
+        ip: str | None, token: str,
     ) -> None:  # fmt: skip
         self._setting = setting
         self._ranks = chips_of_actor(owner, index)
+        self._folder = RunFolder.join(folder)
         self._control = ControlClient.connect(driver, host, token, index)
-        listeners = Listeners.open(Path(driver.path).with_name(f"{index}.sock"), host, ip)
+        listeners = Listeners.open(self._folder.path / f"{index}.sock", host, ip)
         self._plane = DataPlane(index, owner, listeners, token, self._report, self._refused)
         self._plane.watch(self._control.sock, self._control.receive)
+        self._end = threading.Thread(target=self._leave_with_driver, name="end", daemon=True)
+        self._end.start()
+
+    def _leave_with_driver(self) -> None:
+        """End this process when the driver has gone or lets go of it, also in the middle of a program."""
+        self._control.await_end()
+        self._folder.leave()
+        os._exit(1)
+
+    def leave(self) -> None:
+        """End this process in order."""
+        self._folder.leave()
+        ray.actor.exit_actor()
 
     def up(self) -> tuple[int, Address]:
         """Return the process id and where this actor listens."""
@@ -95,7 +107,7 @@ class ActorHost:
                 self._plane.flush()
             self._control.send("done", self._plane.sent)
         except (DriverGoneError, BrokenPipeError):
-            os._exit(1)
+            self._end.join()  # which ends the process
         return outcome
 
     def _play(self, attempt: _Attempt, program: Program, args: Sequence[Any]) -> Outcome:
@@ -129,13 +141,18 @@ class ActorHost:
 
 @define(eq=False)
 class RayBackend:
-    """A private local Ray with one actor per `chips_per_actor` chips."""
+    """Actors at their places, on a private Ray or on a cluster."""
 
     setting: Setting
-    folder: Path
+    options: RayOptions
+    folder: RunFolder
     control: ControlServer
+    places: list[ActorPlace]
     owner: Mapping[int, int]
-    actors: list[Any]
+    reach: bool
+    """Whether there are actors on other hosts, which are reached over TCP."""
+    _cleanup: contextlib.ExitStack
+    actors: list[Any] = field(factory=list)
     pids: list[int] = field(factory=list)
     addresses: list[Address] = field(factory=list)
     _choose: Choose = field(init=False)
@@ -149,37 +166,45 @@ class RayBackend:
         return Chooser(self.setting.system, self.setting.contention, self.setting.topology)
 
     @classmethod
-    def start(cls, setting: Setting, chips_per_actor: int) -> Self:
-        """Start Ray and the actors; return when all of them are up."""
-        token, folder = secrets.token_hex(16), Path(tempfile.mkdtemp(prefix="chipmesh-"))
-        owner = {rank: rank // chips_per_actor for rank in range(setting.n_chips)}
-        control = ControlServer(Listeners.open(folder / "driver.sock", host=""), token, _LOG.warning)
-        backend = cls(setting, folder, control, owner, [], token=token)
-        try:
+    def start(cls, setting: Setting, options: RayOptions) -> Self:
+        """Start Ray, or connect to the cluster, and start the actors; return when all of them are up.
+
+        Raises ConfigError if there is no such cluster or the chips do not fit on it, RunError if actors do not come up.
+        """
+        ray_cluster.refuse_second()
+        with contextlib.ExitStack() as cleanup:
+            folder = RunFolder.make()
+            cleanup.callback(folder.remove)
+            mine, places = _places(setting, options, folder, cleanup)
+            reach = len({mine.id, *(place.node.id for place in places)}) > 1
+            listeners = Listeners.open(folder.path / "driver.sock", mine.id, mine.ip if reach else None)
+            control = ControlServer(listeners, secrets.token_hex(16), _LOG.warning)
+            cleanup.callback(control.close)
+            owner = {rank: index for index, place in enumerate(places) for rank in place.ranks}
+            backend = cls(setting, options, folder, control, list(places), owner, reach, cleanup, token=control.token)
+            cleanup.callback(backend._end)
             backend._start()
-        except BaseException:
-            backend.close()
-            raise
-        return backend
+            backend._cleanup = cleanup.pop_all()
+            return backend
 
     def _start(self) -> None:
-        n_actors = max(self.owner.values()) + 1
-        with _own_sigterm():
-            _init_ray(self.folder, n_actors)
-        self.actors = [self._create(index) for index in range(n_actors)]
-        try:
-            up = ray.get([actor.up.remote() for actor in self.actors], timeout=START_DEADLINE_S)
-            self.pids, self.addresses = [pid for pid, _ in up], [address for _, address in up]
-        except ray.exceptions.GetTimeoutError:
-            raise RunError(f"{n_actors} actors were not up after {START_DEADLINE_S:.0f} s") from None
-        except ray.exceptions.RayError as error:
-            raise RunError(f"an actor did not start: {error}") from None
+        for index in range(len(self.places)):
+            self.actors.append(self._create(index))
+        up = self._await_up(range(len(self.actors)), "actors")
+        self.pids, self.addresses = [pid for pid, _ in up], [address for _, address in up]
 
     def _create(self, index: int) -> Any:
         """Let an actor begin to start."""
-        remote = ray.remote(ActorHost).options(num_cpus=0, max_restarts=0, max_task_retries=0)
-        driver, token = self.control.listeners.address, self.control.token
-        return remote.remote(self.setting, index, self.owner, driver, "", None, token)
+        place, driver, token = self.places[index], self.control.listeners.address, self.control.token
+        ip = place.node.ip if self.reach else None
+        return ray_cluster.create(
+            ActorHost, place, self.setting, index, self.owner, self.folder.path.name, driver, place.node.id, ip, token
+        )
+
+    def _await_up(self, indices: Iterable[int], what: str) -> list[tuple[int, Address]]:
+        """Return what actors say when they are up, in the order of the indices."""
+        refs = [self.actors[index].up.remote() for index in indices]
+        return ray_cluster.await_all(refs, what, self.options.start_deadline_s, self.options.on_status)
 
     def run(
         self, program: Program, args: Sequence[Any], emit: Emit, on_restart: OnRestart, roles: Roles | None = None
@@ -262,20 +287,21 @@ class RayBackend:
         return tuple(sorted(lost | set(waiting.values())))
 
     def _bring_back(self, loss: LossError, checkpoints: Checkpoints, on_restart: OnRestart) -> None:
-        """Start new actors in the place of those that are lost; Ray finds nodes for them."""
+        """Start new actors in the place of those that are lost, on other nodes if their own is lost too."""
         began_s = time.monotonic()
         for index in loss.actors:
             self._kill(index)
             self.control.forget(index)
+            self.places[index] = ray_cluster.place_again(self.places[index])
             self.actors[index] = self._create(index)
         self._token = secrets.token_hex(16)
-        up = {index: self.actors[index].up.remote() for index in loss.actors}
         try:
-            for index, ref in up.items():
-                self.pids[index], self.addresses[index] = ray.get(ref, timeout=START_DEADLINE_S)
-        except ray.exceptions.RayError as error:
-            what = f"{self._chips(index)} did not come back: {_first_cause(str(error)) or type(error).__name__}"
-            raise LossError(loss.actors, what) from None
+            up = self._await_up(loss.actors, "new actors")
+        except RunError as error:
+            chips = ", ".join(self._chips(index) for index in loss.actors)
+            raise LossError(loss.actors, f"{chips} did not come back: {error}") from None
+        for index, (pid, address) in zip(loss.actors, up, strict=True):
+            self.pids[index], self.addresses[index] = pid, address
         chips = tuple(rank for index in loss.actors for rank in chips_of_actor(self.owner, index))
         on_restart(Restart(loss.what, chips, checkpoints.step, time.monotonic() - began_s))
 
@@ -288,15 +314,16 @@ class RayBackend:
         ray.kill(self.actors[index])
 
     def close(self) -> None:
-        """Stop Ray and remove the run's folder."""
-        self.control.close()
-        try:
-            with contextlib.suppress(Exception):  # an actor may be gone already
-                for actor in self.actors:
-                    ray.kill(actor)
-            ray.shutdown()
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Stop Ray, or let go of the cluster, and remove the run's folder."""
+        self._cleanup.close()
+
+    def _end(self) -> None:
+        """End the actors: those that heed Ray leave in order, the others are killed."""
+        with contextlib.suppress(Exception):  # an actor, or Ray itself, may be gone already
+            leaving = [actor.leave.remote() for actor in self.actors]
+            ray.wait(leaving, num_returns=len(leaving), timeout=LEAVE_DEADLINE_S)
+            for actor in self.actors:
+                ray.kill(actor)
 
     def _outcome(self, ref: Any, refs: Mapping[Any, int], watch: Watch) -> Outcome:
         """Return what an actor brings back, or raise what ended it."""
@@ -357,31 +384,24 @@ def _is_gone(ref: Any) -> bool:
     return False
 
 
-def _init_ray(folder: Path, n_actors: int, n_cpus: int | None = None) -> None:
-    """Start a private Ray on this machine, with its files in the run's folder."""
-    # More workers than its start-up concurrency make Ray print warnings on the driver's stdout, which is not Ray's.
-    ray.init(
-        address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-        _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
-        _system_config={"worker_maximum_startup_concurrency": n_actors + 1}, num_cpus=n_cpus,
-    )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the driver's handler of SIGTERM, which Ray replaces by one that exits with the signal's number.
-
-    Ray's libraries crash at the end of a process in which their start was interrupted; such a process ends at once.
-    """
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except (SystemExit, KeyboardInterrupt):
-        atexit.register(os._exit, 1)
-        raise KeyboardInterrupt from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+def _places(
+    setting: Setting, options: RayOptions, folder: RunFolder, cleanup: contextlib.ExitStack
+) -> tuple[Node, tuple[ActorPlace, ...]]:
+    """Start Ray or connect to it; return this node and the actors' places."""
+    groups = options.all_groups(setting.n_chips)
+    if options.address is None:
+        mine = Node("", "127.0.0.1", n_cores(), free_memory_bytes())
+        places = place_actors(groups, [mine], options.chips_per_actor, options.chip_bytes)
+        cleanup.callback(ray_cluster.stop)
+        ray_cluster.start_private(folder.path, len(places))
+        return mine, places
+    cleanup.callback(ray_cluster.stop)
+    ray_cluster.connect(options.address)
+    nodes = ray_cluster.cluster_nodes()
+    places = place_actors(groups, nodes, options.chips_per_actor, options.chip_bytes)
+    used = len({place.node.id for place in places})
+    options.on_status(f"starting {len(places)} actors on {used} of {len(nodes)} nodes")
+    return ray_cluster.own_node(), places
 
 
 def _first_cause(text: str) -> str:
@@ -395,35 +415,3 @@ def _first_cause(text: str) -> str:
             if key in line:
                 return line.split(key, 1)[1].split(" Some common causes", 1)[0].strip().rstrip(".")
     return ""
-
-
-def run_in_ray(
-    function: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int
-) -> Iterator[tuple[Any, Any | Lost]]:
-    """Yield (task, function(task)) as they are done, as `run_in_processes` does, with Ray tasks of one core each.
-
-    On the Ray cluster that the environment names (RAY_ADDRESS), on all its cores; else on a private one of `n_workers`.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="chipmesh-"))
-    try:
-        with _own_sigterm():
-            if "RAY_ADDRESS" in os.environ:
-                ray.init(log_to_driver=False, logging_level="ERROR")
-            else:
-                _init_ray(folder, n_workers, n_cpus=n_workers)
-        n_at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", n_workers)))
-        remote = ray.remote(function).options(num_cpus=1, max_retries=MOST_TRIES - 1)
-        todo = iter(tasks)
-        pending = {remote.remote(task): task for task in islice(todo, n_at_once)}
-        while pending:
-            for ref in ray.wait(list(pending), num_returns=1)[0]:
-                task = pending.pop(ref)
-                pending |= {remote.remote(following): following for following in islice(todo, 1)}
-                try:
-                    result = ray.get(ref)
-                except ray.exceptions.RayError as error:
-                    result = Lost(f"its process died: {type(error).__name__}, {MOST_TRIES} times")
-                yield task, result
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)

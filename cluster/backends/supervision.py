@@ -41,18 +41,6 @@ def chips_of_actor(owner: Mapping[int, int], index: int) -> tuple[int, ...]:
     return tuple(rank for rank, actor in owner.items() if actor == index)
 
 
-def name_chips(chips: tuple[int, ...]) -> str:
-    """Return what messages call an actor with these chips.
-
-    >>> name_chips((3,)), name_chips((4, 5, 6)), name_chips((0, 2, 5))
-    ('chip 3', 'chips 4-6', 'chips 0, 2, 5')
-    """
-    if len(chips) == 1:
-        return f"chip {chips[0]}"
-    together = chips == tuple(range(chips[0], chips[-1] + 1))
-    return f"chips {chips[0]}-{chips[-1]}" if together else f"chips {', '.join(map(str, chips))}"
-
-
 @define(eq=False)
 class Watch:
     """A run as the driver hears of it, over all attempts; `begin` starts the next one.
