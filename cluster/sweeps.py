@@ -88,7 +88,7 @@ OnProgress = Callable[[Progress], None]
 
 
 @frozen
-class _Task:
+class Task:
     """A point on its way to a worker."""
 
     fingerprint: str
@@ -215,10 +215,10 @@ class SweepResults:
             if line is not None and point.index not in self._rows and _is_usable(line):
                 self._finished(point, line)
 
-    def _task(self, key: str, point: _Planned) -> _Task:
-        return _Task(key, self.sweep.base, self.sweep.folder, overrides(point.values))
+    def _task(self, key: str, point: _Planned) -> Task:
+        return Task(key, self.sweep.base, self.sweep.folder, overrides(point.values))
 
-    def _compute(self, tasks: Sequence[_Task]) -> Iterator[dict[str, Any]]:
+    def _compute(self, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
         if not tasks:
             return
         run: Callable[..., Iterator[tuple[_Task, Any]]] = run_in_processes
@@ -281,7 +281,7 @@ def points_to_run(of: Sweep) -> list[Point]:
     return [planned.values for planned in _plan(of) if planned is not None]
 
 
-def run_task(task: _Task) -> dict[str, Any]:
+def run_task(task: Task) -> dict[str, Any]:
     """Run a point and return its line for the store: what a worker does."""
     began_s = time.perf_counter()
     line: dict[str, Any]
@@ -300,12 +300,12 @@ def run_task(task: _Task) -> dict[str, Any]:
     return {**line, "wall_s": time.perf_counter() - began_s, "process": os.getpid()}
 
 
-def _line(task: _Task, status: str, kind: str | None = None, error: str | None = None, **more: Any) -> dict[str, Any]:
+def _line(task: Task, status: str, kind: str | None = None, error: str | None = None, **more: Any) -> dict[str, Any]:
     known = {"fingerprint": task.fingerprint, "version": _version(), "status": status, "kind": kind, "error": error}
     return {**known, "overrides": task.overrides, **more}
 
 
-def _failure(task: _Task, kind: str, error: str, **more: Any) -> dict[str, Any]:
+def _failure(task: Task, kind: str, error: str, **more: Any) -> dict[str, Any]:
     return _line(task, "failed", kind, error, **more)
 
 

@@ -33,7 +33,7 @@ def commands(text: str) -> list[str]:
     return [part.strip() for line in lines if "[--" not in line for part in line.split("&&")]
 
 
-LONG = ("--backend ray", "sweep layouts.yaml", "--compare-fp32", "parallel.tp=9", "1KiB:1GiB")
+LONG = ("--backend ray", "sweep layouts.yaml", "chipmesh plan", "--compare-fp32", "parallel.tp=9", "1KiB:1GiB")
 """What takes more than a few seconds."""
 HAS_LONG = [name for name, text in TEXTS.items() if any(word in c for c in commands(text) for word in LONG)]
 HAS_SHORT = [name for name, text in TEXTS.items() if any(all(w not in c for w in LONG) for c in commands(text))]
