@@ -221,7 +221,7 @@ class SweepResults:
     def _compute(self, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
         if not tasks:
             return
-        run: Callable[..., Iterator[tuple[_Task, Any]]] = run_in_processes
+        run: Callable[..., Iterator[tuple[Task, Any]]] = run_in_processes
         if self.backend == "ray":
             from cluster.backends.ray_cluster import run_in_ray  # noqa: PLC0415  ray takes half a second to import
 

@@ -298,8 +298,8 @@ class RayBackend:
         try:
             up = self._await_up(loss.actors, "new actors")
         except RunError as error:
-            chips = ", ".join(self._chips(index) for index in loss.actors)
-            raise LossError(loss.actors, f"{chips} did not come back: {error}") from None
+            lost = ", ".join(self._chips(index) for index in loss.actors)
+            raise LossError(loss.actors, f"{lost} did not come back: {error}") from None
         for index, (pid, address) in zip(loss.actors, up, strict=True):
             self.pids[index], self.addresses[index] = pid, address
         chips = tuple(rank for index in loss.actors for rank in chips_of_actor(self.owner, index))

@@ -12,6 +12,7 @@ from typing import Any
 from attrs import define, field
 
 from cluster.backends.control import ControlServer, unpack_call, unpack_value
+from cluster.backends.placement import name_chips
 from cluster.checkpoints import Checkpoints
 from cluster.chip import Emit
 from cluster.host import describe_deadlock

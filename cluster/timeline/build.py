@@ -277,7 +277,7 @@ def _calls(ops: Operations) -> Iterable[tuple[tuple[int, ...], NDArray[np.int64]
     calling = np.flatnonzero(group >= 0)
     calling = calling[np.argsort(group[calling], kind="stable")]  # in each group chip after chip, in program order
     ends = np.cumsum(np.bincount(group[calling], minlength=len(groups)))
-    for (ranks, g), where in zip(groups.items(), np.split(calling, ends[:-1]), strict=True):
+    for ranks, where in zip(groups, np.split(calling, ends[:-1]), strict=True):
         order = np.argsort(ranks)
         counts = np.diff(np.searchsorted(ops.chip[where], np.append(np.array(ranks)[order], ops.chip.max() + 1)))
         if (counts != counts[0]).any():
