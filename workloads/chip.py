@@ -192,7 +192,7 @@ class Chip(Protocol):
     def resume(self, step: int, state: Any) -> tuple[int, Any]:
         """Return (step, state) of the checkpoint from which the run goes on; in a run from its start, what is given.
 
-        A program that keeps checkpoints calls it once, before its first step:
+        A program that keeps checkpoints calls it once, before its first step::
 
             first, x = chip.resume(0, x)
             for step in range(first, n):

@@ -69,7 +69,7 @@ def both(machine, n_chips, program, args, roles):
             emitted.append((rank, name, index))
 
         with launch(machine, n_chips=n_chips, numerics="shapes") as cluster:
-            (outcome,) = cluster.backend.run(noted, args, emit, one_of_each)
+            (outcome,) = cluster.backend.run(noted, args, emit, lambda _: None, one_of_each)
         records, traces = merge([(outcome.records, outcome.traces)])
         numbers = [(trace.rank, trace.numbers.tolist()) for trace in traces]
         found.append((outcome.values, records, numbers, outcome.memory_bytes, sorted(emitted)))

@@ -49,7 +49,7 @@ def collective(spec, op, algorithm, order=None):
     with launch(spec, numerics="shapes", collectives={op: algorithm}) as cluster:
         finish = cluster.run(program).timeline.total_ps
     backend = LocalBackend(Setting(spec, n, "shapes", algorithms={op: algorithm}))
-    records, traces = merge([(o.records, o.traces) for o in backend.run(program, (), lambda *_: None)])
+    records, traces = merge([(o.records, o.traces) for o in backend.run(program, (), lambda *_: None, lambda _: None)])
     topology = spec.topology.build(spec.routing)
     graph = build(spec, topology, records, traces).graph
     played = play(graph, topology.link_bandwidth_bytes_per_s)

@@ -214,7 +214,7 @@ def hosts(records, traces, partition, seed):
 def test_where_the_chips_lived_does_not_matter(partition):
     """However chips are spread over hosts, the merged records, traces and timeline are the same."""
     system = SYSTEMS["mesh"]
-    [outcome] = LocalBackend(Setting(system, 8, "shapes")).run(layers, (), lambda *_: None)
+    [outcome] = LocalBackend(Setting(system, 8, "shapes")).run(layers, (), lambda *_: None, lambda _: None)
     records, traces = merge([(outcome.records, outcome.traces)])
     topology = system.topology.build(system.routing)
     digest = time_run(system, topology, "fluid", records, traces).sha256()
