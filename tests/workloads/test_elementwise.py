@@ -169,6 +169,41 @@ def test_a_rank_without_heads():
     assert not np.any(Matmul().evaluate(out, stored(np.zeros((5, 0), np.float32))))
 
 
+@pytest.mark.parametrize("truncate", [True, False])
+@pytest.mark.parametrize(
+    ("theta", "dim", "length", "factor"), [(1e4, 64, 4096, 40.0), (1.5e5, 64, 4096, 32.0), (1e6, 128, 32768, 4.0)]
+)
+def test_yarn(theta, dim, length, factor, truncate):
+    """Pairs of more than 32 turns in the original context stay, of fewer than one are divided (arXiv 2309.00071, 3.2).
+
+    Between, the kept share is a line over the pairs, from the pair of 32 turns to that of one, rounded outwards.
+    """
+    scaling = RopeScaling(kind="yarn", factor=factor, original_context=length, truncate=truncate)
+    plain, scaled = Rope(theta, dim).frequencies(), Rope(theta, dim, scaling).frequencies()
+    turns, pairs = length * plain / (2 * np.pi), np.arange(dim // 2)
+    first, last = (dim * math.log(length / (2 * math.pi * r)) / (2 * math.log(theta)) for r in (32, 1))
+    if truncate:
+        first, last = math.floor(first), math.ceil(last)
+    share = np.interp(pairs, [first, last], [1, 0])
+    np.testing.assert_allclose(scaled, plain * share + plain / factor * (1 - share))
+    kept, divided = (turns > 32) & (pairs <= first), (turns < 1) & (pairs >= last)
+    np.testing.assert_allclose(scaled[kept], plain[kept])
+    np.testing.assert_allclose(scaled[divided], plain[divided] / factor)
+    assert kept.any()
+    assert divided.any()
+    assert scaling.amplitude == pytest.approx(0.1 * math.log(factor) + 1)
+
+
+def test_the_amplitude_of_yarn():
+    """Rotated queries and keys are as much longer; a given factor counts, and a factor of one changes nothing."""
+    given_, unit = (RopeScaling(kind="yarn", factor=f, attention_factor=a) for f, a in ((8.0, 1.5), (1.0, None)))
+    qkv = normal(3, 3 * 8)
+    for scaling, amplitude in ((given_, 1.5), (unit, 1.0)):
+        q = RopeAppend(Rope(1e4, 8, scaling)).evaluate(qkv, *caches(1, 1, 3, 8), starts=(0,))
+        np.testing.assert_allclose(np.linalg.norm(q, axis=1), amplitude * np.linalg.norm(qkv[:, :8], axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(Rope(1e4, 8, unit).frequencies(), Rope(1e4, 8).frequencies())
+
+
 def test_scaled_frequencies():
     """Linear divides all; llama3 leaves short waves, divides long ones, and never leaves the two."""
     plain = Rope(10000.0, 64).frequencies()

@@ -16,6 +16,7 @@ from configs.spec import ModelSpec, WeightsSpec
 from tests.workloads.tiny import write_tiny
 from workloads.gguf_file import read_gguf
 from workloads.gguf_weights import gguf_model
+from workloads.rope import RopeScaling
 from workloads.weights import locate_weights, open_weights
 
 
@@ -135,7 +136,7 @@ def test_damaged_headers_never_end_in_a_traceback(tiny_path, tmp_path_factory, s
         ({"architecture": "mamba"}, "architecture 'mamba' is not known; accepted: llama, qwen2, qwen3"),
         ({"without": ("blk.3.ffn_up",)}, "tensor blk.3.ffn_up.weight is missing"),
         ({"without": ("token_embd",)}, "llama.vocab_size is missing"),
-        ({"metadata": (("llama.rope.scaling.type", "yarn"),)}, "'yarn' is not supported; accepted: none"),
+        ({"metadata": (("llama.rope.scaling.type", "longrope"),)}, "'longrope' is not supported; accepted: none"),
         ({"block_count": 2**31, "n_written": 1}, "n_layers: 2147483648 is above 10000"),
         ({"metadata": (("llama.vocab_size", "many"),)}, "llama.vocab_size: 'many' is not a whole number"),
         ({"head_count_kv": 4}, "n_heads: 6 is not a multiple of n_kv_heads 4"),
@@ -171,3 +172,19 @@ def test_weights_that_are_not_there(tiny, tmp_path):
     other.write_bytes(b"x")
     with pytest.raises(ConfigError, match=r"accepted: \.gguf"):
         open_weights(ModelSpec("m", "llama", tiny.shape, WeightsSpec(path=str(other))))
+
+
+@pytest.mark.parametrize(
+    ("keys", "scaling"),
+    [
+        ((("type", "linear"), ("factor", 4.0)), RopeScaling(kind="linear", factor=4.0)),
+        (
+            (("type", "yarn"), ("factor", 4.0), ("original_context_length", 16)),
+            RopeScaling(kind="yarn", factor=4.0, original_context=16),
+        ),
+    ],
+)
+def test_scaled_positions(tmp_path, keys, scaling):
+    """The keys of rope.scaling."""
+    metadata = [(f"llama.rope.scaling.{key}", value) for key, value in keys]
+    assert gguf_model(write_tiny(tmp_path / "m.gguf", metadata=metadata)).shape.rope_scaling == scaling

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import ml_dtypes
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from configs.errors import ConfigError
 from tests.workloads.test_families import ORACLES
 from workloads.huggingface import CONFIG, INDEX, SINGLE, huggingface_model
+from workloads.rope import RopeScaling
 from workloads.weights import open_weights
 
 QWEN3 = ORACLES / "qwen3"
@@ -131,7 +133,12 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
         ({"hidden_size": None, "vocab_size": None}, "vocab_size is missing"),
         ({"hidden_act": "relu"}, "hidden_act: 'relu' is not supported; accepted: silu"),
         ({"num_attention_heads": 7}, "n_heads: 7 is not a multiple of n_kv_heads 2"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type: 'yarn' is not supported; accepted: default, linear"),
+        (
+            {"rope_parameters": {"rope_type": "longrope"}},
+            "'longrope' is not supported; accepted: default, linear, llama3",
+        ),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "factor is missing"),
+        ({"rope_theta": 1.0, "rope_parameters": None}, "rope_theta: 1.0 must be above 1"),
         ({"rope_parameters": {"rope_type": "linear"}}, "factor is missing"),
         ({"rope_parameters": 3}, "rope_parameters: 3 is not a mapping"),
         ({"config": "{"}, "is not JSON"),
@@ -158,6 +165,23 @@ def test_folders_that_hold_no_model(tmp_path):
     ):
         (bare / INDEX).write_text(json.dumps({"weight_map": weight_map}))
         assert words in refusal(bare)
+
+
+def yarn_of(tmp_path, name="qwen2", **more):
+    """Return the scaling of a folder with rope_type yarn."""
+    scaling = {"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0, **more}
+    folder = tmp_path / f"{name} {len(more)}"
+    return huggingface_model(copy_of(name, folder, rope_parameters=scaling)).shape.rope_scaling
+
+
+def test_keys_of_yarn(tmp_path):
+    """The context is the model's where it is not given; null means the default; DeepSeek's keys scale scores, too."""
+    plain = yarn_of(tmp_path, original_max_position_embeddings=32768, beta_fast=None)
+    assert plain == RopeScaling(kind="yarn", factor=4.0, original_context=32768)
+    assert yarn_of(tmp_path, truncate=False).original_context == 512
+    both = {"mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 64}
+    scaling = yarn_of(tmp_path, "deepseek-v3", **both)
+    assert (scaling.amplitude, scaling.score_factor) == (1.0, pytest.approx((0.1 * math.log(4) + 1) ** 2))
 
 
 def test_older_keys_of_rotary_positions(tmp_path):

@@ -44,7 +44,8 @@ def write_tiny(
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     for key, value in metadata:
-        (writer.add_array if isinstance(value, list) else writer.add_string)(key, value)
+        kinds = {list: writer.add_array, str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}
+        kinds[type(value)](key, value)
     shapes = {"token_embd": (n["vocab"], hidden), "output_norm": (hidden,)}
     if not tied:
         shapes["output"] = (n["vocab"], hidden)

@@ -53,6 +53,8 @@ class DecoderShape(ABC):
         ]
         if not problems and self.n_heads % self.n_kv_heads:
             problems.append(f"n_heads: {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        if sizes.get("rope_theta", 2) <= 1:
+            problems.append(f"rope_theta: {sizes['rope_theta']} must be above 1")
         if self.head_dim % 2:
             problems.append(f"head_dim: {self.head_dim} is odd; rotary positions turn pairs")
         for name, limit in (("vocab", _EXACT_IDS), ("n_layers", _MAX_LAYERS)):

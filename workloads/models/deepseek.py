@@ -88,7 +88,8 @@ class DeepseekShape(DecoderShape):
 
     def _attention(self) -> Block:
         rope = Rope(self.rope_theta, self.head_dim, self.rope_scaling)
-        scale = self.attention_scale or (self.plain_dim + self.head_dim) ** -0.5
+        score_factor = 1.0 if self.rope_scaling is None else self.rope_scaling.score_factor
+        scale = self.attention_scale or (self.plain_dim + self.head_dim) ** -0.5 * score_factor
         return LatentHeads(
             self.hidden, self.n_heads, self.q_latent, self.kv_latent, self.plain_dim, rope, self.value_dim,
             self.rms_eps, scale,

@@ -15,7 +15,7 @@ from workloads.models.blocks.experts import Experts
 from workloads.models.blocks.layer import Layer
 from workloads.models.blocks.norm import Norm
 from workloads.models.decoder import DecoderShape
-from workloads.rope import Rope
+from workloads.rope import Rope, RopeScaling
 
 
 @frozen(kw_only=True)
@@ -23,6 +23,7 @@ class GptOssShape(DecoderShape):
     """The sizes of the model; `ffn` is the rows of one expert; sliding_window: of layers 0, 2, 4..."""
 
     rope_theta: float
+    rope_scaling: RopeScaling | None = None
     rms_eps: float
     sliding_window: int | None = field(default=None, metadata=at_least(1))
     n_experts: int = field(metadata=at_least(1))
@@ -35,7 +36,7 @@ class GptOssShape(DecoderShape):
             self.n_heads,
             self.n_kv_heads,
             self.head_dim,
-            Rope(self.rope_theta, self.head_dim),
+            Rope(self.rope_theta, self.head_dim, self.rope_scaling),
             qkv_bias=True,
             o_bias=True,
             window=self.sliding_window if index % 2 == 0 else None,

@@ -128,9 +128,11 @@ def rope_of(keys: Keys, default_theta: float = 10000.0) -> tuple[float, RopeScal
     kind = section.text("rope_type", "type", default="default")
     if kind == "default":
         return theta, None
-    section.accept("rope_type", kind, "default", "linear", "llama3")
+    section.accept("rope_type", kind, "default", "linear", "llama3", "yarn")
     if kind == "linear":
         return theta, section.try_build(RopeScaling, kind=kind, factor=section.number("factor"))
+    if kind == "yarn":
+        return theta, yarn_of(keys, section)
     return theta, section.try_build(
         RopeScaling,
         kind="llama3",
@@ -141,14 +143,52 @@ def rope_of(keys: Keys, default_theta: float = 10000.0) -> tuple[float, RopeScal
     )
 
 
+def yarn_of(keys: Keys, section: Keys) -> RopeScaling | None:
+    """Return the scaling of a config.json with rope_type yarn; what is null has its default."""
+    original = section.integer("original_max_position_embeddings", default=None)
+    if original is None:
+        original = keys.integer("max_position_embeddings")
+    return section.try_build(
+        RopeScaling,
+        kind="yarn",
+        factor=section.number("factor"),
+        original_context=original,
+        beta_fast=section.number("beta_fast", default=32.0),
+        beta_slow=section.number("beta_slow", default=1.0),
+        truncate=section.flag("truncate", default=True),
+        attention_factor=section.number("attention_factor", default=None),
+        mscale=section.number("mscale", default=None) or None,
+        mscale_all_dim=section.number("mscale_all_dim", default=None) or None,
+    )
+
+
+def gguf_scaling(keys: Keys) -> RopeScaling | None:
+    """Return the scaling of a GGUF file: listed factors, or that of rope.scaling.type (ggml-org/ggml: docs/gguf.md)."""
+    factors = keys.list_of("rope.factors", float)
+    kind = keys.text("rope.scaling.type", default="none")
+    keys.accept("rope.scaling.type", kind, "none", "linear", "yarn")
+    keys.accept("rope.scaling.attn_factor", keys.number("rope.scaling.attn_factor", default=1.0), 1.0)
+    if factors:
+        keys.accept("rope.scaling.type", kind, "none")
+        return keys.try_build(RopeScaling, kind="factors", factors=tuple(factors))
+    if kind == "linear":
+        return keys.try_build(RopeScaling, kind=kind, factor=keys.number("rope.scaling.factor"))
+    if kind == "yarn":
+        return keys.try_build(
+            RopeScaling,
+            kind=kind,
+            factor=keys.number("rope.scaling.factor"),
+            original_context=keys.integer("rope.scaling.original_context_length"),
+        )
+    return None
+
+
 def gguf_sizes(keys: Keys) -> dict[str, Any]:
     """Return the sizes that a GGUF file's metadata give; `gguf_weights` adds what its tensors tell."""
     hidden, n_heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     head_dim = keys.integer("attention.key_length", default=hidden // max(n_heads, 1))
     for key in ("attention.value_length", "rope.dimension_count"):
         keys.accept(key, keys.integer(key, default=head_dim), head_dim)
-    keys.accept("rope.scaling.type", keys.text("rope.scaling.type", default="none"), "none")
-    factors = keys.list_of("rope.factors", float)
     return {
         "n_layers": keys.integer("block_count"),
         "hidden": hidden,
@@ -158,7 +198,7 @@ def gguf_sizes(keys: Keys) -> dict[str, Any]:
         "ffn": keys.integer("feed_forward_length"),
         "vocab": keys.integer("vocab_size"),
         "rope_theta": keys.number("rope.freq_base", default=10000.0),
-        "rope_scaling": RopeScaling(kind="factors", factors=tuple(factors)) if factors else None,
+        "rope_scaling": gguf_scaling(keys),
         "rms_eps": keys.number("attention.layer_norm_rms_epsilon"),
         "tied_embeddings": keys.flag("tied_embeddings"),
         "max_context": keys.integer("context_length"),
