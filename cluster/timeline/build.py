@@ -272,6 +272,8 @@ def _calls(ops: Operations) -> Iterable[tuple[tuple[int, ...], NDArray[np.int64]
     """Yield every group with its calls: an operation's index for every (call, member)."""
     records = ops.records
     groups = {ranks: g for g, ranks in enumerate(dict.fromkeys(r.ranks for r in records if isinstance(r, Collective)))}
+    if not groups:
+        return
     group_of = np.array([groups[r.ranks] if isinstance(r, Collective) else -1 for r in records], np.int32)
     group = group_of[ops.number] if len(ops.number) else np.zeros(0, np.int32)
     calling = np.flatnonzero(group >= 0)
