@@ -93,7 +93,7 @@ class DecodeRoles:
         across = job.layout.across(Place(0, 0, tp))
         heads = tuple(heads_of(shape.n_heads, shape.n_kv_heads, job.layout.tp, i % job.layout.tp) for i in across)
         first = tp if job.layout.sequence else tp == 0  # shares of the tokens may differ from step to step
-        return first, tuple(share.queries for share in heads), tuple(shards)
+        return first, tp - across[0], tuple(share.queries for share in heads), tuple(shards)
 
     def _expert_shares(self, dp: int) -> Sequence[Hashable]:
         """Return what the expert-parallel indices of a replica decide: own rows, own experts, and the tokens of all."""

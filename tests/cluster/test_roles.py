@@ -93,6 +93,8 @@ def test_any_decode(job):
         ("llama", Layout(tp=2, dp=8), 17, 4),
         ("llama", Layout(pp=2, dp=6), 12, 2),
         ("mixtral", Layout(ep=8), 16, 1),
+        ("llama", Layout(tp=16, tp_grid=(8, 2)), 2, 16),
+        ("llama", Layout(tp=8, tp_grid=(2, 4), dp=2), 2, 3),
     ],
 )
 def test_few_chips_run(name, layout, batch, n_roles):
