@@ -256,7 +256,9 @@ class RayBackend:
         except LossError as loss:
             if self.setting.on_failure == "fail":
                 raise
-            raise LossError(self._stop(refs, set(loss.actors)), loss.what) from None
+            lost = self._stop(refs, set(loss.actors))
+            others = [rank for index in lost if index not in loss.actors for rank in self.places[index].ranks]
+            raise LossError(lost, f"{loss.what}; with it {name_chips(others)}" if others else loss.what) from None
         return [outcomes[index] for index in range(len(self.actors))]
 
     def _listen(self, watch: Watch, refs: Mapping[Any, int], timeout_s: float = POLL_S) -> None:
@@ -292,17 +294,22 @@ class RayBackend:
         for index in loss.actors:
             self._kill(index)
             self.control.forget(index)
-            self.places[index] = ray_cluster.place_again(self.places[index])
-            self.actors[index] = self._create(index)
+        left = [place.node.id for index, place in enumerate(self.places) if index not in loss.actors]
+        in_doubt = {self.places[index].node.id for index in loss.actors}.difference(
+            left, [self.control.listeners.address.host]
+        )
         self._token = secrets.token_hex(16)
         try:
+            lost_nodes = ray_cluster.lost_nodes(in_doubt)
+            for index in loss.actors:
+                self.places[index] = ray_cluster.place_again(self.places[index], lost_nodes)
+                self.actors[index] = self._create(index)
             up = self._await_up(loss.actors, "new actors")
         except RunError as error:
-            lost = ", ".join(self._chips(index) for index in loss.actors)
-            raise LossError(loss.actors, f"{lost} did not come back: {error}") from None
+            raise LossError(loss.actors, f"{loss.what}; {error}") from None
         for index, (pid, address) in zip(loss.actors, up, strict=True):
             self.pids[index], self.addresses[index] = pid, address
-        chips = tuple(rank for index in loss.actors for rank in chips_of_actor(self.owner, index))
+        chips = tuple(rank for index in loss.actors for rank in self.places[index].ranks)
         on_restart(Restart(loss.what, chips, checkpoints.step, time.monotonic() - began_s))
 
     def _kill(self, index: int) -> None:
@@ -356,21 +363,25 @@ class RayBackend:
         """Return the loss of an actor that is gone, with the cause that Ray knows."""
         ref = next(r for r, i in refs.items() if i == index)
         cause = "its process ended"
+        elsewhere = self.addresses[index].host != self.control.listeners.address.host
         try:
             ray.get(ref, timeout=CAUSE_DEADLINE_S)
         except ray.exceptions.OutOfMemoryError:
             cause = "Ray ended it, as its node ran out of memory"
+        except (ray.exceptions.ActorUnavailableError, ray.exceptions.GetTimeoutError):
+            cause = "its node does not answer" if elsewhere else cause
         except ray.exceptions.RayActorError as error:
-            cause = _first_cause(str(error)) or cause
-        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            cause = ray_cluster.first_cause(str(error))
+        except ray.exceptions.RayError:
             pass  # the process is gone all the same
         return LossError((index,), f"{self._chips(index)} died ({self._process(index)}) {watch.after}: {cause}")
 
     def _chips(self, index: int) -> str:
-        return name_chips(chips_of_actor(self.owner, index))
+        return name_chips(self.places[index].ranks)
 
     def _process(self, index: int) -> str:
-        return f"process {self.pids[index]}"
+        where = f" on {self.places[index].node.ip}" if self.reach else ""
+        return f"process {self.pids[index]}{where}"
 
 
 def _is_gone(ref: Any) -> bool:
@@ -402,16 +413,3 @@ def _places(
     used = len({place.node.id for place in places})
     options.on_status(f"starting {len(places)} actors on {used} of {len(nodes)} nodes")
     return ray_cluster.own_node(), places
-
-
-def _first_cause(text: str) -> str:
-    r"""Return the line of Ray's report that says how the process ended.
-
-    >>> _first_cause("The actor died.\nWorker exit detail: Worker exits. End of file. Some common causes include: …")
-    'Worker exits. End of file'
-    """
-    for line in text.splitlines():
-        for key in ("exit detail:", "The actor is dead because"):
-            if key in line:
-                return line.split(key, 1)[1].split(" Some common causes", 1)[0].strip().rstrip(".")
-    return ""

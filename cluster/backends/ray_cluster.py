@@ -12,14 +12,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-# Read by the import. Else SIGTERM prints a stack, and every worker that dies a paragraph on the driver's stdout.
+# Read by the import. Else SIGTERM prints a stack, every worker that dies a paragraph on stdout, every call a traceback.
 os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # calls that end because another one failed
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -38,6 +39,7 @@ from configs.errors import ConfigError, RunError
 PACKAGES = (configs, topology, collectives, workloads, cluster)
 REACH_S = 5.0
 SURVEY_S = 60.0
+ANSWER_S = 5.0
 PROGRESS_S = 1.0
 
 
@@ -160,16 +162,33 @@ def on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
-def place_again(place: ActorPlace) -> ActorPlace:
+def lost_nodes(suspects: Iterable[str]) -> set[str]:
+    """Return those of the nodes that do not answer; Ray itself takes up to half a minute to notice."""
+    alive = {entry["NodeID"] for entry in ray.nodes() if entry["Alive"]}
+    asked = {
+        ray.remote(survey).options(num_cpus=0, scheduling_strategy=on_node(node), max_retries=0).remote(): node
+        for node in set(suspects) & alive
+    }
+    lost = set(suspects) - alive
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S) if asked else ([], [])
+    for ref in ready:
+        try:
+            ray.get(ref)
+        except ray.exceptions.RayError:
+            lost.add(asked[ref])
+    return lost | {asked[ref] for ref in late}
+
+
+def place_again(place: ActorPlace, lost: Collection[str]) -> ActorPlace:
     """Return where an actor that was lost comes back: on its node, or, if that is lost too, on one that is left.
 
     There it takes no cores from the count: those that are left may all be taken, and must do the work of the lost ones.
 
     Raises RunError if no node is left.
     """
-    alive = {entry["NodeID"]: entry["NodeManagerAddress"] for entry in ray.nodes() if entry["Alive"]}
-    if not place.node.id or place.node.id in alive:
+    if not place.node.id or place.node.id not in lost:
         return place
+    alive = {e["NodeID"]: e["NodeManagerAddress"] for e in ray.nodes() if e["Alive"] and e["NodeID"] not in lost}
     if not alive:
         raise RunError("no node of the Ray cluster is left")
     free = ray._private.state.available_resources_per_node()  # noqa: SLF001  nothing public tells the nodes apart
@@ -217,7 +236,20 @@ def _raise_failure(ref: Any, what: str) -> None:
     except ray.exceptions.RayTaskError as error:
         raise RunError(f"one of the {what} did not start: {error.cause}") from None
     except ray.exceptions.RayError as error:
-        raise RunError(f"one of the {what} did not start: {error}") from None
+        raise RunError(f"one of the {what} did not start: {first_cause(str(error))}") from None
+
+
+def first_cause(text: str) -> str:
+    r"""Return the line of Ray's report that says how a process ended.
+
+    >>> first_cause("The actor died.\nWorker exit detail: Worker exits. End of file. Some common causes include: …")
+    'Worker exits. End of file'
+    """
+    for line in text.splitlines():
+        for key in ("exit detail:", "The actor is dead because", "The actor died because"):
+            if key in line:
+                return line.split(key, 1)[1].split(" Some common causes", 1)[0].strip().rstrip(".")
+    return text.strip().partition("\n")[0]
 
 
 # --- sweeps ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -46,6 +47,8 @@ def make_program(folder):
                     elif kind == "reset":
                         (plane,) = (o for o in gc.get_objects() if isinstance(o, DataPlane))
                         next(iter(plane._outgoing.values())).sock.shutdown(2)
+                    elif kind == "wait":
+                        threading.Event().wait()
                     else:
                         os.kill(os.getpid(), getattr(signal, kind))
             x = await chip.all_reduce(x) / 4 + chip.rank
@@ -242,3 +245,45 @@ def test_a_driver_that_is_ended_leaves_nothing(clean, tmp_path, number):
         assert process.returncode == -signal.SIGKILL
     else:
         assert (process.returncode, err.splitlines()[-1]) == (1, "chipmesh: interrupted")
+
+
+@pytest.fixture
+def two_nodes():
+    """Two Ray nodes on this machine, (cluster, second node); the driver is on the first."""
+    from ray.cluster_utils import Cluster  # noqa: PLC0415  starts nothing
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        yield cluster, cluster.add_node(num_cpus=2)
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("on_failure", ["fail", "restart"])
+def test_a_node_that_is_lost(two_nodes, tmp_path, on_failure):
+    """Its chips come back on the node that is left, and the run ends as if nothing had happened; or it says so."""
+    nodes, second = two_nodes
+    program, harm, lost_s = make_program(tmp_path), (("wait", 3, 12),), []
+
+    def remove(rank, _name, _value, step):
+        if (rank, step) == (3, 11):
+            nodes.remove_node(second, allow_graceful=False)
+            lost_s.append(time.monotonic())
+
+    every = 5 if on_failure == "restart" else None
+    with launch(SYSTEM, backend="ray", address=nodes.address, on_failure=on_failure, checkpoint_every=every) as cluster:
+        if on_failure == "fail":
+            with pytest.raises(ChipDiedError, match=r"^chip [23] died .* after x 11 of chip \d: .*; the run is lost$"):
+                cluster.run(program, 20, harm, on_emit=remove)
+            assert time.monotonic() - lost_s[0] < NOTICED_S
+            return
+        found = cluster.run(program, 20, harm, on_emit=remove)
+    with launch(SYSTEM) as local:
+        expected = local.run(program, 20)
+    assert (found.values, found.timeline.sha256()) == (expected.values, expected.timeline.sha256())
+    (restart,) = found.restarts
+    assert (restart.chips, restart.from_step) == ((2, 3), 10)
+    assert re.match(
+        r"chip [23] died \(process \d+ on [\d.]+\) after x 11 of chip \d: .*; with it chip [23]$", restart.lost
+    )
