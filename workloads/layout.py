@@ -160,7 +160,10 @@ class Layout:
 
     def shard_group(self, rank: int) -> Group:
         """Return the ranks that share the matrices of `rank`'s stage, by index."""
-        place = self.place(rank)
+        return self._shard_group(evolve(self.place(rank), cp=0, tp=0))
+
+    @lru_cache(maxsize=4096)  # noqa: B019  layouts are few and small
+    def _shard_group(self, place: Place) -> Group:
         ranks = (self.rank(evolve(place, cp=cp, tp=tp)) for cp in range(self.cp) for tp in range(self.tp))
         return Group(f"tp.{place.dp}.{place.pp}.{place.ep}", tuple(ranks))
 

@@ -47,9 +47,12 @@ def layers_of(traces: Sequence[Trace]) -> NDArray[np.int32]:
 
 def operation_times(
     ops: Operations, names: Sequence[str], name_of: NDArray[np.int32], layer: NDArray[np.int32],
-    spent_ps: NDArray[np.int64], n_chips: int,
+    spent_ps: NDArray[np.int64], count: NDArray[np.int64], n_chips: int,
 ) -> tuple[OperationTime, ...]:  # fmt: skip
-    """Return the times of all operations, the layers in order, in each the longest first; `name_of` is per record."""
+    """Return the times of all operations, the layers in order, in each the longest first.
+
+    `name_of` is per record; `count` says how many chips each chip stands for.
+    """
     timed = np.array([not isinstance(record, Mark) for record in ops.records], np.bool_)
     kept = np.flatnonzero(timed[ops.number]) if len(ops.number) else np.zeros(0, np.int64)
     number = ops.number[kept]
@@ -57,9 +60,10 @@ def operation_times(
     bound = np.where(ops.started[kept], BOUNDS.index("beside"), bound)
     shape = (int(layer.max(initial=NO_LAYER)) - NO_LAYER + 1, len(names), len(BOUNDS))
     key = np.ravel_multi_index((layer[kept] - NO_LAYER, name_of[number], bound), shape) if len(kept) else kept
-    counts = np.bincount(key)
-    total = np.zeros(len(counts), np.int64)
-    np.add.at(total, key, spent_ps[kept])
+    many = count[ops.chip[kept]]
+    counts, total = np.zeros((2, int(key.max(initial=-1)) + 1), np.int64)
+    np.add.at(counts, key, many)
+    np.add.at(total, key, spent_ps[kept] * many)
     found = np.flatnonzero(counts)
     at_layer, name, kind = np.unravel_index(found, shape)
     columns = (at_layer + NO_LAYER, name, kind, counts[found], total[found])

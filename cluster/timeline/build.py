@@ -147,10 +147,16 @@ def build(
     return Built(graph, operations, owner, peer, folded, wiring)
 
 
-def _operations(records: Sequence[Record], traces: Sequence[Trace]) -> Operations:
+def without_starts(records: Sequence[Record]) -> tuple[tuple[Record, ...], NDArray[np.int32]]:
+    """Return the records of started and other operations alike, and the number of every record among them."""
     plain = {record.operation if isinstance(record, Start) else record: 0 for record in records}
     plain = {record: i for i, record in enumerate(plain)}
-    number_of = np.array([plain[r.operation if isinstance(r, Start) else r] for r in records], np.int32)
+    numbers = [plain[r.operation if isinstance(r, Start) else r] for r in records]
+    return tuple(plain), np.array(numbers, np.int32)
+
+
+def _operations(records: Sequence[Record], traces: Sequence[Trace]) -> Operations:
+    plain, number_of = without_starts(records)
     kind_of = np.array([KINDS.index(type(r)) for r in plain], np.int8)
     noted = np.concatenate([np.zeros(0, np.int32), *(t.numbers for t in traces)])
     chip = np.repeat(np.array([t.rank for t in traces], np.int32), [len(t.numbers) for t in traces])
@@ -160,7 +166,7 @@ def _operations(records: Sequence[Record], traces: Sequence[Trace]) -> Operation
     n_tasks = np.where(kind == COLLECTIVE, 2, 1) + started
     last = np.cumsum(n_tasks) - 1
     first = last - n_tasks + 1
-    return Operations(tuple(plain), chip, number, kind, started, first, first + started, last)
+    return Operations(plain, chip, number, kind, started, first, first + started, last)
 
 
 def _add_operations(tasks: _Tasks, ops: Operations, system: SystemSpec) -> None:
@@ -272,14 +278,12 @@ def _calls(ops: Operations) -> Iterable[tuple[tuple[int, ...], NDArray[np.int64]
     """Yield every group with its calls: an operation's index for every (call, member)."""
     records = ops.records
     groups = {ranks: g for g, ranks in enumerate(dict.fromkeys(r.ranks for r in records if isinstance(r, Collective)))}
-    if not groups:
-        return
     group_of = np.array([groups[r.ranks] if isinstance(r, Collective) else -1 for r in records], np.int32)
     group = group_of[ops.number] if len(ops.number) else np.zeros(0, np.int32)
     calling = np.flatnonzero(group >= 0)
     calling = calling[np.argsort(group[calling], kind="stable")]  # in each group chip after chip, in program order
     ends = np.cumsum(np.bincount(group[calling], minlength=len(groups)))
-    for ranks, where in zip(groups, np.split(calling, ends[:-1]), strict=True):
+    for ranks, where in zip(groups, np.split(calling, ends)[:-1], strict=True):
         order = np.argsort(ranks)
         counts = np.diff(np.searchsorted(ops.chip[where], np.append(np.array(ranks)[order], ops.chip.max() + 1)))
         if (counts != counts[0]).any():

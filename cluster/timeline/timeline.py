@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from cluster.records import Await, Collective, Compute, Mark, Receive, Record, Send, Start, Trace
 from cluster.timeline.accounts import OperationTime, layers_of, operation_times
-from cluster.timeline.build import MARK, RECEIVE, Operations
+from cluster.timeline.build import MARK, RECEIVE, Operations, without_starts
+from cluster.timeline.copies import Copies, find_copies
 from cluster.timeline.engine import Played
 from cluster.timeline.intervals import Intervals
 from cluster.timeline.reuse import PlayedRun, play_run
 from collectives import NO_FILES, Schedule
 from configs.spec import Contention, SystemSpec
 from topology import Topology
+
+HASHED_AT_ONCE = 2**18
 
 
 class Event(NamedTuple):
@@ -96,7 +99,7 @@ class Timeline:
 
     def events(self) -> list[Event]:
         """Return every operation in the order (start, chip, sequence)."""
-        order = np.lexsort((np.arange(len(self.chip)), self.chip, self.start_ps))
+        order = self._order
         columns = (a[order].tolist() for a in (self.chip, self.name, self.start_ps, self.end_ps, self.started))
         return [
             Event(c, self.names[n], s, e, "communication" if started else "program")
@@ -105,11 +108,19 @@ class Timeline:
 
     def sha256(self) -> str:
         """Return a digest of every event (chip, operation, start, end) in the order of `events`."""
-        order = np.lexsort((np.arange(len(self.chip)), self.chip, self.start_ps))
+        order = self._order
         names = sorted({self.names[i] for i in np.unique(self.name)})  # not those of marks, which take no time
         rank_of = np.array([names.index(n) if n in names else -1 for n in self.names], np.int64)
-        table = np.stack([self.chip, rank_of[self.name], self.start_ps, self.end_ps], axis=1).astype("<i8")
-        return hashlib.sha256(json.dumps(names).encode() + table[order].tobytes()).hexdigest()
+        digest = hashlib.sha256(json.dumps(names).encode())
+        for some in np.array_split(order, -(-len(order) // HASHED_AT_ONCE) or 1):
+            columns = (self.chip[some], rank_of[self.name[some]], self.start_ps[some], self.end_ps[some])
+            digest.update(np.stack(columns, axis=1).astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _order(self) -> NDArray[np.int64]:
+        """The places of all operations in the order (start, chip, sequence): they are chip after chip already."""
+        return np.argsort(self.start_ps, kind="stable")
 
     def busiest_links(self, n: int) -> tuple[LinkUse, ...]:
         """Return the n most used links, by name where equal."""
@@ -129,26 +140,42 @@ def time_run(
     Raises ProgramError where the chips' programs do not fit together.
     """
     inputs = Inputs(system, topology, contention, records, traces, files)
-    run = play_run(system, topology, contention, records, traces, files)
-    built, played, link_bytes = run.built, run.played, run.link_bytes
+    copies = find_copies(topology, records, traces, files)
+    shown = copies.played(traces)
+    run = play_run(system, topology, contention, records, shown, files)
+    played, link_bytes, ops = run.played, run.link_bytes[copies.link], run.built.operations
     capacity = topology.link_bandwidth_bytes_per_s * system.communication.link_efficiency
-    ops, used = built.operations, [t.rank for t in traces if len(t.numbers)]
+    used = [t.rank for t in traces if len(t.numbers)]
     end_ps = played.end_ps[ops.last_task] if len(ops.last_task) else np.zeros(0, np.int64)
     start_ps = _starts(ops, played)
-    records = ops.records
     total_ps = int(played.end_ps.max(initial=0))
-    names, name_of = _names(records)
-    timed, layer = ops.kind != MARK, layers_of(traces)
-    marks = [_mark(records, ops.number[i], ops.chip[i], end_ps[i]) for i in np.flatnonzero(~timed)]
+    layer, (names, name_of) = layers_of(shown), _names(ops.records)
+    chip, at, number = _of_all_chips(copies, shown, records, traces)
+    timed = (ops.kind != MARK)[at]
+    marks = [_mark(ops.records, number[i], chip[i], end_ps[at[i]]) for i in np.flatnonzero(~timed)]
+    chip, at, number = chip[timed], at[timed], number[timed]
     return Timeline(
-        ops.chip[timed], name_of[ops.number[timed]], ops.number[timed], layer[timed], ops.started[timed],
-        start_ps[timed], end_ps[timed], names, tuple(records), tuple(event for event, _ in marks),
-        tuple(index for _, index in marks), total_ps,
-        _breakdown(run, records, start_ps, end_ps, used),
+        chip, name_of[number], number, layer[at], ops.started[at], start_ps[at], end_ps[at], names, tuple(ops.records),
+        tuple(event for event, _ in marks), tuple(index for _, index in marks), total_ps,
+        _breakdown(run, ops.records, start_ps, end_ps, copies.chip[used].tolist()),
         _link_use(topology, link_bytes, capacity, total_ps),
-        operation_times(ops, names, name_of, layer, end_ps - start_ps, len(used)),
+        operation_times(ops, names, name_of, layer, (end_ps - start_ps), copies.count, len(used)),
         np.flatnonzero(link_bytes), inputs,
     )  # fmt: skip
+
+
+def _of_all_chips(
+    copies: Copies, shown: Sequence[Trace], records: Sequence[Record], traces: Sequence[Trace]
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+    """Return of every operation of all chips: its chip, the played one that it goes as, and its own record."""
+    lengths = np.array([len(t.numbers) for t in traces], np.int64)
+    first = np.zeros(len(copies.chip), np.int64)
+    first[[t.rank for t in shown]] = np.cumsum([0, *(len(t.numbers) for t in shown)])[:-1]
+    chip = np.repeat(np.array([t.rank for t in traces], np.int32), lengths)
+    begins = first[copies.chip[[t.rank for t in traces]]] - (np.cumsum(lengths) - lengths)
+    at = np.arange(len(chip)) + np.repeat(begins, lengths)
+    number = np.concatenate([np.zeros(0, np.int32), *(t.numbers for t in traces)])
+    return chip, at, without_starts(records)[1][number] if len(number) else number
 
 
 def _starts(ops: Operations, played: Played) -> NDArray[np.int64]:
