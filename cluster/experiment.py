@@ -251,7 +251,7 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
         ids = (tokenizer.encode(workload.prompt, chat=workload.chat),) * workload.batch
     lengths = tuple(map(len, ids)) if ids else (workload.prompt_tokens or 0,) * workload.batch
     p = spec.parallel
-    layout = Layout(p.tp, p.pp, p.dp, p.ep, spec.experts.redundant, p.cp, p.sequence, p.tp_grid)
+    layout = Layout(p.tp, p.pp, p.dp, p.ep, spec.experts.redundant, p.cp, p.sequence, p.tp_grid, p.tp_attention)
     job = DecodeJob(spec.model, layout, spec.dtype, lengths, workload.new_tokens, ids, keep_logits, spec.n_parts,
                     spec.seed, spec.experts.skew, _stops(spec), workload.sampling, spec.tiers,
                     spec.software.step_ps, spec.software.row_ps)  # fmt: skip

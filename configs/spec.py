@@ -346,6 +346,7 @@ class ParallelSpec:
 
     sequence: between the blocks of a layer, the ranks that share matrices have a share of the tokens each.
     tp_grid: x, y with x · y = tp: matrices are cut into x parts along the hidden size and y along the other side.
+    tp_attention: on a grid, whether the ranks split attention by heads or by rows of the batch.
     """
 
     tp: int = field(default=1, metadata=at_least(1))
@@ -355,6 +356,7 @@ class ParallelSpec:
     cp: int = field(default=1, metadata=at_least(1))
     sequence: bool = False
     tp_grid: tuple[int, int] | None = field(default=None, metadata=at_least(1))
+    tp_attention: Literal["heads", "batch"] = "heads"
 
     @property
     def n_ranks(self) -> int:

@@ -101,6 +101,9 @@ def check_job(job: DecodeJob) -> None:
     if job.micro_batches > 1 and job.layout.ep > 1 and job.layout.sequence:
         why = "are not possible with parallel.ep above 1 and parallel.sequence"  # the parts' turns could differ
         problems.append(f"micro_batches: {job.micro_batches} {why}; accepted: 1, or sequence false")
+    if job.micro_batches > 1 and job.layout.tp_attention == "batch":
+        why = "are not possible with parallel.tp_attention batch"  # a part's rows would be the wrong ones
+        problems.append(f"micro_batches: {job.micro_batches} {why}; accepted: 1, or tp_attention heads")
     if not 0 <= job.first_step < max(job.new_tokens, 1):
         problems.append(f"first step {job.first_step}; accepted: one of the {job.new_tokens} steps")
     if job.new_tokens < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import pairwise
+from typing import Literal
 
 from attrs import evolve, frozen
 
@@ -49,6 +50,7 @@ class Layout:
     hidden side into x parts and the other one into y (Pope et al., arXiv 2211.05102, section 3.2.2: E_x F_yz). The
     rank of index i has part i mod x of the hidden side and part i // x of the other; each of the tp ranks owns an even
     share of the latter as without a grid, and an even share of its part of the hidden states between the blocks.
+    `tp_attention`: on a grid, what of attention each of the tp ranks has: some heads, or some rows of the batch.
     `chips`: the chip of every place, in the order of the mesh, where that is not the chip of the same number. All
     methods take and return chips' numbers; only `rank` and `place` know of the mesh's.
 
@@ -64,6 +66,7 @@ class Layout:
     cp: int = 1
     sequence: bool = False
     tp_grid: tuple[int, int] | None = None
+    tp_attention: Literal["heads", "batch"] = "heads"
     chips: tuple[int, ...] = ()
 
     @property

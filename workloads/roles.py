@@ -17,8 +17,8 @@ from attrs import define, evolve, field
 from workloads.chip import Group
 from workloads.decode import DecodeJob
 from workloads.layout import Place, split_evenly
-from workloads.models.blocks.attention import heads_of
 from workloads.models.blocks.experts import Experts
+from workloads.models.blocks.heads import heads_of, own_rows
 from workloads.models.decoder import DecoderShape
 
 
@@ -93,7 +93,16 @@ class DecodeRoles:
         across = job.layout.across(Place(0, 0, tp))
         heads = tuple(heads_of(shape.n_heads, shape.n_kv_heads, job.layout.tp, i % job.layout.tp) for i in across)
         first = tp if job.layout.sequence else tp == 0  # shares of the tokens may differ from step to step
-        return first, tp - across[0], tuple(share.queries for share in heads), tuple(shards)
+        return first, tp - across[0], tuple(share.queries for share in heads), tuple(shards), self._own_lengths(tp)
+
+    def _own_lengths(self, tp: int) -> Hashable:
+        """Return the lengths of the rows that a tensor-parallel index attends to alone, in every replica."""
+        job, layout = self.job, self.job.layout
+        if layout.tp_attention == "heads":
+            return ()
+        rows = (job.rows(layout.replica(Place(dp, 0, 0))) for dp in range(layout.dp))
+        own = (some[r.start : r.stop] for some in rows for r in [own_rows(len(some), layout, Place(0, 0, tp))])
+        return tuple(tuple(job.prompt_lengths[row] for row in some) for some in own)
 
     def _expert_shares(self, dp: int) -> Sequence[Hashable]:
         """Return what the expert-parallel indices of a replica decide: own rows, own experts, and the tokens of all."""

@@ -59,7 +59,9 @@ def test_every_algorithm(op, algorithm):
     check(run_experiment(experiment(op, algorithm), keep_logits=True))
 
 
-@pytest.mark.parametrize("degrees", [{"tp": 4, "tp_grid": (2, 2)}, {"tp": 3, "tp_grid": (3, 1)}], ids=str)
+@pytest.mark.parametrize(
+    "degrees", [{"tp": 4, "tp_grid": (2, 2)}, {"tp": 3, "tp_grid": (3, 1), "tp_attention": "batch"}], ids=str
+)
 def test_a_grid_without_data(degrees):
     """Values at a grid of ranks are the oracle's, and the timeline is that of the run without data."""
     spec = evolve(experiment("all_reduce", "ring", "falcon"), parallel=ParallelSpec(**degrees))
@@ -77,6 +79,7 @@ def test_a_grid_without_data(degrees):
         ({"tp": 2, "cp": 2, "sequence": True}, "mixtral"),
         ({"tp": 2, "pp": 2}, "deepseek-v3"),
         ({"tp": 4, "tp_grid": (2, 2)}, "llama-gqa"),
+        ({"tp": 4, "tp_grid": (2, 2), "tp_attention": "batch"}, "falcon-mqa"),
     ],
     ids=str,
 )

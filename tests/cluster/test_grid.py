@@ -70,27 +70,39 @@ def test_bytes_of_a_layer(n):
     assert (found < flat) == (n > 16)
 
 
-def calls_of(name):
-    """Return the bytes that a chip with heads sends in a decode step, by operation and ranks, over PaLM's layers."""
-    changes = ("workload.new_tokens=2", "workload.prompt_tokens=1", "model.shape.n_layers=4")
+def calls_of(name, *more):
+    """Return the bytes that chip 0 sends in a layer of a decode step of PaLM, by operation and ranks."""
+    changes = ("workload.new_tokens=2", "workload.prompt_tokens=1", "model.shape.n_layers=4", *more)
     timeline = run_experiment(load_experiment(name, changes, VOCABULARY)).timeline
     sent = {}
     for record, number, at in zip(timeline.chip == 0, timeline.record, timeline.layer, strict=True):
         call = timeline.records[number]
         if record and at == 3 and isinstance(call, Collective):
             key = (call.op, len(call.ranks))
-            sent[key] = sent.get(key, 0) + SENT[call.op](len(call.ranks)) * call.n_elements * call.dtype.itemsize / 2
+            n_rows = sum(call.table[0][1:]) if call.op == "all_to_all_v" else SENT[call.op](len(call.ranks))
+            sent[key] = sent.get(key, 0) + n_rows * call.n_elements * call.dtype.itemsize / 2
     return sent
 
 
 def test_palm_on_64_tpu_v4():
-    """48 heads on 4 × 16 chips: three of four ranks across have one, with a key and a value; of 64 tokens in bf16."""
+    """64 tokens in bf16, 4 × 16 chips. By heads: three of four ranks across have one of 48, with a key and a value.
+
+    By rows: q, k and v of a row go to its chip, and come back.
+    """
     e, f, dim, n = 18432, 73728, 256, 64
-    assert calls_of("tpu-v4-palm-540b-2d") == {
+    between = {
         ("all_reduce", 64): 2 * 63 / 64 * n * 2 * 4,
         ("all_gather", 16): 15 / 16 * n * 2 * e / 4,
         ("reduce_scatter", 16): 15 / 16 * n * 2 * e / 4,
+    }
+    assert calls_of("tpu-v4-palm-540b-2d", "parallel.tp_attention=heads") == between | {
         ("reduce_scatter", 4): 3 * n * 2 * (3 * dim + 2 * f / 64),
         ("all_gather", 4): 3 * n * 2 * (dim + f / 64),
+    }
+    columns, outs = 50 * dim / 64, 48 * dim / 64
+    assert calls_of("tpu-v4-palm-540b-2d") == between | {
+        ("reduce_scatter", 4): 3 * n * 2 * (columns + 2 * f / 64),
+        ("all_gather", 4): 3 * n * 2 * (outs + f / 64),
+        ("all_to_all_v", 64): 63 * 2 * (columns + outs),
     }
     assert calls_of("tpu-v4-palm-540b") == {("all_reduce", 64): 2 * 63 / 64 * n * 2 * e}

@@ -22,6 +22,7 @@ DEGREES = [
     {"tp": 2, "sequence": True, "pp": 2}, {"tp": 8, "pp": 2, "dp": 2}, {"tp": 5, "dp": 4},
 ]  # fmt: skip
 GRIDS = [{"tp": 4, "tp_grid": [2, 2], "pp": 2}, {"tp": 8, "tp_grid": [2, 4], "dp": 2}, {"tp": 8, "tp_grid": [4, 2]}]
+GRIDS += [{"tp": 6, "tp_grid": [2, 3], "tp_attention": "batch", "dp": 2}]
 EXPERT_DEGREES = [
     *({"ep": ep} for ep in (2, 4, 8)), {"tp": 2, "pp": 2, "ep": 2, "dp": 2}, {"tp": 3, "ep": 3}, {"cp": 2, "ep": 2},
     {"tp": 2, "ep": 4}, {"pp": 3, "ep": 2}, {"tp": 2, "cp": 2, "pp": 2, "ep": 2},

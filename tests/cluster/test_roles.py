@@ -37,7 +37,8 @@ def jobs(draw):
     layout = Layout(**sizes, sequence=draw(st.booleans()))
     if draw(st.booleans()) and name not in EXPERTS:
         x, y = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-        layout = evolve(layout, tp=x * y, tp_grid=(x, y), cp=1, sequence=False)
+        split = draw(st.sampled_from(["heads", "batch"]))
+        layout = evolve(layout, tp=x * y, tp_grid=(x, y), tp_attention=split, cp=1, sequence=False)
     assume(layout.n_ranks <= 48)
     if draw(st.booleans()):
         layout = evolve(layout, chips=tuple(draw(st.permutations(range(layout.n_ranks)))))

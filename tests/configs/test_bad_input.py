@@ -49,7 +49,7 @@ BAD_VALUES = [
     (
         ("parallel", "tpp"),
         2,
-        "parallel.tpp: unknown key; accepted: tp, pp, dp, ep, cp, sequence, tp_grid; did you mean 'tp'?",
+        "parallel.tpp: unknown key; accepted: tp, pp, dp, ep, cp, sequence, tp_grid, tp_attention; did you mean 'tp'?",
     ),
     (("parallel", "cp"), 0, "parallel.cp: 0 is out of range"),
     (("paralel",), {}, "paralel: unknown key; accepted: name, system, model"),

@@ -172,6 +172,14 @@ def test_jobs_travel_between_processes(tiny):
             {"layout": Layout(tp=80, tp_grid=(10, 8))},
             "tp_grid: [10, 8] are above the model's hidden size 64; at most 64",
         ),
+        (
+            {"layout": Layout(tp=2, tp_attention="batch")},
+            "tp_attention: batch needs parallel.tp_grid; accepted without it",
+        ),
+        (
+            {"layout": Layout(tp=2, tp_grid=(1, 2), tp_attention="batch"), "micro_batches": 2},
+            "micro_batches: 2 are not possible with parallel.tp_attention batch; accepted: 1, or tp_attention heads",
+        ),
         ({"new_tokens": 60}, "exceed the context of tiny, 64 tokens"),
         ({"new_tokens": 0}, "new_tokens: 0 must be at least 1"),
         ({"prompt_lengths": ()}, "there is no prompt"),

@@ -40,6 +40,8 @@ EXPERT_LAYOUTS += [
 
 GRIDS = [(2, 2), (2, 4), (4, 2), (3, 2), (1, 4), (5, 1)]
 GRID_LAYOUTS = [Layout(tp=x * y, tp_grid=(x, y)) for x, y in GRIDS]
+GRID_LAYOUTS += [Layout(tp=x * y, tp_grid=(x, y), tp_attention="batch") for x, y in [(2, 2), (3, 2), (1, 4)]]
+GRID_LAYOUTS += [Layout(tp=4, pp=2, dp=2, tp_grid=(2, 2), tp_attention="batch")]
 GRID_LAYOUTS += [Layout(tp=4, pp=2, dp=2, tp_grid=(2, 2)), Layout(tp=6, pp=3, tp_grid=(2, 3))]
 
 RAGGED = ((5, 17, 96, 3, 3, 8), (42,), (7, 8, 9))
@@ -123,7 +125,16 @@ def test_halves_that_take_turns(plain, layout):
     check(plain[0], layout, RAGGED, *plain[1:], micro_batches=2)
 
 
-@pytest.mark.parametrize("layout", [Layout(), Layout(tp=8, pp=2, dp=2), Layout(tp=6, tp_grid=(3, 2))], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(),
+        Layout(tp=8, pp=2, dp=2),
+        Layout(tp=6, tp_grid=(3, 2)),
+        Layout(tp=6, tp_grid=(3, 2), tp_attention="batch"),
+    ],
+    ids=str,
+)
 def test_shapes_mode_does_the_same_work(plain, layout):
     """The program without data launches the same kernels with the same work."""
     model, (_, logits) = plain[0], plain[1:]

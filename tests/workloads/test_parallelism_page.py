@@ -32,8 +32,10 @@ def job_of(name, layout):
 
 
 def degree(words):
-    """Return what a layout's key is given: a number, the sides of a grid, or that it is on."""
-    return tuple(map(int, words[::2])) if len(words) > 1 else int(words[0]) if words else True
+    """Return what a layout's key is given: a number, the sides of a grid, a word, or that it is on."""
+    if len(words) > 1:
+        return tuple(map(int, words[::2]))
+    return True if not words else int(words[0]) if words[0].isdecimal() else words[0]
 
 
 def words(cell):

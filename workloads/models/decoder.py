@@ -114,6 +114,8 @@ class DecoderShape(ABC):
     def _grid_problems(self, layout: Layout) -> Iterator[str]:
         """Yield what forbids matrices that are cut along both sides."""
         if layout.tp_grid is None:
+            if layout.tp_attention != "heads":
+                yield f"parallel.tp_attention: {layout.tp_attention} needs parallel.tp_grid; accepted without it: heads"
             return
         key = f"parallel.tp_grid: {list(layout.tp_grid)}"
         if prod(layout.tp_grid) != layout.tp:

@@ -9,8 +9,6 @@ of a head in q and k are one rotated pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, ClassVar
 
 from attrs import frozen
@@ -21,9 +19,9 @@ from workloads.chip import Chip, Tensor
 from workloads.context import WHOLE, Stripe
 from workloads.elementwise import QueryKeyNorm
 from workloads.kernels import Matmul
-from workloads.layout import split_evenly
-from workloads.models.blocks.context import Context, merged_heads, stripe_of
+from workloads.models.blocks.context import Context, stripe_of
 from workloads.models.blocks.grid import Inside
+from workloads.models.blocks.heads import ByHeads, ByRows, Exchange, Spread
 from workloads.models.blocks.site import Plan, Site
 from workloads.rope import Rope
 from workloads.shards import Part, ShardSpec
@@ -69,64 +67,46 @@ class GroupedQueryAttention:
         return found
 
     def shards(self, plan: Plan) -> tuple[ShardSpec, ...]:
-        """Return the rows of q, k and v of the own heads, their cache, and the columns of o of those merged here.
+        """Return the rank's rows of q, k and v, its cache, and its columns of o.
 
         Biases are held once for every sum of ranks' results.
         """
-        dim, cols = self.head_dim, plan.hidden(self.hidden)
-        share = heads_of(self.n_heads, self.n_kv_heads, plan.layout.tp, plan.place.tp)
-        held = together(self._across(plan))
-        q, kv = (range(r.start * dim, r.stop * dim) for r in (held.heads, held.kv_heads))
-        n = len(q) + 2 * len(kv)
-        parts = (Part("q", q, cols), Part("k", kv, cols), Part("v", kv, cols))
-        found = [plan.weights("qkv", (n, len(cols)), *parts)]
+        spread, dim, cols = self._spread(plan), self.head_dim, plan.hidden(self.hidden)
+        q, k, v = spread.held(plan)
+        n = len(q) + len(k) + len(v)
+        found = [plan.weights("qkv", (n, len(cols)), Part("q", q, cols), Part("k", k, cols), Part("v", v, cols))]
         if self.qkv_bias and plan.has_input_bias:
-            found.append(plan.weights("qkv_bias", (n,), Part("q_bias", q), Part("k_bias", kv), Part("v_bias", kv)))
+            found.append(plan.weights("qkv_bias", (n,), Part("q_bias", q), Part("k_bias", k), Part("v_bias", v)))
         if self.qk_norm_eps is not None:
             found += [plan.weights(name, (dim,)) for name in ("q_norm", "k_norm")]
-        n_cached = capacity(plan.max_length, self.window, stripe_of(plan.place, plan.layout))
-        cache = (plan.n_rows, len(share.kv_heads), n_cached, dim)
+        n_rows, n_kv = spread.cached(plan)
+        cache = (n_rows, n_kv, capacity(plan.max_length, self.window, stripe_of(plan.place, plan.layout)), dim)
         found += [plan.cache(name, cache) for name in ("k_cache", "v_cache")]
-        merged = merged_heads(held.heads, plan.place, plan.layout)
-        out = range(merged.start * dim, merged.stop * dim)
+        out = spread.out(plan)
         found.append(plan.weights("o", (len(cols), len(out)), Part("o", cols, out)))
         if self.o_bias and plan.has_output_bias:
             found.append(plan.weights("o_bias", (len(cols),), Part("o_bias", cols)))
         return tuple(found)
 
-    def _across(self, at: Plan | Site) -> list[HeadShare]:
-        """Return the heads of all ranks that have the same part of the block's inside."""
-        tp = at.layout.tp
-        return [heads_of(self.n_heads, self.n_kv_heads, tp, i % tp) for i in at.layout.across(at.place)]
-
-    def _inside(self, site: Site) -> Inside | None:
-        """Return how the ranks across share the columns of q, k and v, which are stored one after the other."""
-        shares, dim = self._across(site), self.head_dim
-        held = together(shares)
-        k = len(held.heads) - held.kv_heads.start
-        v = k + len(held.kv_heads)
-
-        def columns(heads: range, offset: int) -> range:
-            return range((heads.start + offset) * dim, (heads.stop + offset) * dim)
-
-        parts = (
-            (columns(s.heads, -held.heads.start), columns(s.kv_heads, k), columns(s.kv_heads, v)) if s.heads else ()
-            for s in shares
-        )
-        return Inside.of(site, tuple(parts), [len(s.heads) * dim for s in shares])
+    def _spread(self, at: Plan | Site) -> Spread:
+        kind = ByRows if at.layout.tp_attention == "batch" else ByHeads
+        return kind(self.n_heads, self.n_kv_heads, self.head_dim)
 
     def start(self, site: Site) -> RunningAttention:
         """Return the block on one rank."""
-        share = heads_of(self.n_heads, self.n_kv_heads, site.layout.tp, site.place.tp)
+        spread = self._spread(site)
+        queries, exchange = spread.queries(site), spread.exchange(site)
         k_cache, v_cache = site.tensors("k_cache", "v_cache")
-        params: dict[str, Any] = {"queries": share.queries}
+        params: dict[str, Any] = {"queries": queries}
         if self.window is not None:
             params["window"] = self.window
         whole = Attention(self.scale, self.softcap)
         cached = {"stripe": stripe_of(site.place, site.layout)} if site.layout.cp > 1 else {}
+        lengths = site.peers.lengths[site.place.ep]
         return RunningAttention(
             site.chip,
-            self._inside(site),
+            spread.inside(site),
+            exchange,
             site.matmul("qkv_matmul"),
             site.tensors("qkv", "qkv_bias"),
             None if self.qk_norm_eps is None else QueryKeyNorm(self.qk_norm_eps),
@@ -135,58 +115,13 @@ class GroupedQueryAttention:
             PartialAttention(whole) if cached else whole,
             params | cached,
             cached,
-            Context.of(site, len(share.heads)),
+            Context.of(site, sum(queries)),
             k_cache,
             v_cache,
-            site.peers.lengths[site.place.ep],
+            exchange.own(lengths) if exchange else lengths,
             site.matmul("o_matmul"),
             site.tensors("o", "o_bias"),
         )
-
-
-@frozen
-class HeadShare:
-    """What one tensor-parallel rank holds: query heads, and the KV heads that these need.
-
-    `queries` counts the own query heads of each own KV head; a rank beyond the heads has none of either.
-    """
-
-    heads: range
-    kv_heads: range
-    queries: tuple[int, ...]
-
-
-@lru_cache(maxsize=4096)
-def heads_of(n_heads: int, n_kv_heads: int, tp: int, index: int) -> HeadShare:
-    """Return the share of rank `index` of `tp`; every rank with a query head holds its KV head.
-
-    >>> heads_of(6, 2, 4, 1)
-    HeadShare(heads=range(2, 4), kv_heads=range(0, 2), queries=(1, 1))
-    """
-    heads = split_evenly(n_heads, tp)[index]
-    group = n_heads // n_kv_heads
-    kv_heads = range(heads.start // group, (heads.stop - 1) // group + 1) if heads else range(0)
-    queries = tuple(len([head for head in heads if head // group == kv]) for kv in kv_heads)
-    return HeadShare(heads, kv_heads, queries)
-
-
-@frozen
-class HeldHeads:
-    """The query and KV heads that are in a rank's matrices."""
-
-    heads: range
-    kv_heads: range
-
-
-def together(shares: Sequence[HeadShare]) -> HeldHeads:
-    """Return the heads of neighbouring ranks.
-
-    >>> together([heads_of(6, 2, 4, 0), heads_of(6, 2, 4, 1)])
-    HeldHeads(heads=range(0, 4), kv_heads=range(0, 2))
-    """
-    some = [share for share in shares if share.heads] or shares[:1]
-    first, last = some[0], some[-1]
-    return HeldHeads(range(first.heads.start, last.heads.stop), range(first.kv_heads.start, last.kv_heads.stop))
 
 
 @frozen(eq=False)
@@ -195,6 +130,7 @@ class RunningAttention:
 
     chip: Chip
     inside: Inside | None
+    exchange: Exchange | None
     qkv_matmul: Matmul
     qkv: tuple[Tensor, ...]
     qk_norm: QueryKeyNorm | None
@@ -213,11 +149,25 @@ class RunningAttention:
 
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the attention block, to be summed over the group."""
-        apply, inside = self.chip.apply, self.inside
-        k_cache, v_cache = self._room(starts, x.shape[0])
+        apply, inside, n, n_rows = self.chip.apply, self.inside, x.shape[0], len(starts)
         qkv = apply(self.qkv_matmul, x, *self.qkv)
         if inside is not None:
             qkv = await inside.enter(qkv)
+        if self.exchange is not None:
+            qkv, starts = await self.exchange.to_rows(qkv, n_rows), self.exchange.own(starts)
+        attended = self._attend(qkv, starts)
+        if self.context is not None:
+            attended = await self.context.merge(attended, n)
+        if self.exchange is not None:
+            attended = await self.exchange.to_columns(attended, n_rows, n)
+        if inside is not None:
+            attended = await inside.leave(attended)
+        return apply(self.o_matmul, attended, *self.o)
+
+    def _attend(self, qkv: Array, starts: tuple[int, ...]) -> Array:
+        """Return what the queries attend to; their keys and values are cached."""
+        apply = self.chip.apply
+        k_cache, v_cache = self._room(starts, qkv.shape[0])
         if self.qk_norm is not None:
             qkv = apply(self.qk_norm, qkv, *self.norms, n_kv=k_cache.shape[1])
         q = apply(self.rope, qkv, k_cache, v_cache, starts=starts, **self.cached)
@@ -225,11 +175,7 @@ class RunningAttention:
         if k_cache is not self.k_cache:
             caches = self.k_cache, self.v_cache
             apply(KEEP_WINDOW, q, k_cache, v_cache, *caches, lengths=self.lengths, **self.cached)
-        if self.context is not None:
-            attended = await self.context.merge(attended, x.shape[0])
-        if inside is not None:
-            attended = await inside.leave(attended)
-        return apply(self.o_matmul, attended, *self.o)
+        return attended
 
     def _room(self, starts: tuple[int, ...], n: int) -> tuple[Tensor, Tensor]:
         """Return where the keys and values of n new tokens go: the caches, or room for all where these are shorter."""
