@@ -20,7 +20,7 @@ from cluster import launch
 from cluster.backends.dataplane import DataPlane
 from cluster.experiment import run_experiment
 from configs.errors import ChipDiedError
-from tests.cluster.backends.common import SYSTEM, actors, check_nothing_is_left
+from tests.cluster.backends.common import SYSTEM, actors, await_end, check_nothing_is_left, marked
 from tests.workloads.tiny import write_tiny
 
 pytestmark = [
@@ -287,3 +287,20 @@ def test_a_node_that_is_lost(two_nodes, tmp_path, on_failure):
     assert re.match(
         r"chip [23] died \(process \d+ on [\d.]+\) after x 11 of chip \d: .*; with it chip [23]$", restart.lost
     )
+
+
+@pytest.mark.heavy
+def test_a_chip_that_hangs_on_another_node(two_nodes, trace, tmp_path):
+    """Its process is ended, although it heeds nobody; another takes its place, and none of them is left."""
+    nodes, _ = two_nodes
+    with launch(SYSTEM, backend="ray", address=nodes.address, on_failure="restart", checkpoint_every=5) as cluster:
+        hung = cluster.backend.pids[3]
+        found = cluster.run(make_program(tmp_path), 20, (("SIGSTOP", 3, 12),))
+        await_end([hung], NOTICED_S)
+        assert hung not in marked(trace[0])
+    with launch(SYSTEM) as local:
+        expected = local.run(make_program(tmp_path), 20)
+    assert (found.values, found.timeline.sha256()) == (expected.values, expected.timeline.sha256())
+    assert [restart.chips for restart in found.restarts] == [(3,)]
+    await_end(actors(trace[0]), NOTICED_S)
+    assert actors(trace[0]) == []
