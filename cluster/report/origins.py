@@ -16,7 +16,8 @@ FORMATS: Mapping[str, Callable[[float], str]] = {
     "_bytes": format_size,
     "_ps": format_time_ps,
     "_flops": lambda value: f"{value / 1e12:g} TFLOPS",
-    "_usd": lambda value: f"${value:,.0f}",
+    "_usd": lambda value: f"${value:,.6g}",
+    "_pj": lambda value: f"{value:g} pJ",
     "_w": lambda value: f"{value:g} W",
 }
 HIDDEN = ("class", "provenance")

@@ -48,6 +48,7 @@ def rooflines(run: StoredRun) -> list[Roofline]:
 
 
 def _roofline(index: int, chip: Mapping[str, Any], rows: list[dict[str, Any]]) -> Roofline:
+    n_instant = sum(not row["duration_ps"] for row in rows)
     rows = sorted((row for row in rows if row["duration_ps"]), key=lambda row: -row["duration_ps"] * row["count"])
     counting = [row for row in rows if row["flops"]]
     marks = list(_marks(chip, counting[:MOST_MARKS]))
@@ -63,7 +64,8 @@ def _roofline(index: int, chip: Mapping[str, Any], rows: list[dict[str, Any]]) -
     rest = len(counting) - MOST_MARKS
     return Roofline(
         chip["name"], p, legend, [_move(row) for row in rows if not row["flops"]],
-        f"{rest} kernels that took less time are left out" if rest > 0 else "",
+        "; ".join([*([f"left out: {rest} kernels that took less time"] if rest > 0 else []),
+                   *([f"left out: {n_instant} that take less than half a picosecond"] if n_instant else [])]),
     )  # fmt: skip
 
 
