@@ -72,6 +72,9 @@ def run(
     trace: Annotated[
         Path | None, Parameter(help="Write the timeline for ui.perfetto.dev; FILE.gz is packed.", name="--trace")
     ] = None,
+    chakra: Annotated[
+        Path | None, Parameter(help="Write Chakra execution traces into this folder, one file per chip.")
+    ] = None,
     compare_fp32: Annotated[
         bool, Parameter(help="Decode again in fp32 on one chip and report the error of the logits.", negative=())
     ] = False,
@@ -85,6 +88,8 @@ def run(
 
     spec = load_experiment(experiment, set_, VOCABULARY)
     _writable(out, {"--save-logits": save_logits, "--trace": trace})
+    if chakra is not None and chakra.exists() and not chakra.is_dir():
+        raise ConfigError((f"--chakra: {chakra}: is a file; accepted: a folder, which may be new",))
     console = _console(stderr=json_)
     result = run_experiment(
         spec, backend=backend, address=ray_address, chips_per_actor=chips_per_actor,
@@ -92,7 +97,7 @@ def run(
         compare_fp32=compare_fp32,
         on_token=_show_tokens(console, spec.workload.prompt or ""), on_status=_show_status(), on_restart=_show_restart,
     )  # fmt: skip
-    _save(result, out, save_logits, trace)
+    _save(result, out, save_logits, trace, chakra)
     if json_:
         _print_json(result.to_json())
     else:
@@ -298,6 +303,45 @@ def report(
 
 
 @app.command
+def replay(
+    folder: Path,
+    system: str,
+    /,
+    *,
+    kernels: Annotated[
+        Literal["recorded", "roofline"], Parameter(help="Recorded times where there are any, or the chip's roofline.")
+    ] = "recorded",
+    algorithms: Annotated[
+        Literal["recorded", "auto"], Parameter(help="Recorded algorithms where there are any, or the system's choice.")
+    ] = "recorded",
+    dtype: Annotated[str, Parameter(help="Number format of kernels that do not say theirs.")] = "bf16",
+    contention: Annotated[Literal["fluid", "none"], Parameter(help="Whether transfers share links.")] = "fluid",
+    comm_groups: Annotated[Path | None, Parameter(help="Communicator groups; by default comm_groups.json.")] = None,
+    set_: Overrides = (),
+    trace: Annotated[
+        Path | None, Parameter(help="Write the timeline for ui.perfetto.dev; FILE.gz is packed.", name="--trace")
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Play a folder of Chakra execution traces on a system (docs/traces.md)."""
+    from cluster.chakra import read_chakra  # noqa: PLC0415
+    from cluster.chakra import replay as play  # noqa: PLC0415
+    from cluster.chakra.shown import print_replay, replay_json  # noqa: PLC0415
+    from cluster.timeline import write_trace  # noqa: PLC0415
+
+    spec = _system(system, set_)
+    _writable(None, {"--trace": trace})
+    execution = read_chakra(folder, comm_groups)
+    found = play(execution, spec, kernels=kernels, algorithms=algorithms, dtype=dtype, contention=contention)
+    if trace is not None:
+        write_trace(found.timeline, trace, {"system": spec.name, "traces": str(folder)})
+    if json_:
+        _print_json(replay_json(found))
+    else:
+        print_replay(_console(), found)
+
+
+@app.command
 def plan(
     system: str,
     model: str,
@@ -465,7 +509,9 @@ def _writable(out: Path | None, files: Mapping[str, Path | None]) -> None:
         raise ConfigError(tuple(problems))
 
 
-def _save(result: ExperimentResult, out: Path | None, logits: Path | None, trace: Path | None) -> None:
+def _save(
+    result: ExperimentResult, out: Path | None, logits: Path | None, trace: Path | None, chakra: Path | None
+) -> None:
     import numpy as np  # noqa: PLC0415
 
     from cluster.run_store import save_run  # noqa: PLC0415
@@ -479,6 +525,10 @@ def _save(result: ExperimentResult, out: Path | None, logits: Path | None, trace
                 np.savez_compressed(file, logits=result.logits)
         if trace is not None:
             write_trace(result.timeline, trace, result.about())
+        if chakra is not None:
+            from cluster.chakra import write_chakra  # noqa: PLC0415
+
+            write_chakra(result.timeline, chakra, result.about())
     except OSError as error:
         raise RunError(f"the result cannot be written: {error}") from None
 
