@@ -92,8 +92,7 @@ class DecodeRoles:
         )
         across = job.layout.across(Place(0, 0, tp))
         heads = tuple(heads_of(shape.n_heads, shape.n_kv_heads, job.layout.tp, i % job.layout.tp) for i in across)
-        first = tp if job.layout.sequence else tp == 0  # shares of the tokens may differ from step to step
-        return first, tp - across[0], tuple(share.queries for share in heads), tuple(shards), self._own_lengths(tp)
+        return tp == 0, tp - across[0], tuple(share.queries for share in heads), tuple(shards), self._own_lengths(tp)
 
     def _own_lengths(self, tp: int) -> Hashable:
         """Return the lengths of the rows that a tensor-parallel index attends to alone, in every replica."""
