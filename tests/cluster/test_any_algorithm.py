@@ -29,6 +29,9 @@ def experiment(op, algorithm, oracle="mixtral"):
         "memory": [{"name": "hbm", "capacity": "1GiB", "bandwidth": "100GB/s"}],
     }
     topology = {"kind": "torus", "dims": [2, 2], "link": {"bandwidth": "10GB/s", "latency": "1us"}}
+    if algorithm.startswith("rail_"):  # needs several nodes
+        node, network = ({"kind": "switch", "chips": n, "link": topology["link"]} for n in (2, 4))
+        topology = {"kind": "compose", "node": node, "count": 2, "network": network}
     if algorithm == "in_network":  # needs switches that add
         topology = {"kind": "switch", "chips": 4, "planes": [1], "in_network": True, "link": topology["link"]}
     prompts = np.load(ORACLES / oracle / "expected.npz")["prompt_ids"].tolist()
