@@ -18,13 +18,12 @@ from workloads.elementwise import (
     AddPositions,
     GatedActivation,
     LayerNorm,
-    Moments,
-    Normalise,
     QueryKeyNorm,
     RmsNorm,
     SoftCap,
 )
 from workloads.kernels import Matmul
+from workloads.moments import Moments, Normalise
 from workloads.rope import Rope, RopeScaling
 from workloads.rounding import FP32
 

@@ -9,8 +9,9 @@ from attrs import frozen
 
 from workloads.array import Array
 from workloads.chip import Chip, Group, Tensor
-from workloads.elementwise import LayerNorm, Moments, Normalise, RmsNorm
+from workloads.elementwise import LayerNorm, RmsNorm
 from workloads.models.blocks.site import Plan, Site
+from workloads.moments import Moments, Normalise
 from workloads.shards import Part, ShardSpec
 
 
