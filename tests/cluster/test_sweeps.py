@@ -273,6 +273,39 @@ def test_a_worker_that_dies():
     assert found[1] == found[3] == lost
 
 
+def die_once(task):
+    """Die in the middle of a task when it is tried the first time."""
+    folder, number = task
+    tried = Path(folder) / str(number)
+    if number % 2 and not tried.exists():
+        tried.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * 10
+
+
+@pytest.mark.ray
+@pytest.mark.heavy
+def test_tasks_of_ray_whose_workers_die(tmp_path):
+    """They are tried once more; those whose worker dies again are lost, with the reason, and no others."""
+    from cluster.backends.ray_cluster import run_in_ray  # noqa: PLC0415  ray takes half a second to import
+
+    tasks = [(str(tmp_path), number) for number in range(5)]
+    assert dict(run_in_ray(die_once, tasks, 2)) == {task: task[1] * 10 for task in tasks}
+    lost = Lost("its process died: WorkerCrashedError, 2 times")
+    assert dict(run_in_ray(die_of_odd, range(5), 2)) == {0: 0, 1: lost, 2: 20, 3: lost, 4: 40}
+
+
+@pytest.mark.ray
+@pytest.mark.heavy
+def test_a_sweep_on_ray_whose_workers_are_killed(undisturbed, tmp_path):
+    """A point that was under way is run again by another one: the same table in every byte."""
+    out = tmp_path / "out"
+    for n_before, _ in enumerate(sweep(SWEEP, out=out, backend="ray", n_workers=2)):
+        if n_before in (0, 5):  # the worker is idle now, or at work on another point
+            os.kill(points_of(out)[-1]["process"], signal.SIGKILL)
+    assert (out / "results.parquet").read_bytes() == undisturbed[1]
+
+
 def test_the_table_is_read_by_other_libraries(undisturbed, tmp_path):
     """Pandas, polars and DuckDB read the file with the values that it was written with."""
     path = tmp_path / "results.parquet"
