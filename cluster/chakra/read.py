@@ -18,6 +18,7 @@ from configs.problems import shown
 
 T = TypeVar("T")
 _FILE = re.compile(r"(.*)\.(\d{1,7})\.et")
+_KINDS = frozenset(kind.value for kind in NodeType)
 _ACCEPTED = "a folder with NAME.0.et, NAME.1.et, … of one NAME, a file for every rank"
 
 
@@ -95,16 +96,22 @@ def _nodes(path: Path) -> tuple[dict[str, Any], tuple[TraceNode, ...]]:
     messages = read_messages(data, str(path))
     metadata = next(messages, None)
     about = {} if metadata is None else {"version": metadata.version, **attributes(metadata)}
-    return about, tuple(in_order([_node(message, str(path)) for message in messages]))
+    alike: dict[bytes, Mapping[str, Any]] = {}
+    return about, tuple(in_order([_node(message, str(path), alike) for message in messages]))
 
 
-def _node(message: Any, file: str) -> TraceNode:
-    known = {kind.value for kind in NodeType}
-    if message.type not in known:
-        raise ConfigError((f"{file}: node {message.id}: type {message.type}; accepted: 0 to {max(known)}",))
+def _node(message: Any, file: str, alike: dict[bytes, Mapping[str, Any]]) -> TraceNode:
+    """Return a node; nodes with the same attributes share them."""
+    if message.type not in _KINDS:
+        raise ConfigError((f"{file}: node {message.id}: type {message.type}; accepted: 0 to {max(_KINDS)}",))
+    number, duration_micros = message.id, message.duration_micros
     needs = frozenset((*message.data_deps, *message.ctrl_deps))
-    kind = NodeType(message.type)
-    return TraceNode(file, message.id, message.name, kind, needs, message.duration_micros, attributes(message))
+    for name in ("id", "duration_micros", "data_deps", "ctrl_deps"):
+        message.ClearField(name)
+    rest = message.SerializeToString()
+    if rest not in alike:
+        alike[rest] = attributes(message)
+    return TraceNode(file, number, message.name, NodeType(message.type), needs, duration_micros, alike[rest])
 
 
 def in_order(nodes: Sequence[TraceNode]) -> Iterator[TraceNode]:

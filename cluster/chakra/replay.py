@@ -183,7 +183,8 @@ class _Rank:
         if bound not in BOUNDS:
             raise ConfigError((f"{node.where}: bound: {bound!r}; accepted: {', '.join(BOUNDS)}",))
         has_work = flops > 0 or size_bytes > 0
-        if has_work and (self.kernels == "roofline" or not recorded_ps):
+        is_recorded = node.duration_micros > 0 or "duration_ps" in node.attributes
+        if has_work and (self.kernels == "roofline" or not is_recorded):
             work = Work(dtype, vector_flops=flops, tensor_bytes=((len(self.chip.memory) - 1, size_bytes),))
             recorded_ps, bound = duration(self.chip, work)
         return Compute(node.name, recorded_ps, bound, flops, dtype, moved)

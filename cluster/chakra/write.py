@@ -89,6 +89,7 @@ class _Chip:
     lanes: dict[Any, int] = field(factory=dict)
     started: list[int] = field(factory=list)
     received: dict[tuple[int, str], int] = field(factory=dict)
+    templates: dict[tuple[Record, int], Any] = field(factory=dict)
     rounding_ps: int = 0
     n: int = 0
 
@@ -118,7 +119,9 @@ class _Chip:
 
     def _node(self, record: Record, layer: int, *, beside: bool) -> Any:
         """Return the next node; those that others wait for in their lane are remembered."""
-        node = Node(id=self.n, name=operation_name(record), type=NodeType.COMP)
+        node = Node()
+        node.CopyFrom(self._template(record, layer))
+        node.id = self.n
         needed = set(self.waited)
         lane = _lane(record) if isinstance(record, Communication) else None
         if lane is not None:
@@ -129,24 +132,40 @@ class _Chip:
             else:
                 self.lanes.pop(lane, None)
         node.data_deps.extend(sorted(needed))
-        attribute(node, "is_cpu_op", "bool", False)
-        match record:
-            case Compute():
-                self._kernel(node, record)
-            case Collective():
-                self._collective(node, record)
-            case Send() | Receive():
-                self._message(node, record)
-        if layer >= 0:
-            attribute(node, "layer", "int64", layer)
+        if isinstance(record, Compute):
+            node.duration_micros = self._whole_us(record.duration_ps)
+        if isinstance(record, Receive):
+            k = self.received.get((record.src, record.tag), 0)
+            self.received[record.src, record.tag] = k + 1
+            attribute(node, "comm_size", "int64", self.sizes[record.src, self.trace.rank, record.tag, k])
         self.n += 1
         return node
 
+    def _whole_us(self, duration_ps: int) -> int:
+        """Return whole microseconds; the rest is carried on to the next kernel, so that a program's sum is right."""
+        exact_ps = duration_ps + self.rounding_ps
+        whole_us = max(0, round(exact_ps / 1e6))
+        self.rounding_ps = exact_ps - whole_us * 10**6
+        return whole_us
+
+    def _template(self, record: Record, layer: int) -> Any:
+        """Return a node with all that follows from a record; of many that are alike it is made once."""
+        node = self.templates.get((record, layer))
+        if node is None:
+            node = self.templates[record, layer] = Node(name=operation_name(record), type=NodeType.COMP)
+            attribute(node, "is_cpu_op", "bool", False)
+            match record:
+                case Compute():
+                    self._kernel(node, record)
+                case Collective():
+                    self._collective(node, record)
+                case Send() | Receive():
+                    self._message(node, record)
+            if layer >= 0:
+                attribute(node, "layer", "int64", layer)
+        return node
+
     def _kernel(self, node: Any, record: Compute) -> None:
-        """Whole microseconds, the rest carried on to the next kernel, so that a program's sum is right."""
-        exact_ps = record.duration_ps + self.rounding_ps
-        node.duration_micros = max(0, round(exact_ps / 1e6))
-        self.rounding_ps = exact_ps - node.duration_micros * 10**6
         attribute(node, "num_ops", "int64", record.flops)
         attribute(node, "tensor_size", "uint64", sum(record.moved_bytes))
         attribute(node, "duration_ps", "int64", record.duration_ps)
@@ -170,20 +189,14 @@ class _Chip:
             attribute(node, "sent_rows", "int64", list(record.table[record.ranks.index(self.trace.rank)]))
 
     def _message(self, node: Any, record: Send | Receive) -> None:
-        rank, tag = self.trace.rank, self.tags[record.tag]
-        sends = isinstance(record, Send)
+        rank = self.trace.rank
         src, dst = (rank, record.dst) if isinstance(record, Send) else (record.src, rank)
-        node.type = NodeType.COMM_SEND if sends else NodeType.COMM_RECV
-        if isinstance(record, Send):
-            size_bytes = record.size_bytes
-        else:
-            k = self.received.get((src, record.tag), 0)
-            self.received[src, record.tag] = k + 1
-            size_bytes = self.sizes[src, dst, record.tag, k]
+        node.type = NodeType.COMM_SEND if isinstance(record, Send) else NodeType.COMM_RECV
         attribute(node, "comm_src", "int32", src)
         attribute(node, "comm_dst", "int32", dst)
-        attribute(node, "comm_tag", "int32", tag)
-        attribute(node, "comm_size", "int64", size_bytes)
+        attribute(node, "comm_tag", "int32", self.tags[record.tag])
+        if isinstance(record, Send):
+            attribute(node, "comm_size", "int64", record.size_bytes)
         attribute(node, "tag", "string", record.tag)
 
 

@@ -25,6 +25,8 @@ from tests.cluster.test_cli import EXPERIMENT
 from tests.cluster.test_planner import MOE
 
 BLOCKING = ["{tp: 3, pp: 2}", "{tp: 2, dp: 2, cp: 2}", "{tp: 4, sequence: true}", "{}"]
+UNKNOWN = "system.chip.memory=[{name: sram, capacity: 1MiB}, {name: dram, capacity: 1GiB, bandwidth: 100GB/s}]"
+"""Kernels that only touch the first take no time at all."""
 BESIDE = [("{tp: 2, pp: 3}", "micro_batches=2"), ("{tp: 4}", "overlap=true"), ("{pp: 2, tp: 2}", "contention=none")]
 
 
@@ -42,9 +44,10 @@ def again(timeline, folder, **options):
 
 
 @pytest.mark.parametrize("layout", BLOCKING)
-def test_a_run_takes_the_same_time_again(layout, tmp_path):
+@pytest.mark.parametrize("also", [(), (UNKNOWN,)])
+def test_a_run_takes_the_same_time_again(layout, also, tmp_path):
     """Every event of a run that waits for what it starts is as it was, to the picosecond."""
-    timeline = run(f"parallel={layout}", "workload.batch=4")
+    timeline = run(f"parallel={layout}", "workload.batch=4", *also)
     found = again(timeline, tmp_path)
     assert found.sha256() == timeline.sha256()
     assert (found.total_ps, found.breakdown, found.links) == (timeline.total_ps, timeline.breakdown, timeline.links)
