@@ -2,7 +2,7 @@
 
     duration = start + max(flops / (peak(dtype) × compute), Σ_tier bytes / (bandwidth × efficiency × memory)) + launch
 
-start, compute and memory are those of the kernel's kind (`configs.spec.KernelsSpec`): 0, 1 and 1 on ideal kernels. A
+start, compute and memory are those of the kernel's kind (`configs.spec.KernelSpec`): 0, 1 and 1 on ideal kernels. A
 fused kind takes no time. docs/fidelity.md tells where the constants come from.
 
 Matrix work is counted with its dimensions rounded up to the chip's tile, which is how utilisation enters: a tile that
@@ -40,7 +40,8 @@ def duration(chip: ChipSpec, work: Work) -> tuple[int, Literal["compute", "memor
     flops = work_flops(chip, work)
     compute_s = flops / (_peak(chip, work.dtype) * reached.compute) if flops else 0.0
     streams = (0, work.activation_bytes), *work.tensor_bytes
-    memory_s = sum(_stream_s(chip, tier, size) for tier, size in streams) / reached.memory
+    memory = min(reached.memory, reached.stream * work.streams) if work.streams else reached.memory
+    memory_s = sum(_stream_s(chip, tier, size) for tier, size in streams) / memory
     bound: Literal["compute", "memory"] = "memory" if memory_s > compute_s else "compute"
     longest_s = max(compute_s, memory_s)
     if longest_s > LONGEST_S:

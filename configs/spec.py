@@ -65,12 +65,14 @@ class KernelSpec:
 
     start_ps: from the end of the kernel before it to its streaming at full rate: launch, ramp and drain.
     compute, memory: the fraction of the peak and of the memory's bandwidth that long kernels reach.
+    stream: the most that one part of the traffic reaches of the bandwidth: of a row's keys and values of one head.
     fused: it is part of the kernel before or after it, and takes no time of its own.
     """
 
     start_ps: int = field(default=0, metadata=at_least(0))
     compute: float = field(default=1.0, metadata=above(0, 1))
     memory: float = field(default=1.0, metadata=above(0, 1))
+    stream: float = field(default=1.0, metadata=above(0, 1))
     fused: bool = False
 
 

@@ -238,6 +238,7 @@ class Attention:
             ((k_cache.tier, part_bytes(k_cache, prefix) + part_bytes(v_cache, prefix)),),
             2 * q.nbytes,
             "attention",
+            streams=len(starts) * len(queries),
         )
 
 

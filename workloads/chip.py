@@ -40,6 +40,7 @@ class Work:
     activation_bytes: bytes of activations read and written.
     kind: which sort of kernel it is, for what a chip's kernels reach (`configs.spec.KernelsSpec`).
     rounded_bytes: activations that are rounded to a narrower format before they are multiplied, as they come in.
+    streams: into how many independent parts the traffic to stored tensors falls; 0 for any number.
     """
 
     dtype: str
@@ -49,6 +50,7 @@ class Work:
     activation_bytes: int = 0
     kind: KernelKind = "elementwise"
     rounded_bytes: int = 0
+    streams: int = 0
 
 
 class Kernel(Protocol):

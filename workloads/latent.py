@@ -209,6 +209,7 @@ class LatentAttention:
             ((cache.tier, part_bytes(cache, n_read * dim)),),
             2 * latent.nbytes + rotated.nbytes,
             "attention",
+            streams=len(starts),
         )
 
 

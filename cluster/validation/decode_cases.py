@@ -77,6 +77,8 @@ MODELS = _named(
 
 SOFTWARE = _named(
     (r"device perf", "ideal"),
+    (r"TensorRT-LLM.*LLM-Inference-Bench", "trtllm-2024"),
+    (r"vLLM.*LLM-Inference-Bench", "vllm-2024"),
     (r"tt-metal|tt_transformers", "tt-metal"),
     (r"trt-?llm|TensorRT-LLM|^NIM\b", "trtllm"),
     (r"\bvLLM\b", "vllm"),
@@ -86,9 +88,10 @@ SOFTWARE = _named(
     (r"NeuronX", "neuronx"),
     (r"Deepspeed", "deepspeed"),
 )
-"""Serving software by name; the first that matches."""
+"""Serving software by "software | source"; the first that matches. A source may tell of which year versions are."""
 
-BFP = DtypeSpec("bfp8", "bfp8", "bf16")
+MESH_COLUMNS = 4
+"""Of a Wormhole Galaxy."""
 
 
 @frozen
@@ -120,7 +123,8 @@ def decode_case(row: DecodeRow) -> Case | Skipped:
         work = _work(row, metric)
     except LookupError as error:
         return Skipped(row, *error.args)
-    assert row.value is not None and row.batch_total is not None
+    assert row.value is not None
+    assert row.batch_total is not None
     name = f"{work.layout.tp}" if work.layout.n_replicas == 1 else f"{work.layout.tp} x {work.layout.n_replicas}"
     return Case(
         row, work, "decode", metric.quantity, metric.seconds(row.value), work.system, f"TP {name}",
@@ -145,7 +149,7 @@ def _work(row: DecodeRow, metric: Metric) -> DecodeWork:
         raise LookupError("no catalogue system", f"{row.chip} | {row.system}")
     if model is None:
         raise LookupError("no catalogue model", row.model)
-    software = _found(SOFTWARE, row.software)
+    software = _found(SOFTWARE, f"{row.software} | {row.source}")
     if software is None:
         raise LookupError("no catalogue software", row.software)
     if row.batch_total is None:
@@ -185,18 +189,24 @@ def _layout(row: DecodeRow, *, experts: bool) -> Layout:
         tp //= 2
     if row.n_chips is not None and tp * pp * replicas != row.n_chips:
         raise LookupError("the layout does not fit the number of chips", f"TP {tp}, PP {pp}, DP {replicas}")
-    return Layout(tp, pp, 1, replicas) if experts else Layout(tp, pp, replicas)
+    # on a mesh of several rows tt-metal cuts matrices along both sides
+    grid = (MESH_COLUMNS, tp // MESH_COLUMNS) if row.chip == "Wormhole" and tp > 2 * MESH_COLUMNS else None
+    ep, dp = (replicas, 1) if experts else (1, replicas)
+    return Layout(tp, pp, dp, ep, tp_grid=grid)
 
 
 def _dtype(row: DecodeRow, *, experts: bool) -> DtypeSpec:
-    """Return the number formats. What checkpoints of a format leave in 16 bits: the embedding and the head; in those of
-    four bits with experts also all but the experts. Narrow weights alone bring no narrow cache on chips without FP4.
+    """Return the number formats of a checkpoint and its cache.
+
+    Quantised checkpoints leave the embedding and the head in 16 bits, those of four bits with experts all but these.
     """
     chip, given = f"{row.chip} | {row.system}", row.weights_dtype.lower()
     if re.search("Wormhole|Blackhole", chip):
-        if "bfp4" in given:
-            return DtypeSpec("bfp8", "bfp8", "bf16", feed_forward="bfp4")
-        return BFP if "bf16" not in given else DtypeSpec("bf16", "bfp8", "bf16", feed_forward="bfp8")
+        if "bf16" in given:
+            return DtypeSpec("bf16", "bfp8", "bf16", feed_forward="bfp8")
+        # the demos' own choice where none is given: Falcon's is older than the feed-forward blocks in four bits
+        in_four_bits = "bfp4" in given or (not given and not row.model.startswith("Falcon"))
+        return DtypeSpec("bfp8", "bfp8", "bf16", feed_forward="bfp4" if in_four_bits else None)
     if given in ("", "bf16", "fp16"):
         return DtypeSpec("fp16", "fp16", "fp16") if given == "fp16" else DtypeSpec()
     if given == "int8":

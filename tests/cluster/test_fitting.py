@@ -86,7 +86,7 @@ def test_more_chips_are_named_where_these_are_too_few():
 
 def test_a_tier_of_ones_own():
     """A cache in the near tier is read at that tier's rate and checked against its capacity."""
-    spec, _ = loaded("model=llama-3.2-1b", "workload.new_tokens=2")
+    spec, _ = loaded("model=llama-3.2-1b", "workload.new_tokens=2", "system.chip.kernels=ideal")
     near, far = (
         attrs.evolve(spec.system.chip.memory[-1], name="near", bandwidth_bytes_per_s=1e13),
         spec.system.chip.memory[-1],
