@@ -13,7 +13,15 @@ from configs.catalogue_files import catalogue_path, label
 from configs.errors import ConfigError
 from configs.figures import FigureReader, read_sources
 from configs.problems import Keys, Place, Problems, dotted, shown
-from configs.spec import ChipSpec, CommunicationSpec, ModelSpec, Provenance, SystemSpec
+from configs.spec import (
+    ChipSpec,
+    CommunicationSpec,
+    KernelsSpec,
+    ModelSpec,
+    Provenance,
+    SoftwareSpec,
+    SystemSpec,
+)
 from configs.yaml_source import parse_yaml, read_file
 
 LIKE = "like"
@@ -29,6 +37,9 @@ SLOTS: Mapping[str, Mapping[str, str]] = {
 """Which keys of a kind of document hold a reference, and to which kind."""
 WORDS = ("ideal",)
 """References that are no document: the loader knows what they stand for."""
+WITH_WORDS = ("communication", "kernels", "software")
+SPECS = ModelSpec | SystemSpec | ChipSpec | CommunicationSpec | KernelsSpec | SoftwareSpec
+"""What a slot may hold already."""
 
 ModelReader = Callable[[Path], ModelSpec]
 
@@ -77,9 +88,9 @@ class Resolver:
 
     def resolve(self, kind: str, value: Any, place: Place, parent: Origin) -> Any:
         """Return the document (or the model) that a reference stands for, or FAILED."""
-        if isinstance(value, Document | ModelSpec | SystemSpec | ChipSpec | CommunicationSpec) or value is FAILED:
+        if isinstance(value, Document | SPECS) or value is FAILED:
             return value
-        if kind == "communication" and value in WORDS:
+        if kind in WITH_WORDS and value in WORDS:
             return value
         if isinstance(value, Mapping):
             origin = Origin(None, self._folder(place, parent), parent.chain, parent.sources)
