@@ -154,8 +154,9 @@ ALGORITHMS: Mapping[str, Mapping[str, Builder]] = {
 PARAMETERS: Mapping[str, Bounds | tuple[str, ...]] = {
     "channels": Bounds(1, 32),
     "pieces": Bounds(1, 1024),
-    "node": (*hierarchical.FLAT, *rail_tree.NODES),
+    "node": tuple(hierarchical.FLAT),
     "rail": tuple(hierarchical.FLAT),
+    "inside": rail_tree.INSIDE,
 }
 """What the parameters of algorithms may be; an algorithm takes those that its builder has as keywords."""
 

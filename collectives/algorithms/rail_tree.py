@@ -28,16 +28,16 @@ from collectives.schedule import Schedule, Transfers
 
 NAME = "rail_tree"
 PIECES = 8
-NODES = ("chain", "switch")
+INSIDE = ("chain", "switch")
 
 
-def all_reduce(group: GroupView, root: int = 0, *, node: str = "chain", pieces: int = PIECES) -> Schedule:
+def all_reduce(group: GroupView, root: int = 0, *, inside: str = "chain", pieces: int = PIECES) -> Schedule:
     """Return the all-reduce with so many pieces on each tree."""
     del root
     places = np.array(nodes_of(NAME, group))
     if len(group) == 1:
         return Schedule("all_reduce", NAME, 1, pieces, ())
-    switches = _switches(group, places) if node == "switch" else np.zeros((len(places), 0), np.int64)
+    switches = _switches(group, places) if inside == "switch" else np.zeros((len(places), 0), np.int64)
     helpers = tuple(switches.reshape(-1).tolist())
 
     def make() -> Transfers:

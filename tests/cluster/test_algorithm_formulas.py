@@ -19,7 +19,7 @@ from collectives.algorithms.hierarchical import FLAT
 from configs.spec import LinkSpec
 from tests.cluster import machines
 from tests.cluster.test_formulas import WHOLE_PS, total_ps
-from tests.collectives.rows import TOPOLOGIES, all_of, schedule_of
+from tests.collectives.rows import TOPOLOGIES, all_of, nodes, schedule_of
 from topology import FullyConnected, Switch
 
 GATHERS = ("all_gather", "reduce_scatter", "all_reduce")
@@ -199,10 +199,23 @@ def test_hierarchies_of_any_two():
         assert row.wrong == 0
 
 
+@pytest.mark.parametrize(("n_nodes", "length"), [(2, 2), (4, 3), (8, 2)])
+@pytest.mark.parametrize(("inside", "hops"), [("chain", None), ("switch", 2)])
+def test_a_small_buffer_over_rail_trees(n_nodes, length, inside, hops):
+    """One piece goes up and down once: through the chain, or over the switch by two links, and h levels of nodes."""
+    system = machines.system(nodes(n_nodes * length, length, LinkSpec(1e15, 500_000)))
+    height = 1_000_000 * (n_nodes - 1).bit_length()
+    want = 2 * (height + (1_000_000 * (length - 1) if hops is None else hops * 500_000))
+    got = total_ps(system, "all_reduce", f"rail_tree:inside={inside},pieces=1", (length,))
+    assert got == pytest.approx(want, rel=1e-3)
+    [row] = bench(system, "all_reduce", algorithm=f"rail_tree:inside={inside}", sizes_bytes=[4800])
+    assert row.wrong == 0
+
+
 @pytest.mark.parametrize(("op", "pieces"), [("broadcast", 1), ("broadcast", 5), ("reduce", 3), ("all_reduce", 2)])
 def test_pieces_are_a_parameter(op, pieces):
     """Trees and lines are right in any number of pieces."""
     for name in OFFERED[op]:
-        if "pieces" in OFFERED[op][name] and name != "in_network":
+        if "pieces" in OFFERED[op][name] and name not in {"in_network", "rail_tree"}:
             [row] = bench(machines.ring(6), op, algorithm=f"{name}:pieces={pieces}", sizes_bytes=[4000])
             assert row.wrong == 0
