@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from cluster.records import Collective
 from collectives import OFFERED, OPERATIONS, GroupView, build, candidates
-from configs.algorithm_names import AUTO, base_name, with_protocol
+from configs.algorithm_names import AUTO, algorithm_problem, with_protocol
 from configs.errors import ConfigError
 from configs.spec import Contention, SystemSpec
 from topology import Topology, build_topology
@@ -101,11 +101,11 @@ class Chooser:
         """Return the algorithms under the library's protocols that serve a call; empty: all algorithms are tried."""
         size_bytes, n = call.n_elements * call.dtype.itemsize, len(call.ranks)
         return [
-            with_protocol(name, protocol.name)
-            for protocol in self.system.communication.protocols
+            with_protocol(name, key)
+            for key, protocol in self.system.communication.used_protocols.items()
             if protocol.serves(call.op, n, size_bytes)
             for name in protocol.algorithms
-            if base_name(name) in OFFERED[call.op]
+            if algorithm_problem(name, call.op, OFFERED[call.op]) is None
         ]
 
     def _choose(self, call: Collective) -> str:

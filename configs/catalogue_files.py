@@ -11,6 +11,9 @@ from configs.yaml_source import parse_yaml, read_file
 
 KINDS = ("chips", "kernels", "systems", "software", "models", "experiments", "communication")
 
+WORDS = {"communication": ("ideal",), "kernels": ("ideal",), "software": ("ideal",)}
+"""By kind, words that stand for no file: the loader knows what they mean."""
+
 _FOLDER = Path(__file__).with_name("catalogue")
 
 
@@ -29,6 +32,7 @@ def catalogue_path(kind: str, name: str) -> Path:
     """Return the file of an entry; raises a ConfigError that lists the names there are."""
     names = catalogue_names(kind)
     if name not in names:
+        names = (*WORDS.get(kind, ()), *names)
         raise ConfigError((unknown(name, f"in the catalogue of {kind}", names) + _hint(name),))
     return _FOLDER / kind / f"{name}.yaml"
 

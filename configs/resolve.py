@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from configs.catalogue_files import catalogue_path, label
+from configs.catalogue_files import WORDS, catalogue_path, label
 from configs.errors import ConfigError
 from configs.figures import FigureReader, read_sources
 from configs.problems import Keys, Place, Problems, dotted, shown
@@ -35,9 +35,6 @@ SLOTS: Mapping[str, Mapping[str, str]] = {
     "chips": {"kernels": "kernels"},
 }
 """Which keys of a kind of document hold a reference, and to which kind."""
-WORDS = ("ideal",)
-"""References that are no document: the loader knows what they stand for."""
-WITH_WORDS = ("communication", "kernels", "software")
 SPECS = ModelSpec | SystemSpec | ChipSpec | CommunicationSpec | KernelsSpec | SoftwareSpec
 """What a slot may hold already."""
 
@@ -90,7 +87,7 @@ class Resolver:
         """Return the document (or the model) that a reference stands for, or FAILED."""
         if isinstance(value, Document | SPECS) or value is FAILED:
             return value
-        if kind in WITH_WORDS and value in WORDS:
+        if isinstance(value, str) and value in WORDS.get(kind, ()):
             return value
         if isinstance(value, Mapping):
             origin = Origin(None, self._folder(place, parent), parent.chain, parent.sources)
@@ -193,12 +190,27 @@ class Resolver:
         base = self.resolve(document.kind, document.pop(LIKE), inside.child(LIKE), document.origin)
         if not isinstance(base, Document):
             return FAILED
-        for key, value in base.items():
-            if key not in document:
-                document[key] = value
-                known = {k: p for k, p in base.provenance.items() if k == key or k.startswith((f"{key}.", f"{key}["))}
-                document.provenance.update(known)
+        taken = _fill(document, base)
+        for path, origin in base.provenance.items():
+            if any(_inside(path, one) or _inside(one, path) for one in taken):
+                document.provenance.setdefault(path, origin)
         return document
+
+
+def _fill(mapping: dict[str, Any], base: Mapping[str, Any]) -> list[str]:
+    """Put what is missing in a mapping, at any depth, into it; return the paths of what was put there."""
+    taken = []
+    for key, value in base.items():
+        if isinstance(value, dict) and isinstance(mapping.get(key), dict):
+            taken += [f"{key}.{path}" for path in _fill(mapping[key], value)]
+        elif key not in mapping:
+            mapping[key] = copy.deepcopy(value)
+            taken.append(key)
+    return taken
+
+
+def _inside(path: str, outer: str) -> bool:
+    return path == outer or path.startswith((f"{outer}.", f"{outer}["))
 
 
 def is_system(node: Any) -> bool:

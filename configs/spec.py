@@ -180,8 +180,7 @@ class ProtocolSpec:
     min_ranks, max_ranks, max_size_bytes (of a rank's input): the library's own limits.
     """
 
-    name: str
-    algorithms: tuple[str, ...]
+    algorithms: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
     base_ps: int = 0
     step_ps: int = 0
@@ -202,7 +201,7 @@ class ProtocolSpec:
         )
 
 
-NO_PROTOCOL = ProtocolSpec("", ())
+NO_PROTOCOL = ProtocolSpec()
 
 
 @frozen
@@ -223,7 +222,8 @@ class CommunicationSpec:
     step_ps: once per step of a schedule, on every rank.
     link_efficiency: the fraction of every link's bandwidth that carries payload.
     in_network_min_ranks: `auto` lets switches add only for groups of at least so many ranks.
-    protocols: the ways in which schedules are carried out; a schedule that none of them serves takes the figures above.
+    protocols: the ways in which schedules are carried out, None for one that is left out; a schedule that none of them
+    serves takes the figures above.
     """
 
     launch_ps: int = 0
@@ -232,7 +232,7 @@ class CommunicationSpec:
     step_ps: int = 0
     link_efficiency: float = field(default=1.0, metadata=above(0, 1))
     in_network_min_ranks: int = field(default=2, metadata=at_least(2))
-    protocols: tuple[ProtocolSpec, ...] = ()
+    protocols: Mapping[str, ProtocolSpec | None] = field(factory=dict)
     name: str = field(default="", eq=False)
     description: str = field(default="", eq=False)
     valid: ValiditySpec = field(default=ValiditySpec(), eq=False)
@@ -241,29 +241,32 @@ class CommunicationSpec:
     def __attrs_post_init__(self) -> None:
         if self.mode is not None and self.mode not in self.launches_ps:
             raise ConfigError((f"mode: {unknown(self.mode, 'a way of launching', tuple(self.launches_ps))}",))
-        names = [protocol.name for protocol in self.protocols]
-        if len(set(names)) != len(names):
-            raise ConfigError((f"protocols: names must be different; given: {', '.join(names)}",))
 
     @property
     def call_ps(self) -> int:
         """What the launch of a call costs."""
         return self.launch_ps + (self.launches_ps[self.mode] if self.mode is not None else 0)
 
+    @property
+    def used_protocols(self) -> dict[str, ProtocolSpec]:
+        """The protocols that are not left out, by name."""
+        return {name: protocol for name, protocol in sorted(self.protocols.items()) if protocol is not None}
+
     def protocol_of(self, op: str, algorithm: str, n_ranks: int, size_bytes: float) -> ProtocolSpec:
-        """Return the protocol that an algorithm's name says (`ring:protocol=LL`), or the first that serves the call.
+        """Return the protocol that an algorithm's name says (`ring:protocol=LL`), or the first by name that serves it.
 
         Raises ConfigError for a protocol that there is not.
         """
         name, parameters = split_name(algorithm)
         said = parameters.get("protocol")
-        for protocol in self.protocols:
-            serves = protocol.serves(op, n_ranks, size_bytes)
-            if protocol.name == said or (said is None and serves and name in map(base_name, protocol.algorithms)):
-                return protocol
         if said is not None:
-            names = tuple(protocol.name for protocol in self.protocols)
-            raise ConfigError((f"{algorithm}: {unknown(said, 'a protocol of this system', names)}",))
+            if said not in self.used_protocols:
+                names = tuple(self.used_protocols)
+                raise ConfigError((f"{algorithm}: {unknown(said, 'a protocol of this system', names)}",))
+            return self.used_protocols[str(said)]
+        for protocol in self.used_protocols.values():
+            if name in map(base_name, protocol.algorithms) and protocol.serves(op, n_ranks, size_bytes):
+                return protocol
         return NO_PROTOCOL
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 
-from attrs import field, frozen
+import numpy as np
+from attrs import frozen
 
 from cluster.bench import Bench
 from cluster.prediction import predict_ps
 from cluster.selection import Chooser
+from cluster.validation.machines import LAUNCHES, LIBRARIES, MACHINES, RESTRICTIONS, Machine
 from cluster.validation.rows import CollectiveRow
 from cluster.validation.vocabulary import Case, Skipped
 from cluster.vocabulary import VOCABULARY
+from collectives import OPERATIONS
+from configs.algorithm_names import AUTO
+from configs.errors import ConfigError
 from configs.loader import load_system
-from topology import build_topology
+from topology import Topology, build_topology
 
 SIZE_CLASSES: tuple[tuple[int, str], ...] = (
     (2**14, "< 16 KiB"),
@@ -25,47 +30,41 @@ SIZE_CLASSES: tuple[tuple[int, str], ...] = (
 )
 """Classes of message sizes: up to which size (without it), and its name."""
 
-OPERATIONS: Mapping[str, str] = {
-    "all_reduce": "all_reduce",
-    "all_gather": "all_gather",
-    "reduce_scatter": "reduce_scatter",
-    "all_to_all": "all_to_all",
+NAMES: Mapping[str, tuple[str, str]] = {
+    "all_reduce": ("all_reduce", "time_s"),
+    "all_gather": ("all_gather", "time_s"),
+    "reduce_scatter": ("reduce_scatter", "time_s"),
+    "all_to_all": ("all_to_all", "time_s"),
+    "broadcast": ("broadcast", "time_s"),
+    "sendrecv": ("permute", "time_s"),
+    "p2p_oneway_hop": ("permute", "time_s"),
+    "p2p_roundtrip": ("permute", "round_trip_s"),
 }
-"""Collectives by their names in the column `collective`."""
+"""The column `collective`: the operation, and which time of it is measured."""
 
-DTYPES: Mapping[str, str] = {"fp32": "fp32", "fp32?": "fp32", "fp16": "fp16", "bf16": "bf16", "byte": "int8"}
-
-
-@frozen
-class Machine:
-    """What a family of rows was measured on: texts of system and topology that match `pattern` mean `system`."""
-
-    pattern: re.Pattern[str]
-    system: str
-    chips_per_node: int
-
-
-def _machine(pattern: str, system: str, chips_per_node: int) -> Machine:
-    return Machine(re.compile(pattern, re.IGNORECASE), system, chips_per_node)
-
-
-MACHINES = (
-    _machine(r"\bH100-80GB SXM5\b", "dgx-h100", 8),
-    _machine(r"\bH200\b", "dgx-h200", 8),
-    _machine(r"\bGB200\b", "gb200-nvl72", 72),
-    _machine(r"\bGB300\b", "gb300-nvl72", 72),
-    _machine(r"\bB200\b", "hgx-b200", 8),
-    _machine(r"\bA100.*SXM4\b", "dgx-a100", 8),
-    _machine(r"\bMI300X\b", "mi300x-node", 8),
-    _machine(r"\bMI325X\b", "mi325x-node", 8),
-    _machine(r"\bMI355X\b", "mi355x-node", 8),
+CONVENTIONS: tuple[tuple[re.Pattern[str], Callable[[int], int]], ...] = (
+    (re.compile(r"^nccl: .*two concurrent groups share"), lambda _n: 2),
+    (re.compile(r"^nccl: "), lambda _n: 1),
+    (re.compile(r"^osu: bytes per destination"), lambda n: n),
+    (re.compile(r"^payload bytes of one packet"), lambda _n: 1),
 )
-"""Catalogue systems by what the texts say; the first that matches."""
+"""The column `message_convention`: of n ranks, how often the bytes stand for what nccl-tests call the size."""
+
+UNKNOWN = re.compile(r"pairwise NVLink|PCIe \(NVLink bridge\)|NVLink1")
+"""Boards of a known chip that the catalogue does not have."""
+
+DTYPES: Mapping[str, str] = {
+    "fp32": "fp32", "fp16": "fp16", "bf16": "bf16", "byte": "int8", "bfp8": "int8", "fp8": "int8", "int8": "int8",
+}  # fmt: skip
+"""The column `dtype`, without a question mark: an element of as many bytes."""
 
 
 @frozen
 class CollectiveWork:
-    """A collective among the first `n_ranks` chips of a catalogue system, all of which enter at once."""
+    """A collective on a catalogue system, all of whose ranks enter at once.
+
+    n_domains: the ranks are the first chips of so many nodes of the system. line: they are those of an axis of so many.
+    """
 
     system: str
     overrides: tuple[str, ...]
@@ -73,7 +72,8 @@ class CollectiveWork:
     n_ranks: int
     size_bytes: int
     dtype: str
-    algorithm: str = field(default="auto")
+    n_domains: int = 1
+    line: int | None = None
 
     @property
     def place(self) -> Hashable:
@@ -81,17 +81,28 @@ class CollectiveWork:
         return (self.system, self.overrides)
 
     def run(self) -> Mapping[str, float]:
-        """Return the predicted time."""
+        """Return the predicted time, and that of the way there and back."""
         chooser = _chooser(self.system, self.overrides)
-        ranks = tuple(range(self.n_ranks))
+        ranks = self._ranks(chooser.topology)
         bench = Bench(
-            chooser.system, chooser.topology, self.op, (self.algorithm,), (ranks,), "shapes", "fluid", self.dtype,
-            "sum", False, {},
+            chooser.system, chooser.topology, self.op, (AUTO,), (ranks,), "shapes", "fluid", self.dtype, "sum",
+            False, {},
         )  # fmt: skip
         call = bench.calls(bench.case(self.size_bytes))[0]
-        if self.algorithm == "auto":
-            call = call._replace(algorithm=chooser(call))
-        return {"time_s": predict_ps(chooser.system, chooser.topology, call) * 1e-12}
+        time_s = predict_ps(chooser.system, chooser.topology, call._replace(algorithm=chooser(call))) * 1e-12
+        return {"time_s": time_s, "round_trip_s": 2 * time_s}
+
+    def _ranks(self, topology: Topology) -> tuple[int, ...]:
+        if self.line is not None:
+            axes = [axis for axis, length in zip(topology.axes, topology.dims, strict=True) if length == self.line]
+            if not axes:
+                raise ConfigError((f"no axis of {self.line} chips; there are {topology.dims}",))
+            return topology.axis_ranks(0, axes[0])
+        if self.n_domains == 1 or topology.domain_of_chip is None:
+            return tuple(range(self.n_ranks))
+        _, first = np.unique(topology.domain_of_chip, return_index=True)
+        each = np.arange(self.n_ranks // self.n_domains)
+        return tuple((np.sort(first)[: self.n_domains, None] + each).reshape(-1).tolist())
 
 
 @lru_cache(maxsize=4)
@@ -106,22 +117,47 @@ def collective_case(row: CollectiveRow) -> Case | Skipped:
         return Skipped(row, "no time is given")
     if row.message_bytes is None:
         return Skipped(row, "no message size in bytes is given", row.message_convention)
-    if row.collective not in OPERATIONS:
+    if row.collective not in NAMES:
         return Skipped(row, "not a collective of the simulator", row.collective)
-    if not row.message_convention.startswith("nccl:"):
+    dtype = DTYPES.get(row.dtype.rstrip("?"))
+    if dtype is None:
+        return Skipped(row, "the number format is not told", row.dtype)
+    times = next((times for pattern, times in CONVENTIONS if pattern.search(row.message_convention)), None)
+    if times is None:
         return Skipped(row, "the message size cannot be told from its convention", row.message_convention)
-    if row.dtype not in DTYPES:
-        return Skipped(row, "no such number format in the simulator", row.dtype)
     text = f"{row.system} | {row.topology}"
     machine = next((m for m in MACHINES if m.pattern.search(text)), None)
-    if machine is None:
-        return Skipped(row, "no catalogue system", row.system)
-    if row.n_chips > machine.chips_per_node:
+    if machine is None or UNKNOWN.search(text):
+        return Skipped(row, "no catalogue system", text)
+    return _case(row, machine, dtype, row.message_bytes * times(row.n_chips))
+
+
+def _case(row: CollectiveRow, machine: Machine, dtype: str, size_bytes: int) -> Case | Skipped:
+    text = f"{row.system} | {row.topology} | {row.algorithm_or_note}"
+    n_domains = machine.n_domains(text, row.n_nodes)
+    if row.n_chips < 2 or row.n_chips % n_domains or row.n_chips // n_domains > machine.chips_per_domain:
+        return Skipped(row, "the ranks do not fall evenly on nodes", f"{row.n_chips} on {n_domains}: {row.topology}")
+    if n_domains > 1 and re.search(r"NICs? unstated", text):
+        return Skipped(row, "the network between the nodes is not stated", row.topology)
+    if n_domains > 1 and machine.cluster is None:
         return Skipped(row, "no catalogue system of several such nodes", row.topology)
+    library = next((name for pattern, name in LIBRARIES if pattern.search(text)), None)
+    overrides = [*machine.overrides(text, n_domains)]
+    overrides += [f"communication={library}"] if library else machine.default(n_domains)
+    overrides += [f"communication.mode={next(mode for pattern, mode in LAUNCHES if pattern.search(text))}"]
+    overrides += [f"communication.protocols.{name}=null" for name in _left_out(row.algorithm_or_note)]
+    system = machine.named(text, n_domains)
+    line = re.search(r"axis of (\d+) chips", text)
+    op, quantity = NAMES[row.collective]
     work = CollectiveWork(
-        machine.system, (), OPERATIONS[row.collective], row.n_chips, row.message_bytes, DTYPES[row.dtype]
-    )  # fmt: skip
+        system, tuple(overrides), op, row.n_chips, size_bytes, dtype, n_domains, int(line[1]) if line else None
+    )
     return Case(
-        row, work, "collective", "time_s", row.time_us * 1e-6, machine.system, work.op,
-        next(name for limit, name in SIZE_CLASSES if row.message_bytes < limit), float(row.message_bytes),
+        row, work, "collective", quantity, row.time_us * 1e-6 if row.time_us else 0.0, system, OPERATIONS[op].name,
+        next(name for limit, name in SIZE_CLASSES if size_bytes < limit), float(size_bytes),
     )  # fmt: skip
+
+
+def _left_out(note: str) -> tuple[str, ...]:
+    """Return the protocols that the note says the library was not to use."""
+    return next((left_out for pattern, left_out in RESTRICTIONS if pattern.search(note)), ())

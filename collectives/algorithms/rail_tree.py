@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from collectives.algorithms.binary_tree import Tree, in_order_tree
 from collectives.algorithms.in_network import switches_of
-from collectives.algorithms.rail_ring import nodes_of
+from collectives.algorithms.rail_ring import nodes_of, zigzag_of
 from collectives.group import GroupView
 from collectives.schedule import Schedule, Transfers
 
@@ -80,7 +80,7 @@ def _heads(n_nodes: int, c: int) -> Tree:
 def _chained(places: NDArray[np.int64], c: int) -> Tree:
     """Return the tree of all ranks: chains that end at the heads, and the tree of the heads."""
     n_nodes, length = places.shape
-    order = places[:, (c + np.arange(length)) % length]
+    order = places[:, (c + np.array(zigzag_of(length))) % length]
     heads = _heads(n_nodes, c)
     depth = np.zeros(n_nodes, np.int64)
     depth[heads.child] = heads.depth
