@@ -164,13 +164,13 @@ class FaultyBackend:
     inner: LocalBackend
     n_bad: int
 
-    def run(self, program, args, emit, roles=None):
+    def run(self, program, args, emit, on_restart, roles=None):
         """Run the program on faulty chips."""
 
         async def on_faulty(chip, *more):
             return await program(FaultyChip(chip, self.n_bad), *more)
 
-        return self.inner.run(on_faulty, args, emit, roles)
+        return self.inner.run(on_faulty, args, emit, on_restart, roles)
 
     def close(self):
         """Stop what was started."""
