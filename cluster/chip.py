@@ -341,7 +341,7 @@ class SimChip:
             self.engine.close()
         except ProgramError as error:
             raise ProgramError(f"{error}, before a checkpoint of step {step}") from None
-        every = self.keeping.every if self.real else 0  # without data, to run again from the start costs little
+        every = self.keeping.every
         if every and step % every == 0 and step > self._began:
             records, (trace,) = merge([(self.machine.table.records, [self.trace])])
             self.keeping.keep(self.rank, Kept(step, state, records, trace, self._n_emitted))

@@ -168,7 +168,8 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
     ids = ShapeArray((len(rows),), INT32) if job.first_step else None
     step, state = chip.resume(job.first_step, {"ids": ids, "caches": {}})
     for name, values in state["caches"].items():
-        caches[name][...] = values
+        if values is not None:
+            caches[name][...] = values
     ids = state["ids"]
     if step == 0 and job.n_parts(place) > 1:
         step, ids = await _generate_in_parts(chip, job, shards, memory)

@@ -25,6 +25,7 @@ from cluster.backends.greeting import HELLO_BYTES, HELLO_DEADLINE_S, Address, Li
 from cluster.backends.wire import FrameError, number_format
 from cluster.records import Collective
 from configs.errors import RunError
+from workloads.array import ShapeArray
 
 READ_BYTES = 1 << 18
 MAX_MESSAGE_BYTES = 1 << 30
@@ -33,7 +34,7 @@ BEAT_S = 1.0
 
 
 def pack_value(value: Any) -> Any:
-    """Return a value in a form that msgpack takes; arrays become (dtype, shape, bytes).
+    """Return a value in a form that msgpack takes; arrays become (dtype, shape, bytes), or without data no bytes.
 
     Raises TypeError for anything but arrays, numbers, strings, bytes, None, and lists and dicts of these.
     """
@@ -41,6 +42,8 @@ def pack_value(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return {"__array__": [value.dtype.name, list(value.shape), np.ascontiguousarray(value).tobytes()]}
+    if isinstance(value, ShapeArray):
+        return {"__array__": [value.dtype.name, list(value.shape), None]}
     return value
 
 
@@ -48,6 +51,8 @@ def unpack_value(value: Any) -> Any:
     """Undo `pack_value`."""
     if isinstance(value, dict) and "__array__" in value:
         name, shape, data = value["__array__"]
+        if data is None:
+            return ShapeArray(tuple(shape), number_format(name))
         return np.frombuffer(data, number_format(name)).reshape(shape)
     return value
 

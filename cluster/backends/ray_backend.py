@@ -18,10 +18,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from cluster.backends import ray_cluster  # first: it says what Ray's import reads
+
+# isort: split
 import ray
 from attrs import define, field, frozen
 
-from cluster.backends import ray_cluster
 from cluster.backends.base import Outcome, Program, Setting, run_host
 from cluster.backends.control import ControlClient, ControlServer, DriverGoneError, pack_call, pack_value
 from cluster.backends.dataplane import DataPlane

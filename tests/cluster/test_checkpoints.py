@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.backends.base import Setting, run_host
+from cluster.backends.control import pack_value
 from cluster.backends.packing import pack_kept, pack_record, unpack_kept, unpack_record
 from cluster.checkpoints import Checkpoints, Keeping
 from cluster.experiment import prepare
@@ -16,8 +18,9 @@ from cluster.records import Await, Collective, Compute, Mark, Receive, Send, Sta
 from cluster.selection import Chooser
 from cluster.timeline import time_run
 from cluster.vocabulary import VOCABULARY
-from configs.errors import ProgramError
+from configs.errors import ConfigError, ProgramError
 from configs.loader import load_experiment
+from configs.plain import fingerprint
 from tests.cluster.machines import mesh
 from tests.workloads.tiny import write_tiny
 from workloads.decode import decode
@@ -50,7 +53,9 @@ async def steps(chip, n, idle=()):
     return history
 
 
-def play(system, n_chips, program, args, *, every=0, checkpoints=None, n_emitted=None, lost_after=10**9):
+def play(
+    system, n_chips, program, args, *, numerics="real", every=0, checkpoints=None, n_emitted=None, lost_after=10**9
+):
     """Run on one host from the last checkpoint; return what a run gives, or None if it is lost at some value."""
     checkpoints, seen = checkpoints or Checkpoints(n_chips), []
     kept = {rank: unpack_kept(what) for rank, what in checkpoints.latest().items()}
@@ -59,14 +64,14 @@ def play(system, n_chips, program, args, *, every=0, checkpoints=None, n_emitted
         checkpoints.add(rank, what and what.step, what and pack_kept(rank, what))
 
     def emit(rank, name, value, index):
-        seen.append((rank, name, index, None if value is None else value.tobytes()))
+        seen.append((rank, name, index, msgpack.packb(pack_value(value))))
         if len(seen) == lost_after:
             raise LostError
 
     keeping = Keeping(every, keep, kept, n_emitted or {})
     try:
         outcome = run_host(
-            Setting(system, n_chips), range(n_chips), Host(), program, args, emit, Chooser(system), keeping
+            Setting(system, n_chips, numerics), range(n_chips), Host(), program, args, emit, Chooser(system), keeping
         )
     except ProgramError as error:
         if "LostError" not in str(error):
@@ -78,13 +83,13 @@ def play(system, n_chips, program, args, *, every=0, checkpoints=None, n_emitted
     return (timeline.sha256(), outcome.values, outcome.memory_bytes, layers), seen
 
 
-def interrupted(system, n_chips, program, args, every, losses):
+def interrupted(system, n_chips, program, args, every, losses, numerics="real"):
     """Return what a run gives that loses its chips after so many values each time, and where it went on."""
     checkpoints, seen, went_on = Checkpoints(n_chips), [], []
     for lost_after in (*losses, 10**9):
         n_emitted = {rank: sum(s[0] == rank for s in seen) for rank in range(n_chips)}
-        found, new = play(system, n_chips, program, args, every=every, checkpoints=checkpoints, n_emitted=n_emitted,
-                          lost_after=lost_after)  # fmt: skip
+        found, new = play(system, n_chips, program, args, numerics=numerics, every=every, checkpoints=checkpoints,
+                          n_emitted=n_emitted, lost_after=lost_after)  # fmt: skip
         seen += new
         if found is not None:
             return found, seen, went_on
@@ -133,20 +138,29 @@ def experiment(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("overlap=true", "parallel.pp=1", "parallel.dp=1"), ("parallel.cp=2", "parallel.tp=1")],
+    [(), ("overlap=true", "parallel.pp=1", "parallel.dp=1"), ("parallel.cp=2", "parallel.tp=1"), ("numerics=shapes",)],
     ids=" ".join,
 )
 @pytest.mark.parametrize("lost_after", [1, 47])
 def test_decoding_goes_on(experiment, overrides, lost_after):
     """Tokens, logits and timeline of a model are the same after a loss at any time."""
     spec = experiment(*overrides)
-    job, _ = prepare(spec, keep_logits=True)
-    whole, seen = play(spec.system, 9, decode, (job,))
+    job, _ = prepare(spec, keep_logits=spec.numerics == "real")
+    whole, seen = play(spec.system, 9, decode, (job,), numerics=spec.numerics)
     n = min(lost_after, len(seen) - 3)
-    found, seen_in_parts, went_on = interrupted(spec.system, 9, decode, (job,), 2, [n, 2])
+    found, seen_in_parts, went_on = interrupted(spec.system, 9, decode, (job,), 2, [n, 2], spec.numerics)
     assert found == whole
     assert by_chip(seen_in_parts) == by_chip(seen)
     assert (went_on[-1] > 0) == (lost_after > 1)
+
+
+def test_the_keys_decide_no_result(experiment):
+    """They are no part of the fingerprint; what cannot be is refused."""
+    keys = ("on_failure=restart", "checkpoint_every=4")
+    assert fingerprint(experiment(*keys)) == fingerprint(experiment())
+    assert experiment(*keys).checkpoint_every == 4
+    with pytest.raises(ConfigError, match="checkpoint_every: is not possible with micro-batches over stages"):
+        experiment(*keys, "micro_batches=2")
 
 
 def test_a_checkpoint_counts_when_all_chips_have_it():
@@ -174,15 +188,8 @@ def test_a_checkpoint_counts_when_all_chips_have_it():
 )  # fmt: skip
 def test_records_survive(record):
     """Every kind of record comes out equal and hashable."""
-    found = unpack_record(unpacked(pack_record(record)))
+    found = unpack_record(msgpack.unpackb(msgpack.packb(pack_record(record))))
     assert (found, hash(found)) == (record, hash(record))
-
-
-def unpacked(value):
-    """Return a value after a journey."""
-    import msgpack  # noqa: PLC0415
-
-    return msgpack.unpackb(msgpack.packb(value))
 
 
 def test_misuse_is_told():

@@ -364,6 +364,9 @@ def test_an_algorithm_that_does_not_fit_is_refused(numerics):
         ({"contention": "nonee"}, "contention: 'nonee' .*accepted: fluid, none"),
         ({"numerics": "float"}, "numerics: 'float' .*accepted: real, shapes"),
         ({"backend": "mpi"}, "backend: 'mpi'; accepted: local, ray"),
+        ({"on_failure": "retry"}, "on_failure: 'retry' .*accepted: fail, restart"),
+        ({"checkpoint_every": 4}, "checkpoint_every: 4 with on_failure 'fail'; accepted: .* with on_failure 'restart'"),
+        ({"on_failure": "restart", "checkpoint_every": 0}, "checkpoint_every: 0 .*accepted: a number of steps ≥ 1"),
     ],
 )
 def test_launch_refuses_what_it_does_not_know(arguments, message):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from cluster.experiment import run_experiment
 from configs.errors import ChipDiedError
 from tests.cluster.backends.common import SYSTEM, actors, await_end, check_nothing_is_left, marked
 from tests.workloads.tiny import write_tiny
+from workloads.array import ShapeArray
 
 pytestmark = [
     pytest.mark.ray, pytest.mark.timeout(120), pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("trace"),
@@ -304,3 +306,55 @@ def test_a_chip_that_hangs_on_another_node(two_nodes, trace, tmp_path):
     assert [restart.chips for restart in found.restarts] == [(3,)]
     await_end(actors(trace[0]), NOTICED_S)
     assert actors(trace[0]) == []
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("clean")
+def test_a_run_without_data_goes_on(tmp_path):
+    """The same timeline, and what is emitted are arrays without values."""
+
+    async def program(chip, n):
+        first, x = chip.resume(0, ShapeArray((1000,), np.dtype(np.float32)))
+        for step in range(first, n):
+            chip.checkpoint(step, x)
+            if chip.rank == 1 and step == 7 and not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            x = await chip.all_reduce(x)
+            chip.emit("x", x, index=step)
+
+    seen = []
+    with launch(SYSTEM, backend="ray", numerics="shapes", on_failure="restart", checkpoint_every=3) as cluster:
+        found = cluster.run(
+            program, 10, on_emit=lambda _rank, _name, x, _step: seen.append((type(x), x.shape, x.dtype))
+        )
+    with launch(SYSTEM, numerics="shapes") as local:
+        assert found.timeline.sha256() == local.run(program, 10).timeline.sha256()
+    assert seen == [(ShapeArray, (1000,), np.float32)] * 40
+    assert [restart.from_step for restart in found.restarts] == [6]
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("clean")
+def test_a_process_that_ray_ends_for_lack_of_memory(monkeypatch):
+    """The cause is told; Ray chooses which process it is."""
+    found = re.findall(r"^(\w+): +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    memory = {name: int(kib) for name, kib in found}
+    used = 1 - memory["MemAvailable"] / memory["MemTotal"]
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{used + 0.08:.3f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+
+    async def program(chip):
+        chip.emit("begun")
+        kept = []
+        while len(kept) << 26 < memory["MemTotal"] * 1024 * 0.15:
+            await chip.barrier()
+            if chip.rank == 1:
+                kept.append(np.ones(1 << 26, np.uint8))
+        await chip.recv(1 - chip.rank)
+
+    message = (
+        r"^chip [01] died \(process \d+\) after begun 0 of chip [01]: Ray ended it, as its node ran out of memory;"
+    )
+    with launch(SYSTEM, backend="ray", n_chips=2) as cluster, pytest.raises(ChipDiedError, match=message):
+        cluster.run(program)
