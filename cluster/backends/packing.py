@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.backends.control import pack_value, unpack_value
 from cluster.backends.wire import number_format
-from cluster.checkpoints import Kept
+from cluster.checkpoints import Kept, Traffic
 from cluster.records import KINDS, Await, Collective, Record, Start, Trace
 from configs.errors import ProgramError
 
@@ -62,6 +62,24 @@ def pack_state(value: Any) -> Any:
     if packed is value:
         raise TypeError(f"{type(value).__name__} is not plain")
     return packed
+
+
+def pack_traffic(traffic: Traffic) -> list[Any]:
+    """Return what a chip has communicated in a form that msgpack takes."""
+    return [[(*key, n) for key, n in counts.items()] for counts in traffic]
+
+
+def unpack_traffic(packed: list[Any]) -> Traffic:
+    """Undo `pack_traffic`.
+
+    >>> unpack_traffic(pack_traffic(Traffic({(0, 1, "x"): 2}, {("all", (0, 1)): 3})))
+    Traffic(messages={(0, 1, 'x'): 2}, calls={('all', (0, 1)): 3})
+    """
+    messages, calls = packed
+    return Traffic(
+        {(src, dst, tag): n for src, dst, tag, n in messages},
+        {(group, tuple(ranks)): n for group, ranks, n in calls},
+    )
 
 
 def unpack_kept(data: bytes) -> Kept:

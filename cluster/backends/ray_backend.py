@@ -30,13 +30,13 @@ from cluster.backends.dataplane import DataPlane
 from cluster.backends.folders import RunFolder
 from cluster.backends.greeting import Address, Listeners
 from cluster.backends.options import RayOptions
-from cluster.backends.packing import pack_kept, unpack_kept
+from cluster.backends.packing import pack_kept, pack_traffic, unpack_kept
 from cluster.backends.placement import ActorPlace, Node, name_chips, place_actors
 from cluster.backends.processes import n_cores
 from cluster.backends.resources import free_memory_bytes
 from cluster.backends.supervision import POLL_S, SILENT_S, LossError, Watch, chips_of_actor
 from cluster.backends.wire import FrameError
-from cluster.checkpoints import MOST_RESTARTS, Checkpoints, Keeping, Kept, OnRestart, Restart
+from cluster.checkpoints import MOST_RESTARTS, Checkpoints, Keeping, Kept, OnRestart, Restart, traffic_of
 from cluster.chip import Emit
 from cluster.host import Host
 from cluster.records import Collective
@@ -124,7 +124,10 @@ class ActorHost:
         self._control.send("emit", rank, name, pack_value(value), index)
 
     def _keep(self, rank: int, kept: Kept | None) -> None:
-        self._control.send("kept", rank, *((None, None) if kept is None else (kept.step, pack_kept(rank, kept))))
+        if kept is None:
+            self._control.send("kept", rank, None, None, None)
+        else:
+            self._control.send("kept", rank, kept.step, pack_kept(rank, kept), pack_traffic(traffic_of(kept)))
 
     def _choose(self, call: Collective) -> str:
         """Ask the driver, which has the timeline engine loaded and remembers."""

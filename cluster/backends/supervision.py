@@ -12,6 +12,7 @@ from typing import Any
 from attrs import define, field
 
 from cluster.backends.control import ControlServer, unpack_call, unpack_value
+from cluster.backends.packing import unpack_traffic
 from cluster.backends.placement import name_chips
 from cluster.checkpoints import Checkpoints
 from cluster.chip import Emit
@@ -106,8 +107,11 @@ class Watch:
         elif kind == "choose":
             self.control.tell(index, self._run, "answer", self._chosen(unpack_call(rest[0])))
         elif kind == "kept":
-            rank, step, what = rest
-            self.checkpoints.add(rank, step, None if step is None else self.store(what))
+            rank, step, what, traffic = rest
+            if step is None:
+                self.checkpoints.add(rank, None, None)
+            else:
+                self.checkpoints.add(rank, step, self.store(what), unpack_traffic(traffic))
         elif kind == "done":
             self._done[index] = rest[0]
         elif kind == "refused":

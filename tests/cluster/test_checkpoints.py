@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 
 from cluster.backends.base import Setting, run_host
 from cluster.backends.control import pack_value
-from cluster.backends.packing import pack_kept, pack_record, unpack_kept, unpack_record
-from cluster.checkpoints import Checkpoints, Keeping
+from cluster.backends.packing import (
+    pack_kept,
+    pack_record,
+    pack_traffic,
+    unpack_kept,
+    unpack_record,
+    unpack_traffic,
+)
+from cluster.checkpoints import Checkpoints, Keeping, traffic_of
 from cluster.experiment import prepare
 from cluster.host import Host
 from cluster.records import Await, Collective, Compute, Mark, Receive, Send, Start, merge
@@ -61,7 +68,11 @@ def play(
     kept = {rank: unpack_kept(what) for rank, what in checkpoints.latest().items()}
 
     def keep(rank, what):
-        checkpoints.add(rank, what and what.step, what and pack_kept(rank, what))
+        if what is None:
+            checkpoints.add(rank, None, None)
+        else:
+            traffic = unpack_traffic(msgpack.unpackb(msgpack.packb(pack_traffic(traffic_of(what)))))
+            checkpoints.add(rank, what.step, pack_kept(rank, what), traffic)
 
     def emit(rank, name, value, index):
         seen.append((rank, name, index, msgpack.packb(pack_value(value))))
@@ -190,6 +201,41 @@ def test_records_survive(record):
     """Every kind of record comes out equal and hashable."""
     found = unpack_record(msgpack.unpackb(msgpack.packb(pack_record(record))))
     assert (found, hash(found)) == (record, hash(record))
+
+
+@pytest.mark.parametrize(
+    ("early", "message"),
+    [
+        (
+            "send",
+            r"step 2: chip 1 has not received what chip 0 sends it \('x'\) before it; accepted: a moment at which",
+        ),
+        ("recv", r"step 2: chip 1 has received what chip 0 sends it \('x'\) after it; accepted: a moment at which"),
+        ("barrier", r"step 2: chip 1 has called 1 collectives of group 'all' and chip 0 0; accepted: the same moment"),
+    ],
+)
+def test_what_is_under_way_is_told(early, message):
+    """A checkpoint that would lose a message, or have chips at different moments, is refused when it is complete."""
+
+    async def program(chip):
+        chip.resume(0, None)
+        x = np.ones(3)
+        if early == "barrier":
+            if chip.rank == 0:
+                chip.checkpoint(2, None)
+            await chip.barrier()
+            if chip.rank == 1:
+                chip.checkpoint(2, None)
+            return
+        if (chip.rank == 0) == (early == "send"):
+            await (chip.send(x, 1, "x") if chip.rank == 0 else chip.recv(0, "x"))
+            chip.checkpoint(2, None)
+        else:
+            chip.checkpoint(2, None)
+            await (chip.send(x, 1, "x") if chip.rank == 0 else chip.recv(0, "x"))
+
+    with pytest.raises(ProgramError, match=message):
+        play(mesh(2, 1), 2, program, (), every=1)
 
 
 def test_misuse_is_told():
