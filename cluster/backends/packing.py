@@ -7,11 +7,15 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from cluster.backends.control import pack_value, unpack_value
+from cluster.backends.control import MAX_MESSAGE_BYTES, pack_value, unpack_value
 from cluster.backends.wire import number_format
 from cluster.checkpoints import Kept, Traffic
 from cluster.records import KINDS, Await, Collective, Record, Start, Trace
 from configs.errors import ProgramError
+from configs.units import format_size
+
+MAX_KEPT_BYTES = MAX_MESSAGE_BYTES - (1 << 20)
+"""With what goes along, it must fit into a message to the driver."""
 
 
 def pack_record(record: Record) -> list[Any]:
@@ -53,6 +57,11 @@ def pack_kept(rank: int, kept: Kept) -> bytes:
         raise ProgramError(
             f"chip {rank}: the state for step {kept.step} cannot be kept: {error}; accepted: {accepted}"
         ) from None
+    if len(packed) > MAX_KEPT_BYTES:
+        size, limit = format_size(len(packed)), format_size(MAX_KEPT_BYTES)
+        raise ProgramError(
+            f"chip {rank}: the state for step {kept.step} takes {size}; accepted: at most {limit} a chip"
+        )
     return packed
 
 

@@ -135,7 +135,8 @@ def test_a_model_decodes_through_a_loss(clean, experiment):
 
 @pytest.mark.heavy
 @pytest.mark.timeout(300)
-def test_ten_kills_at_random(clean, tmp_path):
+@pytest.mark.parametrize(("seed", "chips_per_actor"), [(11, 1), (12, 3)])
+def test_ten_kills_at_random(clean, tmp_path, seed, chips_per_actor):
     """Over a run of 64 tokens on eight chips: the same tokens, the same timeline."""
     system = SYSTEM | {"topology": SYSTEM["topology"] | {"dims": [4, 2]}}
     path = write_tiny(tmp_path / "m.gguf", embedding_length=128, context=80)
@@ -149,7 +150,7 @@ def test_ten_kills_at_random(clean, tmp_path):
          "on_failure": "restart", "checkpoint_every": 3}, (), VOCABULARY,
     )  # fmt: skip
     expected = run_experiment(spec, keep_logits=True)
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng(seed)
     steps = sorted(rng.choice(np.arange(1, 62), 10, replace=False).tolist())
     todo = list(steps)
 
@@ -158,7 +159,7 @@ def test_ten_kills_at_random(clean, tmp_path):
             todo.pop(0)
             os.kill(rng.choice(actors(clean[0])), signal.SIGKILL)
 
-    found = run_experiment(spec, backend="ray", keep_logits=True, on_token=kill)
+    found = run_experiment(spec, backend="ray", chips_per_actor=chips_per_actor, keep_logits=True, on_token=kill)
     assert found.output_ids == expected.output_ids
     assert found.logits.tobytes() == expected.logits.tobytes()
     assert found.timeline.sha256() == expected.timeline.sha256()
