@@ -8,6 +8,8 @@ import select
 import time
 from pathlib import Path
 
+import pytest
+
 MARK = "CHIPMESH_TEST_RUN"
 SYSTEM = {
     "name": "toy",
@@ -54,3 +56,18 @@ def check_nothing_is_left(trace, timeout_s=8):
     assert marked(mark) == {}
     assert list(folder.glob("chipmesh-*")) == []
     assert str(folder) not in Path("/proc/net/unix").read_text()
+
+
+@contextlib.contextmanager
+def ray_nodes(folder):
+    """Start a cluster of two Ray nodes with one core each on this machine; yields it and its second node."""
+    from ray.cluster_utils import Cluster  # noqa: PLC0415  Ray takes half a second to import
+
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else a head that is started in this process has a token
+        cluster = Cluster(initialize_head=True, head_node_args={**small, "temp_dir": str(folder / "ray")})
+        try:
+            yield cluster, cluster.add_node(**small)
+        finally:
+            cluster.shutdown()

@@ -21,7 +21,7 @@ from cluster import launch
 from cluster.backends.dataplane import DataPlane
 from cluster.experiment import run_experiment
 from configs.errors import ChipDiedError
-from tests.cluster.backends.common import SYSTEM, actors, await_end, check_nothing_is_left, marked
+from tests.cluster.backends.common import SYSTEM, actors, await_end, check_nothing_is_left, marked, ray_nodes
 from tests.workloads.tiny import write_tiny
 from workloads.array import ShapeArray
 
@@ -251,15 +251,10 @@ def test_a_driver_that_is_ended_leaves_nothing(clean, tmp_path, number):
 
 
 @pytest.fixture
-def two_nodes():
-    """Two Ray nodes on this machine, (cluster, second node); the driver is on the first."""
-    from ray.cluster_utils import Cluster  # noqa: PLC0415  starts nothing
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    try:
-        yield cluster, cluster.add_node(num_cpus=2)
-    finally:
-        cluster.shutdown()
+def two_nodes(trace):
+    """A cluster of two Ray nodes, and the one that the driver is not on."""
+    with ray_nodes(trace[1]) as nodes:
+        yield nodes
 
 
 @pytest.mark.heavy

@@ -12,12 +12,11 @@ import sys
 
 import pytest
 from attrs import evolve
-from ray.cluster_utils import Cluster
 
 from cluster import launch
 from cluster.experiment import run_experiment
 from configs.errors import ConfigError, RunError
-from tests.cluster.backends.common import SYSTEM, actors, await_end
+from tests.cluster.backends.common import SYSTEM, actors, await_end, ray_nodes
 from tests.cluster.backends.test_ray import outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(150), pytest.mark.filterwarnings("default")]
@@ -26,14 +25,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(150), pytest.mark.filterwarni
 @pytest.fixture(scope="module")
 def two_nodes(trace):
     """The address of a cluster of two nodes with one core each."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("RAY_AUTH_MODE", "disabled")  # else a head that is started in this process has a token
-    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "temp_dir": str(trace[1] / "ray")})
-    cluster.add_node(**small)
-    yield cluster.address
-    cluster.shutdown()
-    patch.undo()
+    with ray_nodes(trace[1]) as (cluster, _):
+        yield cluster.address
 
 
 def test_two_nodes_are_one_process(two_nodes, clean_of_runs):
