@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cluster.timeline import Timeline
 
 SCHEMA = "chipmesh.run.v1"
+LINKS_SCHEMA = "chipmesh.links.v1"
 TRACE_SCHEMA = "chipmesh.trace.v1"
 
 
@@ -117,7 +118,7 @@ class ExperimentResult:
     def links_json(self) -> dict[str, Any]:
         """Return the utilisation of every link that the run has used, the busiest first."""
         links = self.timeline.busiest_links(len(self.timeline.links))
-        return {"schema": "chipmesh.links.v1", "links": [link._asdict() for link in links]}
+        return {"schema": LINKS_SCHEMA, "links": [link._asdict() for link in links]}
 
 
 def _without_notes(account: Energy | Cost) -> dict[str, Any]:

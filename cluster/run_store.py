@@ -25,7 +25,7 @@ from cluster.fitting import held_by_chips
 from cluster.records import Await, Collective, Compute, Receive, Record, Send
 from cluster.timeline import Timeline
 from cluster.timeline.accounts import NO_LAYER
-from cluster.timeline.loads import bins_ps, utilisation
+from cluster.timeline.loads import bins_ps, n_tasks, utilisation
 from topology import Topology, chips_of
 from topology.curves import canvas_of, edge_pieces
 from topology.layout import lay_out
@@ -34,6 +34,8 @@ MOST_BINS = 240
 """Time windows of the links."""
 MOST_LOADS = 2_000_000
 """Of links times windows."""
+MOST_TASKS = 10_000_000
+"""That are played once more for the links' windows: some gigabytes, some seconds."""
 MOST_DRAWN = 60_000
 """Edges of the picture."""
 RUN_TABLES: Mapping[str, str] = {
@@ -62,7 +64,7 @@ def save_run(result: ExperimentResult, folder: Path) -> None:
     for name, document in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1 if name != "picture" else None) + "\n")
     for name, table in tables.items():
-        marked = table.replace_schema_metadata({"schema": RUN_TABLES[name]})
+        marked = table.replace_schema_metadata({"schema": RUN_TABLES[name], **(table.schema.metadata or {})})
         pq.write_table(marked, folder / f"{name}.parquet", compression="zstd")
 
 
@@ -141,9 +143,13 @@ def memory_table(result: ExperimentResult) -> pa.Table:
 
 
 def loads_table(timeline: Timeline) -> pa.Table:
-    """Return how busy every used link was in windows of equal length; windows in which it was idle are left out."""
+    """Return how busy every used link was in windows of equal length; windows in which it was idle are left out.
+
+    Empty where that takes more than `MOST_TASKS` tasks to find; the metadata `left_out` says so.
+    """
     n_bins = max(min(MOST_BINS, MOST_LOADS // max(len(timeline.links), 1)), 1)
-    names = [link.name for link in timeline.links]
+    n_played = n_tasks(timeline)
+    names = [link.name for link in timeline.links] if n_played <= MOST_TASKS else []
     use, edges = utilisation(timeline, names, n_bins), bins_ps(timeline.total_ps, n_bins)
     link, window = np.nonzero(use)
     return pa.table(
@@ -152,7 +158,8 @@ def loads_table(timeline: Timeline) -> pa.Table:
             "start_ps": edges[window],
             "end_ps": edges[window + 1],
             "utilisation": use[link, window].astype(np.float32),
-        }
+        },
+        metadata={} if n_played <= MOST_TASKS else {"left_out": f"{n_played:,} tasks would have to be played"},
     )
 
 

@@ -27,15 +27,13 @@ def links_data(run: StoredRun) -> dict[str, Any]:
     """
     edges_ps = _edges_ps(run)
     n = len(edges_ps) - 1
-    use = _use(run, edges_ps)
-    total = {name: _mean(values, edges_ps) for name, values in use.items()}
-    kept = sorted(use, key=lambda name: (-total[name], name))[: max(MOST_OVER_TIME // max(n, 1), MOST_ROWS)]
+    use, total = _use(run, edges_ps), run.utilisation
+    kept = set(sorted(use, key=lambda name: (-total[name], name))[: max(MOST_OVER_TIME // max(n, 1), MOST_ROWS)])
     edges = run.picture["edges"]
 
     def series(names: list[str]) -> list[list[int]]:
         return [_parts(use[name]) if name in use and name in kept else [] for name in names]
 
-    kept = set(kept)  # type: ignore[assignment]
     return {
         "edges_ps": edges_ps.tolist(),
         "there": series(edges["link"]),
@@ -69,11 +67,6 @@ def _use(run: StoredRun, edges_ps: NDArray[np.int64]) -> dict[str, NDArray[np.fl
     table = np.zeros((len(column.dictionary), max(len(edges_ps) - 1, 1)))
     table[column.indices.to_numpy(), window] = run.loads["utilisation"].to_numpy()
     return dict(zip(column.dictionary.to_pylist(), table, strict=True))
-
-
-def _mean(values: NDArray[np.float64], edges_ps: NDArray[np.int64]) -> float:
-    widths = np.diff(edges_ps)
-    return float(values @ widths / widths.sum()) if widths.sum() else 0.0
 
 
 def topology_figure(run: StoredRun) -> Any:
@@ -149,12 +142,12 @@ def _line(pieces: list[list[list[float]]]) -> tuple[list[float], list[float]]:
 
 
 def busiest_figure(run: StoredRun) -> Any:
-    """Return the busiest links over time: a row for each, darker where it is busier; None if none was used."""
+    """Return the busiest links over time: a row for each, darker where it is busier; None if nothing is known."""
     edges_ps = _edges_ps(run)
     use = _use(run, edges_ps)
     if not use:
         return None
-    names = sorted(use, key=lambda name: (-_mean(use[name], edges_ps), name))[:MOST_ROWS]
+    names = sorted(use, key=lambda name: (-run.utilisation[name], name))[:MOST_ROWS]
     unit, size = time_unit(run.total_ps)
     table = np.stack([use[name] for name in names])
     row, window = np.nonzero(table)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from attrs import frozen
 
+from cluster.experiment import LINKS_SCHEMA
 from cluster.experiment import SCHEMA as RUN_SCHEMA
 from cluster.run_store import PICTURE_SCHEMA, RUN_TABLES
 from cluster.sweep_store import POINTS
@@ -36,6 +37,8 @@ class StoredRun:
     kernels: pa.Table
     memory: pa.Table
     loads: pa.Table
+    utilisation: Mapping[str, float]
+    """Of every used link, over the whole run."""
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -78,7 +81,8 @@ def _read_run(folder: Path, name: str) -> StoredRun:
     result = _document(folder / "result.json", RUN_SCHEMA)
     picture = _document(folder / "picture.json", PICTURE_SCHEMA)
     tables = {key: _table(folder / f"{key}.parquet", schema, AGAIN) for key, schema in RUN_TABLES.items()}
-    return StoredRun(name, result, picture, **tables)
+    links = _document(folder / "links.json", LINKS_SCHEMA)["links"]
+    return StoredRun(name, result, picture, **tables, utilisation={link["name"]: link["utilisation"] for link in links})
 
 
 def _document(path: Path, schema: str) -> dict[str, Any]:

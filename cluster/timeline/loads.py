@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.timeline.build import build
+from cluster.timeline.copies import find_copies
 from cluster.timeline.engine import Carried, play
+from cluster.timeline.reuse import repeated
 from cluster.timeline.timeline import Timeline
 
 
@@ -32,8 +34,18 @@ def utilisation(timeline: Timeline, names: list[str], n_bins: int) -> NDArray[np
     widths = np.diff(edges)
     if not len(links) or not len(widths):
         return np.zeros((len(links), len(widths)))
-    built = build(inputs.system, inputs.topology, inputs.records, inputs.traces, inputs.files)
-    played, row = np.unique(built.wiring.first[links], return_inverse=True)
+    copies = find_copies(inputs.topology, inputs.records, inputs.traces, inputs.files)
+    built = build(inputs.system, inputs.topology, inputs.records, copies.played(inputs.traces), inputs.files)
+    played, row = np.unique(built.wiring.first[copies.link[links]], return_inverse=True)
     carried = Carried.by(played, len(capacity), len(widths), int(widths[0]))
     play(built.graph, capacity, share=inputs.contention == "fluid", carried=carried)
     return carried.size_bytes[row] / (capacity[links, None] * widths * 1e-12)
+
+
+def n_tasks(timeline: Timeline) -> int:
+    """Return how many tasks `utilisation` has to play: of large groups very many, where the run itself played few."""
+    inputs = timeline.inputs
+    traces = find_copies(inputs.topology, inputs.records, inputs.traces, inputs.files).played(inputs.traces)
+    fold = repeated(inputs.records, traces)
+    built = build(inputs.system, inputs.topology, inputs.records, traces, inputs.files, fold)
+    return len(built.graph.delay_ps) + sum(len(f.calls) * len(f.template.delay_ps) for f in built.folded)

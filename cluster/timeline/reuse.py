@@ -73,7 +73,7 @@ def play_run(
     """
     capacity = topology.link_bandwidth_bytes_per_s * system.communication.link_efficiency
     share = contention == "fluid"
-    fold = _repeated(records, traces)
+    fold = repeated(records, traces)
     templates: dict[Collective, Template] = {}
     memo = _Memo()
     for _ in range(tries):
@@ -91,7 +91,7 @@ def play_run(
     return PlayedRun(built, play(built.graph, capacity, share=share), Intervals.join([]))
 
 
-def _repeated(records: Sequence[Record], traces: Sequence[Trace]) -> dict[Collective, NDArray[np.bool_]]:
+def repeated(records: Sequence[Record], traces: Sequence[Trace]) -> dict[Collective, NDArray[np.bool_]]:
     """Return the collectives that are called more than once, with all their calls."""
     counts = np.bincount(np.concatenate([np.zeros(0, np.int32), *(t.numbers for t in traces)]), minlength=len(records))
     entries: Counter[Collective] = Counter()

@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cluster import run_store
 from cluster.experiment import run_experiment
 from cluster.fitting import held_by_chips
 from cluster.run_store import RUN_TABLES, picture, save_run
-from cluster.timeline.loads import bins_ps
+from cluster.timeline.build import build
+from cluster.timeline.loads import bins_ps, n_tasks
 from cluster.vocabulary import VOCABULARY
 from configs.loader import load_experiment, load_system
 from topology import build_topology, chips_of
@@ -80,6 +82,18 @@ def test_loads(stored):
     means = table.groupby("link", observed=True).part.sum()
     assert dict(means) == pytest.approx({link.name: link.utilisation for link in timeline.links}, rel=1e-4)
     assert set(table.end_ps) <= set(bins_ps(timeline.total_ps, 240).tolist())
+
+
+def test_windows_that_cost_too_much_are_left_out(stored, monkeypatch):
+    """The table says so; the count is that of the tasks of the whole graph."""
+    timeline = stored[0].timeline
+    inputs = timeline.inputs
+    whole = build(inputs.system, inputs.topology, inputs.records, inputs.traces, inputs.files)
+    assert n_tasks(timeline) == len(whole.graph.delay_ps)
+    monkeypatch.setattr(run_store, "MOST_TASKS", n_tasks(timeline) - 1)
+    table = run_store.loads_table(timeline)
+    assert table.num_rows == 0
+    assert table.schema.metadata[b"left_out"].startswith(f"{n_tasks(timeline):,} tasks".encode())
 
 
 @pytest.mark.parametrize("name", ["wormhole-galaxy-torus", "dgx-h100", "tpu-v4-4x4x4"])

@@ -40,10 +40,11 @@ function startLinks() {
       source.data = { ...source.data, color: busier.map((part) => (part ? rampColor(part / top) : UNUSED)),
                       there: there.map(percent), back: back.map(percent) };
     }
+    const scale = document.getElementById("scale-top");
+    if (scale) scale.textContent = percent(top);
     if (!slider) return;
     const [unit, size] = links.unit, time = (i) => +(links.edges_ps[i] / size).toPrecision(5);
     says.textContent = window < 0 ? "whole run" : `${time(window)} to ${time(window + 1)} ${unit}`;
-    document.getElementById("scale-top").textContent = percent(top);
     const cursor = findModel("busiest", "cursor");
     if (cursor) cursor.setv({ visible: window >= 0, location: (links.edges_ps[window] + links.edges_ps[window + 1]) / 2 / size });
   };
