@@ -39,6 +39,11 @@ Overrides = Annotated[
 AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON document on stdout.", negative=())]
 
 
+Ideal = Annotated[
+    bool, Parameter(help="Charge no overheads: links, kernels and software reach all they could.", negative=())
+]
+
+
 def _integer(_type: object, tokens: Sequence[Token]) -> int:
     """Return an integer; the library's own conversion rounds 1.5 to 2."""
     try:
@@ -78,15 +83,18 @@ def run(
     compare_fp32: Annotated[
         bool, Parameter(help="Decode again in fp32 on one chip and report the error of the logits.", negative=())
     ] = False,
+    ideal: Ideal = False,
     json_: AsJson = False,
 ) -> None:
     """Run an experiment: a catalogue name or the path of a YAML file."""
-    from cluster.experiment import run_experiment  # noqa: PLC0415  only what a command needs is imported
+    from cluster.experiment import idealised, run_experiment  # noqa: PLC0415  only what a command needs is imported
     from cluster.terminal import print_run  # noqa: PLC0415
     from cluster.vocabulary import VOCABULARY  # noqa: PLC0415
     from configs.loader import load_experiment  # noqa: PLC0415
 
     spec = load_experiment(experiment, set_, VOCABULARY)
+    if ideal:
+        spec = idealised(spec)
     _writable(out, {"--save-logits": save_logits, "--trace": trace})
     if chakra is not None and chakra.exists() and not chakra.is_dir():
         raise ConfigError((f"--chakra: {chakra}: is a file; accepted: a folder, which may be new",))
@@ -127,6 +135,7 @@ def bench(
     chips_per_actor: ChipsPerActor = None,
     export: Annotated[Path | None, Parameter(help="Write the algorithm's schedule as MSCCL XML.")] = None,
     svg: Annotated[Path | None, Parameter(help="Draw bus bandwidth against size.")] = None,
+    ideal: Ideal = False,
     json_: AsJson = False,
 ) -> None:
     """Time and check a collective on a system, in the terms of nccl-tests."""
@@ -135,10 +144,11 @@ def bench(
     from cluster.bench import export as write_schedule  # noqa: PLC0415
     from cluster.curves import bandwidth_curves  # noqa: PLC0415
     from cluster.terminal import print_bench  # noqa: PLC0415
+    from topology import ideal as without_overheads  # noqa: PLC0415
 
     sizes_bytes = parse_sizes(sizes) if sizes else DEFAULT_SIZES_BYTES
     n_ranks, chips = _ranks(ranks)
-    spec = _system(system, set_)
+    spec = without_overheads(_system(system, set_)) if ideal else _system(system, set_)
     if export is not None:
         write_schedule(spec, op, algorithm, n_ranks, export)
     misfits: list[str] = []

@@ -22,8 +22,8 @@ from configs.dtypes import DTYPES
 from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
 from configs.rules import check_experiment
-from configs.spec import ChipSpec, ExperimentSpec
-from topology import build_topology, chips_of, refuse_cut_off
+from configs.spec import ChipSpec, ExperimentSpec, SoftwareSpec
+from topology import build_topology, chips_of, ideal, refuse_cut_off
 from topology.kinds.ocs import Ocs
 from workloads.decode import DecodeJob, check_job, decode
 from workloads.folder_tokenizer import open_tokenizer
@@ -298,6 +298,11 @@ def _times(job: DecodeJob, result: RunResult) -> Times:
     return Times(max(first_s), tpot_s, total_s, sum(1 / s for s in steps_s), 1 / tpot_s)
 
 
+def idealised(spec: ExperimentSpec) -> ExperimentSpec:
+    """Return an experiment without overheads of libraries, kernels and serving software."""
+    return evolve(spec, system=ideal(spec.system), software=SoftwareSpec())
+
+
 def _moments_ps(job: DecodeJob, result: RunResult) -> dict[tuple[int, int], int]:
     """Return when a replica's last stage had its tokens, by (replica, step)."""
     timeline, layout = result.timeline, job.layout
@@ -339,6 +344,13 @@ def _notes(spec: ExperimentSpec, chips: Sequence[ChipSpec]) -> tuple[str, ...]:
         )
     if spec.system.communication == type(spec.system.communication)():
         notes.append(f"{spec.system.name}: communication is ideal; the library's overheads are not charged")
+    p, valid = spec.parallel, spec.system.communication.valid.ranks
+    largest = max(p.tp, p.ep, p.cp, p.dp)
+    if valid is not None and largest > valid[1]:
+        notes.append(
+            f"{spec.system.name}: groups have up to {largest} ranks; what communication costs was derived from calls "
+            f"among {valid[0]} to {valid[1]}"
+        )
     if _stops(spec):
         notes.append(f"{spec.system.name}: rewiring is charged for failed cubes; bringing back their state is not")
     return tuple(notes)

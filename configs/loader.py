@@ -87,6 +87,12 @@ def load_kernels(source: Source, overrides: Sequence[str] = ()) -> KernelsSpec:
     return kernels
 
 
+def load_communication(source: Source, overrides: Sequence[str] = ()) -> CommunicationSpec:
+    """Return what a library adds, of a catalogue name, a path or a mapping, with its overrides applied."""
+    communication: CommunicationSpec = _load("communication", CommunicationSpec, source, overrides, Vocabulary())
+    return communication
+
+
 def load_software(source: Source, overrides: Sequence[str] = ()) -> SoftwareSpec:
     """Return the serving software of a catalogue name, a path or a mapping, with its overrides applied."""
     software: SoftwareSpec = _load("software", SoftwareSpec, source, overrides, Vocabulary())

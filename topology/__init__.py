@@ -19,7 +19,7 @@ from topology.kinds.switch import Switch
 from topology.kinds.torus import Torus
 from topology.metrics import bisection_bytes_per_s, degree, diameter_hops, islands, n_cut_off_pairs, ports
 from topology.rings import hamiltonian_cycle, hamiltonian_path
-from topology.system import build_topology, chips_of, node_systems
+from topology.system import build_topology, chips_of, ideal, node_systems
 
 __all__ = [
     "TOPOLOGY_KINDS",
@@ -48,6 +48,7 @@ __all__ = [
     "diameter_hops",
     "hamiltonian_cycle",
     "hamiltonian_path",
+    "ideal",
     "islands",
     "n_cut_off_pairs",
     "node_systems",

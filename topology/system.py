@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from configs.errors import ConfigError
-from configs.spec import RoutingSpec, SystemSpec
+from configs.spec import CommunicationSpec, KernelsSpec, RoutingSpec, SystemSpec
 from topology.faults import with_faults
 from topology.kinds.compose import Compose
 
@@ -40,6 +42,33 @@ def chips_of(system: SystemSpec, topology: Topology) -> tuple[ChipSpec, ...]:
         return (system.chip,) * topology.n_chips
     chips = [chip for n_chips, chip in _runs(system.topology, system.chip) for _ in range(n_chips)]
     return tuple(chips[place] for place in topology.positions.tolist())
+
+
+def ideal(system: SystemSpec) -> SystemSpec:
+    """Return a system, and those that it is composed of, without what libraries and kernels fall short of.
+
+    >>> from configs.spec import ChipSpec, CommunicationSpec, LinkSpec
+    >>> from topology.kinds.ring import Ring
+    >>> ring, library = Ring(dims=(4,), link=LinkSpec(1e9, latency_ps=0)), CommunicationSpec(launch_ps=1000)
+    >>> ideal(SystemSpec("ring", ChipSpec("toy", {}, ()), ring, communication=library)).communication.launch_ps
+    0
+    """
+    topology: Any = system.topology
+    if isinstance(topology, Compose):
+        topology = _ideal_nodes(topology)
+    chip = evolve(system.chip, kernels=KernelsSpec())
+    return evolve(system, chip=chip, topology=topology, communication=CommunicationSpec())
+
+
+def _ideal_nodes(topology: Compose) -> Compose:
+    def of(node: Any) -> Any:
+        if isinstance(node, SystemSpec):
+            return ideal(node)
+        return _ideal_nodes(node) if isinstance(node, Compose) else node
+
+    if topology.node is not None:
+        return evolve(topology, node=of(topology.node))
+    return evolve(topology, parts=tuple(evolve(part, node=of(part.node)) for part in topology.parts))
 
 
 def node_systems(topology: Any) -> Iterator[SystemSpec]:

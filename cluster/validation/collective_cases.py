@@ -143,7 +143,7 @@ def _case(row: CollectiveRow, machine: Machine, dtype: str, size_bytes: int) -> 
         return Skipped(row, "no catalogue system of several such nodes", row.topology)
     library = next((name for pattern, name in LIBRARIES if pattern.search(text)), None)
     overrides = [*machine.overrides(text, n_domains)]
-    overrides += [f"communication={library}"] if library else machine.default(n_domains)
+    overrides += [f"communication={library}"] if library else []
     overrides += [f"communication.mode={next(mode for pattern, mode in LAUNCHES if pattern.search(text))}"]
     overrides += [f"communication.protocols.{name}=null" for name in _left_out(row.algorithm_or_note)]
     system = machine.named(text, n_domains)

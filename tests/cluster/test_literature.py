@@ -79,7 +79,7 @@ def test_bound_of_tensor_parallelism():
 
 IDEAL = (
     "system.topology.link.bandwidth=1000TB/s", "system.topology.link.latency=0ps", "model.shape.max_context=8193",
-    "system.chip.memory[1].capacity=4TiB",
+    "system.chip.memory[1].capacity=4TiB", "system.communication=ideal",
 )  # fmt: skip
 
 

@@ -9,7 +9,15 @@ import pytest
 from cluster.vocabulary import VOCABULARY
 from configs.catalogue_files import KINDS, catalogue_entry, catalogue_names
 from configs.errors import ConfigError
-from configs.loader import load_chip, load_experiment, load_kernels, load_model, load_software, load_system
+from configs.loader import (
+    load_chip,
+    load_communication,
+    load_experiment,
+    load_kernels,
+    load_model,
+    load_software,
+    load_system,
+)
 from configs.plain import fingerprint, to_plain
 from configs.rules import check_experiment
 
@@ -52,7 +60,9 @@ def numbers_without_source(value, covered, path=""):
 @pytest.mark.parametrize(("kind", "name"), ENTRIES)
 def test_loads_under_its_name(kind, name, vocabulary) -> None:
     """Every entry is complete and named like its file; its spec is data that JSON can hold."""
-    alone = {"chips": load_chip, "kernels": load_kernels, "software": load_software}
+    alone = {
+        "chips": load_chip, "kernels": load_kernels, "software": load_software, "communication": load_communication,
+    }  # fmt: skip
     load = {"systems": load_system, "models": load_model, "experiments": load_experiment}
     spec = alone[kind](name) if kind in alone else load[kind](name, [], vocabulary)
     assert spec.name == name
