@@ -28,11 +28,14 @@ from collectives import (
     REDUCTIONS,
     Detail,
     GroupView,
+    JointStep,
     Schedule,
     build,
     ends_with_something,
     execute,
+    execute_together,
     join,
+    joint_steps,
     split,
 )
 from configs.algorithm_names import AUTO
@@ -398,13 +401,23 @@ class SimChip:
         count = self._calls[call.group] = self._calls.get(call.group, 0) + 1
         place = call.ranks.index(self.rank)
         chunks = split(schedule, place, call.detail, x.reshape(-1).copy())
-        port = _GroupPort(self, call.ranks, f"{call.group}#{count} {call.op}")
-        await execute(schedule, place, chunks, port, REDUCTIONS[call.reduction])
+        tag, add = f"{call.group}#{count} {call.op}", REDUCTIONS[call.reduction]
+        steps = joint_steps(schedule) if len(call.ranks) > 1 and self.host.holds(call.ranks) else None
+        if steps is None or not await self._meet(call, steps, f"{tag} together", chunks):
+            await execute(schedule, place, chunks, _GroupPort(self, call.ranks, tag), add)
         if result is None:
             return None
         if not ends_with_something(schedule, place, call.detail):
             return np.zeros(result, x.dtype)
         return join(schedule, place, call.detail, chunks).reshape(result)
+
+    async def _meet(self, call: Collective, steps: Sequence[JointStep], tag: str, chunks: list[Any]) -> bool:
+        """Carry out a call with all its members, who live here; return False if they do not all come."""
+        carry_out = partial(execute_together, steps, add=REDUCTIONS[call.reduction])
+        meet = partial(self.host.meet, self.rank, call.ranks, (tag, call), tag, chunks, carry_out)
+        self.host.hand_over(self.rank, meet)
+        together: bool = await self.mailbox.take((self.rank, tag))
+        return together
 
 
 assert set(OPERATIONS) <= set(dir(SimChip)), "every operation is a method of the chip"

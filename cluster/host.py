@@ -10,12 +10,16 @@ A host may have threads: then chips that are about to compute run at the same ti
 while it multiplies), and what they send meanwhile is handed over afterwards, chip after chip. Chips in the middle of a
 collective and started operations, which only pass messages on, are resumed one by one: starting a thread would cost
 more than they do.
+
+A collective among chips of one host needs no messages: whoever comes last to the meeting carries it out for all. If no
+program can go on, because a chip that is missing waits for something else first, or never comes, those who wait at a
+meeting carry out their parts by messages after all. So programs end, or wait for each other, as they do in many hosts.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Protocol
@@ -98,6 +102,15 @@ class _Running:
 
 
 @define(eq=False)
+class _Meeting:
+    """Who has come to carry out a collective together, with what they hold."""
+
+    tag: str
+    parts: dict[int, Any] = field(factory=dict)
+    is_off: bool = False
+
+
+@define(eq=False)
 class Host:
     """The chips of one process; `threads` run `n_threads` - 1 of the groups of chips that compute at the same time."""
 
@@ -111,6 +124,8 @@ class Host:
     _ready: deque[tuple[_Running, Any]] = field(factory=deque)
     _about_to_compute: list[tuple[_Running, Any]] = field(factory=list)
     _held_back: dict[int, list[Callable[[], None]]] | None = None
+    _meetings: dict[Hashable, _Meeting] = field(factory=dict)
+    _together: dict[tuple[int, ...], bool] = field(factory=dict)
 
     def mailbox(self, rank: int) -> Mailbox:
         """Return the mailbox of a chip that lives here, made on first use."""
@@ -126,6 +141,43 @@ class Host:
             action()
         else:
             self._held_back[rank].append(action)
+
+    def holds(self, ranks: tuple[int, ...]) -> bool:
+        """Return whether all these chips live here."""
+        known = self._together.get(ranks)
+        if known is None:
+            known = self._together[ranks] = all(rank in self.mailboxes for rank in ranks)
+        return known
+
+    def meet(
+        self, rank: int, ranks: tuple[int, ...], call: Hashable, tag: str, part: Any,
+        carry_out: Callable[[list[Any]], None],
+    ) -> None:  # fmt: skip
+        """Come to a call that these ranks of this host make.
+
+        Each gets a message from itself under the tag: True once `carry_out` was called with the parts of all, in their
+        order; False if they do not all come, and everyone is to go on alone.
+        """
+        meeting = self._meetings.setdefault((ranks, call), _Meeting(tag))
+        meeting.parts[rank] = part
+        is_whole = len(meeting.parts) == len(ranks)
+        if is_whole:
+            del self._meetings[ranks, call]
+        if meeting.is_off:
+            self._deliver(rank, rank, tag, False)
+        elif is_whole:
+            carry_out([meeting.parts[member] for member in ranks])
+            for member in ranks:
+                self._deliver(member, member, tag, True)
+
+    def _call_off(self) -> bool:
+        """Call off all meetings that are not whole; return whether there were any."""
+        waiting = [meeting for meeting in self._meetings.values() if not meeting.is_off]
+        for meeting in waiting:
+            meeting.is_off = True
+            for member in sorted(meeting.parts):
+                self._deliver(member, member, meeting.tag, False)
+        return bool(waiting)
 
     def _route(self, dst: int, src: int, tag: str, payload: Any) -> None:
         if dst in self.mailboxes:
@@ -150,6 +202,8 @@ class Host:
                         self._resume(*self._ready.popleft())
                     else:
                         self._resume_together()
+                if self._call_off():
+                    continue
                 if not self._waiting:
                     return {chip.rank: chip.value for chip in programs}
                 waiting = self._who_waits()

@@ -51,6 +51,7 @@ from collectives.operations import (
     part_sizes,
 )
 from collectives.schedule import Local, RankStep, Schedule, Transfer, Transfers
+from collectives.together import JointStep, execute_together, joint_steps
 from configs.algorithm_names import PROTOCOL, Offered, is_algorithm_file, split_name
 from configs.errors import ConfigError
 from configs.fields import Bounds
@@ -239,6 +240,7 @@ __all__ = [
     "Builder",
     "Detail",
     "GroupView",
+    "JointStep",
     "Local",
     "Operation",
     "RankStep",
@@ -255,7 +257,9 @@ __all__ = [
     "cut",
     "ends_with_something",
     "execute",
+    "execute_together",
     "join",
+    "joint_steps",
     "part_sizes",
     "read_files",
     "split",

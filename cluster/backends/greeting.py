@@ -20,6 +20,7 @@ CONNECT_DEADLINE_S = 5.0
 DEAD_PEER_S = 8
 """A TCP connection whose other end takes or answers nothing for so long is broken: its host is lost."""
 BACKLOG = 1024
+UNIX_BUFFER_BYTES = 1 << 20
 
 
 @frozen
@@ -46,7 +47,7 @@ class Address:
                 sock.settimeout(CONNECT_DEADLINE_S)
                 sock.connect((self.ip, self.port))
                 sock.settimeout(None)
-                prepare(sock)
+            prepare(sock)
         except OSError:
             sock.close()
             raise
@@ -88,8 +89,12 @@ def _family(ip: str) -> socket.AddressFamily:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Let a TCP connection send at once, and notice within seconds that the other host is lost."""
+    """Give a Unix socket room for several messages; let TCP send at once, and notice soon that the other host is lost.
+
+    By default a Unix socket takes less than two messages of 64 KiB: then every second one is sent in two parts.
+    """
     if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)  # the system may give less
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +10,7 @@ from attrs import field, frozen
 from threadpoolctl import threadpool_limits
 
 from cluster.backends.base import Outcome, Program, Setting, run_host
+from cluster.backends.processes import keep_freed_memory, n_cores
 from cluster.checkpoints import OnRestart
 from cluster.chip import Emit
 from cluster.host import Host
@@ -39,19 +39,15 @@ class LocalBackend:
     ) -> list[Outcome]:
         """Run the program on every chip; without data, on one of every role. No chip is lost without the others."""
         del on_restart
-        ranks, n_threads = range(self.setting.n_chips), _n_cores()
+        ranks, n_threads = range(self.setting.n_chips), n_cores()
         if self.setting.numerics == "shapes" and roles is not None:
             return [run_representatives(self.setting, program, args, emit, self.choose, roles)]
         if self.setting.numerics == "shapes":  # without data there is nothing to share
             return [run_host(self.setting, ranks, Host(), program, args, emit, self.choose)]
+        keep_freed_memory()
         with threadpool_limits(limits=1), ThreadPoolExecutor(max(n_threads - 1, 1)) as threads:
             host = Host(threads=threads, n_threads=n_threads) if n_threads > 1 else Host()
             return [run_host(self.setting, ranks, host, program, args, emit, self.choose)]
 
     def close(self) -> None:
         """Nothing was started."""
-
-
-def _n_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

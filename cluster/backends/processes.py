@@ -6,6 +6,7 @@ in its main module, a worker that dies costs its task alone, and a driver that d
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ Result = TypeVar("Result")
 
 MOST_TRIES = 2
 LOOK_S = 1.0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -33,6 +35,18 @@ class Lost:
     """Stands for the result of a task whose process died each time it was tried."""
 
     reason: str
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep memory that it frees for what it allocates next, up to 64 MiB.
+
+    The system clears every page that it hands out, which takes longer than filling it. glibc does the same by itself
+    once an array of 32 MiB was freed (mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD); elsewhere nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 def n_cores() -> int:

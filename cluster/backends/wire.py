@@ -16,6 +16,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -81,22 +82,21 @@ def prefix(header: bytes, body: Sequence[Any], *, check_body: bool = False) -> b
 
 
 def _spec(array: Any) -> tuple[str, tuple[int, ...]]:
-    return array.dtype.name, array.shape
+    return _name(array.dtype), array.shape
 
 
+@lru_cache(maxsize=64)
+def _name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
+
+
+@lru_cache(maxsize=64)
 def number_format(name: str) -> np.dtype[Any]:
     """Return the numpy dtype of this name; ValueError or TypeError for anything but numbers."""
-    known = _FORMATS.get(name)
-    if known is not None:
-        return known
     dtype = np.dtype(getattr(ml_dtypes, name, name))
     if dtype.name != name or dtype.hasobject or dtype.kind not in "biufcV":
         raise ValueError(f"{name!r:.60} is not a number format")
     return dtype
-
-
-_FORMATS = {name: np.dtype(name) for name in ("float32", "int64", "uint8")}
-"""Those of nearly all messages."""
 
 
 class _Expected(NamedTuple):
@@ -218,7 +218,7 @@ def _decode(header: bytes, body: NDArray[np.uint8]) -> Frame:
 
 def _parse(header: bytes, body: NDArray[np.uint8]) -> Frame:
     run, dst, src, tag, kind, specs = msgpack.unpackb(header)
-    if any(type(n) is not int for n in (run, dst, src)) or type(tag) is not str or kind not in ("data", "shape"):
+    if not type(run) is type(dst) is type(src) is int or type(tag) is not str or kind not in ("data", "shape"):
         raise ValueError("its header is not that of a message")
     sizes = [(number_format(name), _shape(shape)) for name, shape in specs]
     if kind == "shape":
@@ -238,6 +238,7 @@ def _parse(header: bytes, body: NDArray[np.uint8]) -> Frame:
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    if any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError(f"{shape!r:.60} is not a shape")
+    for n in shape:
+        if type(n) is not int or n < 0:
+            raise ValueError(f"{shape!r:.60} is not a shape")
     return tuple(shape)

@@ -1,0 +1,81 @@
+"""Run all ranks of a schedule at once, where one process holds the buffers of all of them.
+
+The values are those of `collectives.executor.execute`, to the bit: the same additions, in the order of the ranks. What
+is saved is everything between them: messages, waits, and one program that gives way to another.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from collectives.executor import Add
+from collectives.schedule import Schedule
+
+Held = list[NDArray[Any] | None]
+
+
+class JointStep(NamedTuple):
+    """What happens in a step, seen from above.
+
+    copies: (rank, cell, from rank).  sums: (rank, cell, the ranks whose values are added, in their order, itself too).
+    local: (rank, cell, to cell, whether it is added).
+    """
+
+    copies: tuple[tuple[int, int, int], ...]
+    sums: tuple[tuple[int, int, tuple[int, ...]], ...]
+    local: tuple[tuple[int, int, int, bool], ...]
+
+
+@lru_cache(maxsize=1024)
+def joint_steps(schedule: Schedule) -> tuple[JointStep, ...] | None:
+    """Return the steps of a schedule; None with helpers, or if a cell takes in more than one sum or copy in a step."""
+    if schedule.helpers:
+        return None
+    copies: dict[int, dict[tuple[int, int], int]] = {}
+    sums: dict[int, dict[tuple[int, int], list[int]]] = {}
+    local: dict[int, list[tuple[int, int, int, bool]]] = {}
+    for step, src, dst, cells, reduce in schedule.transfers:
+        for cell in cells:
+            if reduce:
+                sums.setdefault(step, {}).setdefault((dst, cell), [dst]).append(src)
+            elif copies.setdefault(step, {}).setdefault((dst, cell), src) != src:
+                return None
+    for step, rank, cell, to, reduce in schedule.local:
+        local.setdefault(step, []).append((rank, cell, to, reduce))
+    if any(places.keys() & sums.get(step, {}).keys() for step, places in copies.items()):
+        return None
+    return tuple(
+        JointStep(
+            tuple((dst, cell, src) for (dst, cell), src in copies.get(step, {}).items()),
+            tuple((dst, cell, tuple(sorted(ranks))) for (dst, cell), ranks in sums.get(step, {}).items()),
+            tuple(local.get(step, ())),
+        )
+        for step in sorted(copies.keys() | sums.keys() | local.keys())
+    )
+
+
+def execute_together(steps: Sequence[JointStep], held: Sequence[Held], add: Add) -> None:
+    """Carry out a schedule; `held[r][c]` is what rank r holds of cell c and is replaced as it changes."""
+    for copies, sums, local in steps:
+        landed = [held[src][cell] for _, cell, src in copies]
+        added = [_sum(held, cell, ranks, add) for _, cell, ranks in sums]
+        for (dst, cell, _), values in zip(copies, landed, strict=True):
+            held[dst][cell] = values
+        for (dst, cell, _), values in zip(sums, added, strict=True):
+            held[dst][cell] = values
+        for rank, cell, to, reduce in local:
+            values, before = held[rank][cell], held[rank][to]
+            assert values is not None, "the checker proves that only held chunks are moved"
+            assert before is not None or not reduce, "and that only to held ones is added"
+            held[rank][to] = add(before, values) if reduce and before is not None else values
+
+
+def _sum(held: Sequence[Held], cell: int, ranks: tuple[int, ...], add: Add) -> NDArray[Any]:
+    """Return the sum of what the ranks hold of a cell; the one that takes it in may hold nothing yet."""
+    terms = [values for rank in ranks if (values := held[rank][cell]) is not None]
+    return add(terms[0], terms[1]) if len(terms) == 2 else functools.reduce(add, terms)
