@@ -17,7 +17,6 @@ MOST_ROWS = 32
 MOST_OVER_TIME = 400_000
 """Links times windows in a page; the busiest links come first."""
 CURVE = np.linspace(0, 1, 9)
-MOST_LABELS = 512
 
 
 def links_data(run: StoredRun) -> dict[str, Any]:
@@ -120,10 +119,10 @@ def _draw_nodes(p: Any, run: StoredRun, places: NDArray[np.float64], width: floa
     })  # fmt: skip
     squares = p.rect("x", "y", "w", "h", source=source, fill_color="color", line_color=None, border_radius=3)
     add_hover(p, [squares], [("", "@name")])
-    if len(names) <= MOST_LABELS:
-        small = width / max(size, 1) > 16
+    apart = 1000 * size / 0.46 / width  # pixels from chip to chip where the picture is a thousand wide
+    if apart > 18:
         p.text("x", "y", "label", source=source, text_align="center", text_baseline="middle",
-               text_font_size="8px" if small else "11px", text_color="#ffffff")  # fmt: skip
+               text_font_size="11px" if apart > 60 else "8px", text_color="#ffffff")  # fmt: skip
 
 
 def _line(pieces: list[list[list[float]]]) -> tuple[list[float], list[float]]:

@@ -34,7 +34,7 @@ function findModel(figure, name) {
 async function showFigure(place) {
   const name = place.dataset.figure;
   const views = await Bokeh.embed.embed_item(Page.data.figures[name], place.id);
-  const doc = [...views][0].model.document;
+  const [view] = [...views], doc = view.model.document;
   Page.documents.set(name, doc);
   restyle(doc);
   if (matchMedia("(pointer: coarse)").matches) { // a finger scrolls the page; the toolbar turns panning on
@@ -43,8 +43,20 @@ async function showFigure(place) {
     }
   }
   Page.whenShown.get(name)?.(doc);
+  keepToolbar(view, place);
   place.style.minHeight = "";
   place.dataset.shown = "yes";
+}
+
+// A toolbar that was laid out while its figure changed its width shows none of its tools: lay it out once more.
+function keepToolbar(view, place) {
+  let timer = null, width = place.clientWidth;
+  new ResizeObserver(() => {
+    if (place.clientWidth === width) return;
+    width = place.clientWidth;
+    clearTimeout(timer);
+    timer = setTimeout(() => view.invalidate_layout(), 200);
+  }).observe(place);
 }
 
 // Figures near the reader's eyes come first; the others follow when they come near, or when the browser is idle.

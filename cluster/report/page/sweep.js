@@ -216,6 +216,7 @@ class SweepPage {
     this.chosen = place;
     const panel = document.getElementById("chosen");
     panel.hidden = place === null;
+    document.body.classList.toggle("choosing", place !== null);
     this.mark();
     if (place === null) return;
     const { points } = this, number = points.value("point", place);
