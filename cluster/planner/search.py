@@ -1,9 +1,11 @@
 """Branch and bound over the layouts of a model on a system.
 
-    candidates ─► shapes: possible? how many rows fit? least times ─► best bound first ─► runs ─► winner, runner-up
+    candidates ─► shapes: possible? how many rows fit? least times of the fewest rows ─► best bound first:
+                  least times of its own rows ─► run ─► winner, runner-up
 
-The winner is the best candidate, the runner-up the best one of another layout. Candidates run in the order of their
-bounds, until none is left whose bound could make it either: so what did not run is neither. Runs are those of a sweep.
+The winner is the best candidate, the runner-up the best one of another layout. Candidates are visited in the order of
+their shapes' bounds, and run if their own could make them either, until none is left that might: so what did not run is
+neither. Runs are those of a sweep.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 
 from cluster.backends.processes import Lost, run_in_processes
 from cluster.energy import Energy, cost_of
@@ -41,12 +43,30 @@ Run = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterator[tuple[Any, A
 
 @frozen
 class Assessed:
-    """What is known of a shape before anything runs: why it is impossible, or how many rows fit and their bounds."""
+    """What is known of a shape before anything runs: why it is impossible, or how many rows fit, a bound for all."""
 
     shape: Shape
     problem: str | None = None
     most_rows: int = 0
-    bounds: Mapping[int, Bound] = field(factory=dict)
+    bound: Bound | None = None
+
+
+@frozen
+class Visit:
+    """A candidate on its way to a worker; it runs if its own bound is not above `reach`."""
+
+    request: Request
+    candidate: Candidate
+    reach: float
+    usd_per_chip_s: float
+
+
+@frozen
+class Visited:
+    """A candidate's own bound, and the line of its run (`cluster.sweeps.run_task`), None where it need not run."""
+
+    bound: Bound
+    line: Mapping[str, Any] | None
 
 
 @define
@@ -120,7 +140,7 @@ def plan(request: Request, on_progress: OnProgress = lambda *_: None, run: Run =
     usd_per_chip_s = _usd_per_chip_s(spec)
     entries = [_entry(candidate, assessed[candidate.shape], request, usd_per_chip_s) for candidate in wanted]
     found = Plan(request, spec, topology.n_chips, entries)
-    _run_best_first(request, [entry for entry in entries if entry.status == "bound"], on_progress, run)
+    _visit_best_first(found, usd_per_chip_s, on_progress, run)
     if not found.ranked:
         raise RunError(_why_none(found))
     return found
@@ -181,7 +201,8 @@ def _assess_all(
 def assess(task: tuple[Request, Shape, tuple[int, ...], tuple[int, ...]]) -> Assessed | str:
     """Return what is known of a shape, or why that failed: what a worker does.
 
-    The memory of a replica grows with its rows, so the most rows that fit are found by halving.
+    Memory and times of a replica grow with its rows: the most rows that fit are found by halving, and what the fewest
+    rows take is a bound for all.
     """
     request, shape, whole, parts = task
     try:
@@ -193,13 +214,26 @@ def assess(task: tuple[Request, Shape, tuple[int, ...], tuple[int, ...]]) -> Ass
             check_job(_job(template, shape, whole[0]))
         except ConfigError as error:
             return Assessed(shape, str(error))
-        n = bisect_left(whole, True, key=lambda rows: not fits(chips, _job(template, shape, rows)))
-        most_rows = whole[n - 1] if n else 0
-        jobs = {rows: _job(template, shape, rows) for rows in (*whole, *parts) if rows <= most_rows}
-        bounds = {rows: bound_of(spec.system, topology, spec.contention, job) for rows, job in jobs.items()}
-        return Assessed(shape, None, most_rows, bounds)
+        most_rows = _most_that_fit(whole, lambda rows: fits(chips, _job(template, shape, rows)))
+        if not most_rows:
+            return Assessed(shape)
+        bound = bound_of(spec.system, topology, spec.contention, _job(template, shape, parts[0]))
+        return Assessed(shape, None, most_rows, bound)
     except Exception as error:  # noqa: BLE001  a worker raises nothing
         return f"{type(error).__name__}: {error}"
+
+
+def _most_that_fit(rows: Sequence[int], fit: Callable[[int], bool]) -> int:
+    """Return the last of these rows, in order, that fits, 0 for none; most often it is the first or the last one.
+
+    >>> _most_that_fit((1, 2, 4, 8), lambda n: n < 5)
+    4
+    """
+    if not fit(rows[0]):
+        return 0
+    if fit(rows[-1]):
+        return rows[-1]
+    return rows[bisect_left(rows, True, key=lambda n: not fit(n)) - 1]
 
 
 def _job(template: DecodeJob, shape: Shape, rows: int) -> DecodeJob:
@@ -218,7 +252,12 @@ def _entry(candidate: Candidate, known: Assessed, request: Request, usd_per_chip
         return Entry(candidate, "impossible", reason=known.problem)
     if candidate.rows > known.most_rows:
         return Entry(candidate, "memory", reason=f"{known.most_rows or 'no'} rows of a replica fit")
-    bound = known.bounds[candidate.part_rows]
+    assert known.bound is not None
+    return _bounded(candidate, known.bound, request, usd_per_chip_s)
+
+
+def _bounded(candidate: Candidate, bound: Bound, request: Request, usd_per_chip_s: float) -> Entry:
+    """Return what a bound says of a candidate."""
     least_s = {"tpot": bound.tpot_s(candidate.micro_batches), "ttft": bound.ttft_s()}
     for limit in request.limits:
         if least_s[limit.metric] >= limit.below_s:
@@ -229,32 +268,45 @@ def _entry(candidate: Candidate, known: Assessed, request: Request, usd_per_chip
 # --- the search -------------------------------------------------------------------------------------------------------
 
 
-def _run_best_first(request: Request, entries: Sequence[Entry], on_progress: OnProgress, run: Run) -> None:
-    """Run the entries whose bounds the second best score does not beat; note results in them."""
-    waiting = sorted(entries, key=lambda entry: (entry.least_score, entry.candidate.n_ranks, entry.candidate))
+def _visit_best_first(found: Plan, usd_per_chip_s: float, on_progress: OnProgress, run: Run) -> None:
+    """Visit the entries that might be the winner or the runner-up; note in them what is learnt."""
+    request, open_ = found.request, [entry for entry in found.entries if entry.status == "bound"]
+    waiting = sorted(open_, key=lambda entry: (entry.least_score, entry.candidate.n_ranks, entry.candidate))
+    entries = {entry.candidate: entry for entry in waiting}
     best: dict[Any, float] = {}
-    by_task: dict[tuple[str, ...], Entry] = {}
 
-    def tasks() -> Iterator[Task]:
+    def visits() -> Iterator[Visit]:
         for entry in waiting:
-            layout, scores = entry.candidate.layout, sorted(best.values())
-            if len(scores) > 1 and entry.least_score > scores[1]:
-                return  # nor do those that follow reach the runner-up
-            if entry.least_score > best.get(layout, math.inf):
-                continue
-            task = _task(request, entry.candidate)
-            by_task[task.overrides] = entry
-            yield task
+            scores = sorted(best.values())
+            runner_up = scores[1] if len(scores) > 1 else math.inf
+            if entry.least_score > runner_up:
+                return  # nor do those that follow reach it
+            reach = min(runner_up, best.get(entry.candidate.layout, math.inf))
+            if entry.least_score <= reach:
+                yield Visit(request, entry.candidate, reach, usd_per_chip_s)
 
     on_progress("runs", 0, len(waiting))
-    results = run(run_task, tasks(), request.n_workers) if waiting else ()
-    for n_done, (task, line) in enumerate(results, 1):
-        entry = by_task[task.overrides]
-        _note(request, entry, line)
+    for n_done, (asked, visited) in enumerate(run(visit, visits(), request.n_workers) if waiting else (), 1):
+        entry = entries[asked.candidate]
+        _note(request, entry, asked, visited)
         if entry.status == "run":
             layout = entry.candidate.layout
             best[layout] = min(entry.score, best.get(layout, math.inf))
         on_progress("runs", n_done, len(waiting))
+
+
+def visit(asked: Visit) -> Visited | str:
+    """Return a candidate's own bound and, if that may make it the winner or the runner-up, its run; or what failed."""
+    request, candidate = asked.request, asked.candidate
+    try:
+        spec = load_experiment(request.base, request.overrides, VOCABULARY)
+        job = _job(prepare(spec)[0], candidate.shape, candidate.part_rows)
+        bound = bound_of(spec.system, build_topology(spec.system), spec.contention, job)
+        entry = _bounded(candidate, bound, request, asked.usd_per_chip_s)
+        runs = entry.status == "bound" and entry.least_score <= asked.reach
+        return Visited(bound, run_task(_task(request, candidate)) if runs else None)
+    except Exception as error:  # noqa: BLE001  a worker raises nothing
+        return f"{type(error).__name__}: {error}"
 
 
 def _task(request: Request, candidate: Candidate) -> Task:
@@ -262,10 +314,15 @@ def _task(request: Request, candidate: Candidate) -> Task:
     return Task(fingerprint(load_experiment(request.base, overrides, VOCABULARY)), request.base, Path(), overrides)
 
 
-def _note(request: Request, entry: Entry, line: Mapping[str, Any] | Lost) -> None:
-    """Note in an entry what its run gave."""
-    if isinstance(line, Lost):
-        entry.status, entry.reason = "failed", line.reason
+def _note(request: Request, entry: Entry, asked: Visit, visited: Visited | Lost | str) -> None:
+    """Note in an entry what its visit gave."""
+    if not isinstance(visited, Visited):
+        entry.status, entry.reason = "failed", visited if isinstance(visited, str) else visited.reason
+        return
+    own = _bounded(entry.candidate, visited.bound, request, asked.usd_per_chip_s)
+    entry.bound, entry.least_score, entry.status, entry.reason = own.bound, own.least_score, own.status, own.reason
+    line = visited.line
+    if line is None:
         return
     if line["status"] != "done":
         entry.status, entry.reason = "failed", line["error"]

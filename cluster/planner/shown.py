@@ -35,7 +35,7 @@ def shown_plan(console: Console) -> Iterator[OnProgress]:
 
         def show(what: str, n_done: int, n_most: int) -> None:
             if what not in shown:
-                shown[what] = bar.add_task({"bounds": "bounds", "runs": "runs, at most"}[what])
+                shown[what] = bar.add_task({"bounds": "bounds", "runs": "visits, at most"}[what])
             bar.update(shown[what], total=n_most, completed=n_done)
 
         yield show
