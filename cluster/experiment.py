@@ -18,6 +18,7 @@ from cluster.fitting import fullest_chip
 from cluster.placing import place
 from cluster.serving import served
 from cluster.session import BackendName, RunResult, launch
+from cluster.uncertainty import band_of
 from configs.dtypes import DTYPES
 from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
@@ -90,6 +91,7 @@ class ExperimentResult:
                        "n_chips_used": self.spec.parallel.n_ranks, "chips": self.chips},
             "tokens": {"prompt_ids": self.prompt_ids, "output_ids": self.output_ids, "text": self.text},
             "time": asdict(self.times),
+            "uncertainty": None if (band := band_of(self.spec.system)) is None else band.to_json(),
             "energy": _without_notes(self.energy),
             "cost": _without_notes(self.cost),
             "breakdown": self.timeline.breakdown._asdict(),

@@ -11,6 +11,7 @@ from rich.table import Table
 from cluster.bench import Row
 from cluster.experiment import ExperimentResult
 from cluster.timeline.accounts import by_name
+from cluster.uncertainty import band_of
 from configs.units import format_bandwidth, format_size, format_time_ps
 
 
@@ -57,6 +58,9 @@ def print_run(console: Console, result: ExperimentResult) -> None:
         )
     for restart in result.restarts:
         console.print(f"restarted from step {restart.from_step}: {restart.lost}")
+    band = band_of(spec.system)
+    if band is not None:
+        console.print(f"TPOT within {band.p50:.0%} (half) to {band.p90:.0%} (nine in ten): {band.basis}")
     for note in result.notes:
         console.print(f"[dim]note: {note}[/]")
     console.print(

@@ -58,6 +58,11 @@ def measured_paths() -> tuple[Path, ...]:
     return tuple(sorted((_FOLDER / "measured").glob("*.csv")))
 
 
+def errors_path() -> Path:
+    """Return the file of the errors that were found over the measured figures."""
+    return _FOLDER / "measured" / "errors.yaml"
+
+
 def label(path: Path) -> str:
     """Return how messages name a file: short inside the catalogue, as given elsewhere."""
     return f"catalogue/{path.relative_to(_FOLDER)}" if path.is_relative_to(_FOLDER) else str(path)

@@ -1,0 +1,80 @@
+"""Write the page of errors from the kept figures.
+
+python docs/fidelity.py docs/fidelity.md                            from the kept figures
+python docs/fidelity.py docs/fidelity.md --measure [collective|decode]   which are found first (minutes)
+python docs/fidelity.py docs/fidelity.md --check [collective|decode]     fails if they have grown by a point
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.uncertainty import stored_figures
+from cluster.validation import read_rows, validate_rows
+from cluster.validation.figures import figures_of, grown, kind_of
+from configs.catalogue_files import catalogue_entry, catalogue_names, errors_path
+
+BEGIN, END = "<!-- Written by docs/fidelity.py: from here -->", "<!-- to here -->"
+
+
+def main(target: str, *options: str) -> None:
+    """Write the page."""
+    if options[:1] == ("--check",):
+        problems = grown(found(options[1:]), stored_figures())
+        sys.exit("\n".join(problems) or 0)
+    if options[:1] == ("--measure",):
+        measure(options[1:])
+    path = Path(target)
+    path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def found(kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the errors over the catalogue's measured figures (of some kinds)."""
+    rows = [row for row in read_rows() if not kinds or kind_of(row) in kinds]
+    return figures_of(validate_rows(rows))
+
+
+def measure(kinds: Sequence[str]) -> None:
+    """Keep the errors of today."""
+    figures = {**stored_figures(), **found(kinds)}
+    text = "# Written by docs/fidelity.py --measure: errors as fractions.\n" + yaml.safe_dump(figures, sort_keys=True)
+    errors_path().write_text(text, encoding="utf-8")
+    stored_figures.cache_clear()
+
+
+def page(text: str) -> str:
+    """Return the page with its tables written anew."""
+    before, rest = text.split(BEGIN)
+    return before + BEGIN + "\n\n" + "\n".join(_tables(stored_figures())) + "\n" + END + rest.split(END)[1]
+
+
+def _tables(figures: Mapping[str, Any]) -> Iterator[str]:
+    for kind, section in sorted(figures.items()):
+        yield f"### {kind.capitalize()}\n"
+        yield f"{section['all']['n']} rows are predicted, {section['skipped']} skipped.\n"
+        yield from _table("rows", {"all": section["all"], **section["sizes"]})
+        yield from _table("system", section["systems"])
+    yield "### Profiles\n"
+    yield "| profile | ranks | nodes | measurements | what |\n| --- | --- | --- | --- | --- |"
+    for name in catalogue_names("communication"):
+        entry = catalogue_entry("communication", name)
+        valid = entry["valid"]["value"]
+        ranks, nodes = (" to ".join(map(str, valid.get(key, ("-",)))) for key in ("ranks", "nodes"))
+        yield f"| {name} | {ranks} | {nodes} | {valid['measurements']} | {entry['description']} |"
+    yield ""
+
+
+def _table(name: str, groups: Mapping[str, Any]) -> Iterator[str]:
+    yield f"| {name} | n | median | p90 | worst | its error |\n| --- | ---: | ---: | ---: | --- | ---: |"
+    for group, f in groups.items():
+        yield f"| {group} | {f['n']} | {f['median']:.1%} | {f['p90']:.1%} | {f['worst']} | {f['error']:.0%} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,58 @@
+"""The kept errors: the page shows them, CI compares with them, runs take their bands from them."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from cluster.uncertainty import band_of, stored_figures
+from cluster.validation import validate_rows
+from cluster.validation.figures import figures_of, grown
+from cluster.vocabulary import VOCABULARY
+from configs.loader import load_system
+from tests.cluster.validation.test_validate import row
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_page_is_written_from_the_kept_figures():
+    """docs/fidelity.md has the tables of today's figures; `python docs/fidelity.py docs/fidelity.md` writes them."""
+    spec = importlib.util.spec_from_file_location("fidelity", DOCS / "fidelity.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    text = (DOCS / "fidelity.md").read_text()
+    assert script.page(text) == text
+
+
+def test_the_bars_hold():
+    """Half of the collectives are within 12 %, nine tenths within 35 %; no system with many rows is off by 30 %."""
+    collective = stored_figures()["collective"]
+    assert collective["all"]["median"] <= 0.12
+    assert collective["all"]["p90"] <= 0.35
+    assert collective["sizes"]["< 16 KiB"]["median"] <= 0.25
+    assert all(s["median"] <= 0.30 for s in collective["systems"].values() if s["n"] > 20)
+
+
+def test_growth_is_told():
+    """More than a point worse is told, less is not."""
+    figures = figures_of(validate_rows([row(time_us=32.0), row(id="a-2", time_us=None)], n_workers=1))
+    assert (figures["collective"]["all"]["n"], figures["collective"]["skipped"]) == (1, 1)
+    worse = figures_of(validate_rows([row(time_us=40.0)], n_workers=1))
+    assert grown(figures, figures) == []
+    assert [line.split(":")[0] for line in grown(worse, figures)] == ["collective 1 to 64 MiB"] * 2 + ["collective"] * 2
+
+
+def test_ideal_systems_have_no_band():
+    """Nothing that was measured is ideal."""
+    assert band_of(load_system("dgx-h100", ["communication=ideal"], VOCABULARY)) is None
+
+
+@pytest.mark.parametrize("system", ["dgx-h100", "trn2-48xlarge"])
+def test_a_band_says_what_it_is_based_on(system, monkeypatch):
+    """The rows of the same system, or those of all."""
+    figures = {"all": {"n": 9, "median": 0.2, "p90": 0.4}, "systems": {"dgx-h100": {"n": 5, "median": 0.1, "p90": 0.3}}}
+    monkeypatch.setattr("cluster.uncertainty.stored_figures", lambda: {"decode": figures})
+    band = band_of(load_system(system, ["communication.launch=1us"], VOCABULARY))
+    own = system == "dgx-h100"
+    assert band.to_json()["tpot_rel"] == ([0.1, 0.3] if own else [0.2, 0.4])
+    assert band.basis.startswith("5 measured rows of dgx-h100" if own else "9 measured rows of all systems")
