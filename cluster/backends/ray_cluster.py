@@ -55,12 +55,27 @@ def refuse_second() -> None:
 def start_private(folder: Path, n_workers: int, n_cpus: int | None = None) -> None:
     """Start a private Ray on this machine, with its files in the run's folder, reachable from this machine alone."""
     # More workers than its start-up concurrency make Ray print warnings on the driver's stdout, which is not Ray's.
-    with _own_sigterm():
+    with _own_sigterm(), _loopback_only():
         ray.init(
             address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
             _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
             _system_config={"worker_maximum_startup_concurrency": n_workers + 1}, num_cpus=n_cpus,
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let a Ray that starts here have the address 127.0.0.1, and so listen there alone.
+
+    Elsewhere than on Linux it does so by itself; on Linux it takes 127.0.0.1 for a mistake and looks for another address.
+    """
+    constants = ray._private.ray_constants  # noqa: SLF001  nothing public says it
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 def connect(address: str) -> None:

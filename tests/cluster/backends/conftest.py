@@ -17,15 +17,18 @@ from tests.workloads.tiny import write_tiny
 
 @pytest.fixture(scope="module")
 def trace():
-    """A mark in the environment and a folder for temporary files."""
+    """A mark in the environment and a folder for temporary files; nothing may be left at the end of the module."""
     mark, folder = uuid.uuid4().hex, Path(tempfile.mkdtemp(prefix="cm"))  # short: the paths of Unix sockets are
     patch = pytest.MonkeyPatch()
     patch.setenv(MARK, mark)
     patch.setenv("TMPDIR", str(folder))
     patch.setattr(tempfile, "tempdir", str(folder))
     yield mark, folder
-    patch.undo()
-    shutil.rmtree(folder)
+    try:
+        check_nothing_is_left((mark, folder))
+    finally:
+        patch.undo()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import ray
 from attrs import evolve
 
 from cluster import launch
@@ -144,3 +146,27 @@ def test_an_interrupted_command_leaves_nothing(clean, number, once, tmp_path):
     assert "Traceback" not in err
     if process.returncode != 0:  # a fast machine may have ended before the signal
         assert (process.returncode, err.splitlines()[-1:]) == (1, ["chipmesh: interrupted"])
+
+
+@pytest.mark.usefixtures("clean")
+def test_the_private_ray_is_private(caplog):
+    """It is on 127.0.0.1 and opens no TCP port; a caller without the token is shut out; BLAS has one thread."""
+
+    async def program(chip):
+        from threadpoolctl import threadpool_info  # noqa: PLC0415
+
+        for _ in range(3):
+            await chip.barrier()
+        return {pool["num_threads"] for pool in threadpool_info()}
+
+    with launch(SYSTEM, backend="ray", n_chips=2) as cluster, contextlib.ExitStack() as strangers:
+        assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+        addresses = cluster.backend.addresses
+        assert [address.port for address in addresses] == [0, 0]
+        for address in addresses:
+            stranger = strangers.enter_context(address.connect(address.host))
+            stranger.sendall(b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n".ljust(64) * 3)
+        assert cluster.run(program).values == [{1}, {1}]
+    assert {record.message for record in caplog.records} == {
+        f"a connection to chip {rank} was shut out: it did not say the run's token" for rank in range(2)
+    }
