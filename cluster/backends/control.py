@@ -124,6 +124,7 @@ class ControlClient:
 
     def _beat(self, over: threading.Event) -> None:
         with contextlib.suppress(OSError):  # the driver is gone: `await_end` says so
+            self.send("beat")
             while not over.wait(BEAT_S):
                 self.send("beat")
 

@@ -34,7 +34,7 @@ from cluster.backends.packing import pack_kept, pack_traffic, unpack_kept
 from cluster.backends.placement import ActorPlace, Node, name_chips, place_actors
 from cluster.backends.processes import keep_freed_memory, n_cores
 from cluster.backends.resources import free_memory_bytes
-from cluster.backends.supervision import POLL_S, SILENT_S, LossError, Watch, chips_of_actor
+from cluster.backends.supervision import POLL_S, LossError, Watch, chips_of_actor
 from cluster.backends.wire import FrameError
 from cluster.checkpoints import MOST_RESTARTS, Checkpoints, Keeping, Kept, OnRestart, Restart, traffic_of
 from cluster.chip import Emit
@@ -275,9 +275,10 @@ class RayBackend:
             raise self._death(loss.actors[0], refs, watch) from None
         silent = watch.silent()
         if silent is not None:
-            self._kill(silent)
-            how = f"hung ({self._process(silent)}, no sign of life for {SILENT_S:.0f} s)"
-            raise LossError((silent,), f"{self._chips(silent)} {how} {watch.after}")
+            index, limit_s = silent
+            self._kill(index)
+            how = f"hung ({self._process(index)}, no sign of life for {limit_s:.0f} s)"
+            raise LossError((index,), f"{self._chips(index)} {how} {watch.after}")
 
     def _stop(self, refs: Mapping[Any, int], lost: set[int]) -> tuple[int, ...]:
         """End the attempt on all actors that are left; return those that are not."""

@@ -22,6 +22,7 @@ from cluster.selection import Choose
 from configs.errors import ConfigError, ProgramError
 
 SILENT_S = 6.0  # several beats: a busy machine may delay some
+FIRST_S = 9.0  # until Ray has told an actor to begin
 RESULT_S = 60.0  # no beats come while a result travels
 POLL_S = 0.05
 
@@ -120,16 +121,17 @@ class Watch:
             self._idle[index] = tuple(rest)
             self._check_deadlock()
 
-    def silent(self) -> int | None:
-        """Return an actor whose process lives and does nothing, if there is one.
+    def silent(self) -> tuple[int, float] | None:
+        """Return an actor whose process lives and does nothing, and the time limit that it broke, if there is one.
 
         Everything that had come must have been read: a driver that was itself asleep blames nobody for it.
         """
         now = time.monotonic()
         for index in sorted(set(self.owner.values()) - self._over):
-            heard_s = max(self.control.heard_s.get(index, 0.0), self._began_s)
-            if now - heard_s > (RESULT_S if index in self._done else SILENT_S):
-                return index
+            heard_s = self.control.heard_s.get(index, 0.0)
+            limit_s = RESULT_S if index in self._done else SILENT_S if heard_s > self._began_s else FIRST_S
+            if now - max(heard_s, self._began_s) > limit_s:
+                return index, limit_s
         return None
 
     def _chosen(self, call: Collective) -> dict[str, Any]:
