@@ -65,7 +65,7 @@ def _roofline(index: int, chip: Mapping[str, Any], rows: list[dict[str, Any]]) -
     return Roofline(
         chip["name"], p, legend, [_move(row) for row in rows if not row["flops"]],
         "; ".join([*([f"left out: {rest} kernels that took less time"] if rest > 0 else []),
-                   *([f"left out: {n_instant} that take less than half a picosecond"] if n_instant else [])]),
+                   *([f"left out: {n_instant} that take no time of their own"] if n_instant else [])]),
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def test_kernels(stored):
     chip = result.spec.system.chip
     head = table[table.name == "head_matmul"].iloc[0]
     assert head.moved_bytes[1] >= 2 * 49152 * 576 / 4  # bf16, a fourth of the vocabulary
-    assert head.duration_ps == pytest.approx(head.moved_bytes[1] / chip.memory[1].bandwidth_bytes_per_s * 1e12, abs=1)
+    assert head.duration_ps >= head.moved_bytes[1] / chip.memory[1].bandwidth_bytes_per_s * 1e12 - 1
 
 
 def test_memory(stored):
