@@ -104,7 +104,7 @@ def shown(browser, pages):
 
 
 def wait(browser, script, *arguments):
-    return WebDriverWait(browser, 30, poll_frequency=0.05).until(lambda b: b.execute_script(script, *arguments))
+    return WebDriverWait(browser, 60, poll_frequency=0.05).until(lambda b: b.execute_script(script, *arguments))
 
 
 def point_at(browser, place, *, click=False):

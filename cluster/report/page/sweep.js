@@ -97,6 +97,8 @@ class SweepPage {
     const places = this.order.slice().sort((a, b) => a - b)
       .filter((i) => points.value(x, i) > 0 && points.value(y, i) > 0);
     const model = findModel(figure, figure);
+    const missing = points.columns.status.filter((status) => status === "done").length - places.length;
+    document.getElementById(`${figure}-says`).textContent = missing ? `Not drawn: ${missing} points at zero or unknown.` : "";
     findModel(figure, `${figure}-dots`).data = {
       x: places.map((i) => points.value(x, i)), y: places.map((i) => points.value(y, i)),
       color: places.map((i) => this.colorOf(i)), alpha: places.map(alpha), place: places,
