@@ -25,6 +25,7 @@ from cluster.experiment import prepare
 from cluster.fitting import fits
 from cluster.planner.bounds import Bound, bound_of, least_score
 from cluster.planner.space import Candidate, Request, Shape, candidates
+from cluster.serving import served
 from cluster.sweeps import Task, run_task
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError, RunError
@@ -217,7 +218,8 @@ def assess(task: tuple[Request, Shape, tuple[int, ...], tuple[int, ...]]) -> Ass
         most_rows = _most_that_fit(whole, lambda rows: fits(chips, _job(template, shape, rows)))
         if not most_rows:
             return Assessed(shape)
-        bound = bound_of(spec.system, topology, spec.contention, _job(template, shape, parts[0]))
+        system = served(spec.system, spec.software)
+        bound = bound_of(system, topology, spec.contention, _job(template, shape, parts[0]))
         return Assessed(shape, None, most_rows, bound)
     except Exception as error:  # noqa: BLE001  a worker raises nothing
         return f"{type(error).__name__}: {error}"
@@ -301,7 +303,7 @@ def visit(asked: Visit) -> Visited | str:
     try:
         spec = load_experiment(request.base, request.overrides, VOCABULARY)
         job = _job(prepare(spec)[0], candidate.shape, candidate.part_rows)
-        bound = bound_of(spec.system, build_topology(spec.system), spec.contention, job)
+        bound = bound_of(served(spec.system, spec.software), build_topology(spec.system), spec.contention, job)
         entry = _bounded(candidate, bound, request, asked.usd_per_chip_s)
         runs = entry.status == "bound" and entry.least_score <= asked.reach
         return Visited(bound, run_task(_task(request, candidate)) if runs else None)

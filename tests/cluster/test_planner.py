@@ -105,6 +105,8 @@ def requests(draw):
     if draw(st.booleans()):
         base["system"]["chip"]["kernel_launch"] = "1us"
     if draw(st.booleans()):
+        base["software"] = {"step": "3us", "row": "500ns", "kernel": "100ns", "call": "700ns"}
+    if draw(st.booleans()):
         base["model"] = MOE
     base["contention"] = draw(st.sampled_from(["fluid", "none"]))
     overrides = [RENT]
