@@ -28,6 +28,8 @@ from configs.spec import Contention, SystemSpec
 from topology import Topology
 from workloads.decode import DecodeJob, decode
 
+ROUNDED_PS = 1000
+"""What rounding the times of the pieces of a message to the clock may take off, at half a picosecond each."""
 SLACK = 1 - 1e-9
 """Rates and times are floating-point numbers; the run's own may be off in their last digits."""
 
@@ -143,7 +145,7 @@ class _Floor:
                 case Collective():
                     communication_ps += self.launch_ps + self._leave_ps(record)
                 case Send(size_bytes=size_bytes):
-                    communication_ps += self.launch_ps + self.hop_ps + size_bytes / self.bytes_per_ps
+                    communication_ps += self.launch_ps + self._transfers_ps(size_bytes)
         return Least(compute_ps, memory_ps, communication_ps)
 
     def _leave_ps(self, call: Collective) -> float:
@@ -153,4 +155,8 @@ class _Floor:
                 "all_to_all": -(-call.n_elements // n)}  # fmt: skip
         if n == 1 or call.op not in kept:
             return 0.0
-        return self.hop_ps + (call.n_elements - kept[call.op]) * item / self.bytes_per_ps
+        return self._transfers_ps((call.n_elements - kept[call.op]) * item)
+
+    def _transfers_ps(self, size_bytes: int) -> float:
+        """Return the least time in which bytes leave; they may be cut into pieces, whose times the clock rounds."""
+        return self.hop_ps + max(0.0, size_bytes / self.bytes_per_ps - ROUNDED_PS)
