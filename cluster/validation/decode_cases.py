@@ -78,6 +78,7 @@ MODELS = _named(
 SOFTWARE = _named(
     (r"device perf", "ideal"),
     (r"TensorRT-LLM.*LLM-Inference-Bench", "trtllm-2024"),
+    (r"vLLM.*LLM-Inference-Bench.*MI\d", "vllm-2024-rocm"),
     (r"vLLM.*LLM-Inference-Bench", "vllm-2024"),
     (r"tt-metal|tt_transformers", "tt-metal"),
     (r"trt-?llm|TensorRT-LLM|^NIM\b", "trtllm"),
@@ -88,7 +89,25 @@ SOFTWARE = _named(
     (r"NeuronX", "neuronx"),
     (r"Deepspeed", "deepspeed"),
 )
-"""Serving software by "software | source"; the first that matches. A source may tell of which year versions are."""
+"""Serving software by "software | source | chip"; the first that matches. A source may tell of which year it is."""
+
+COMMUNICATION: Mapping[str, str] = {
+    "dgx-a100": "nccl-nvswitch2",
+    "dgx-a100-4-nodes": "nccl-nvswitch2-ib",
+    "dgx-h100": "nccl-nvswitch3",
+    "dgx-h200": "nccl-nvswitch3",
+    "hgx-b200": "nccl-nvswitch4",
+    "hgx-b300": "nccl-nvswitch4",
+    "gb200-nvl72": "nccl-nvl72",
+    "gb300-nvl72": "nccl-nvl72",
+    "mi300x-node": "rccl-mi300x",
+    "wormhole-n300": "tt-ccl-wormhole",
+    "wormhole-t3000": "tt-ccl-wormhole",
+    "wormhole-galaxy": "tt-ccl-wormhole",
+}
+"""The communication library of systems; ideal on the others."""
+OWN_ALL_REDUCE = ("trtllm", "vllm", "sglang")
+"""Software that brings its own all-reduce for nodes behind NVSwitches (`serving-*` in place of `nccl-*`)."""
 
 MESH_COLUMNS = 4
 """Of a Wormhole Galaxy."""
@@ -149,7 +168,7 @@ def _work(row: DecodeRow, metric: Metric) -> DecodeWork:
         raise LookupError("no catalogue system", f"{row.chip} | {row.system}")
     if model is None:
         raise LookupError("no catalogue model", row.model)
-    software = _found(SOFTWARE, f"{row.software} | {row.source}")
+    software = _found(SOFTWARE, f"{row.software} | {row.source} | {row.chip}")
     if software is None:
         raise LookupError("no catalogue software", row.software)
     if row.batch_total is None:
@@ -162,9 +181,20 @@ def _work(row: DecodeRow, metric: Metric) -> DecodeWork:
     if row.batch_total < layout.n_replicas:
         raise LookupError("fewer rows than replicas", f"{row.batch_total} rows, {layout.n_replicas} replicas")
     dtype = _dtype(row, experts=experts)
+    if layout.tp_grid is not None:
+        software = "tt-metal-galaxy"
     return DecodeWork(
-        system, software, model, layout, dtype, row.batch_total, row.input_len, row.output_len or 0, method
-    )
+        system, _communication(system, software), software, model, layout, dtype, row.batch_total, row.input_len,
+        row.output_len or 0, method,
+    )  # fmt: skip
+
+
+def _communication(system: str, software: str) -> str:
+    """Return the profile of the communication library."""
+    if software == "tt-metal-galaxy":
+        return "tt-galaxy-decode"
+    library = COMMUNICATION.get(system, "ideal")
+    return library.replace("nccl-", "serving-") if software in OWN_ALL_REDUCE else library
 
 
 def _method(row: DecodeRow, metric: Metric) -> Method:

@@ -38,15 +38,19 @@ EXPERT_SKEW = 0.3
 """How unevenly experts are chosen in decode rows: docs/fidelity.md says what it was derived from."""
 CACHE_SHARE = 0.9
 """The fraction of the memory that serving software fills with weights and cache, vLLM's and TensorRT-LLM's default."""
-LAYERS_ALIKE = 2
-"""How many layers of every sort more the deeper of two runs has, and the shallower one at least."""
+LAYERS_ALIKE = 1
+"""How many rounds of layers that are alike the shallower run has, and the deeper one has more."""
 
 
 @frozen
 class DecodeWork:
-    """A model on so many chips of a system under serving software; lengths in tokens, `rows` of the whole batch."""
+    """A model on so many chips of a system under serving software; lengths in tokens, `rows` of the whole batch.
+
+    communication, software: the names of their profiles, or `ideal`.
+    """
 
     system: str
+    communication: str
     software: str
     model: str
     layout: Layout
@@ -77,16 +81,18 @@ class DecodeWork:
         return {"tpot_s": step_s + stall * waiting * self._prefill_s(self.layout.n_replicas)}
 
     def _step_s(self, rows: int, context: int) -> float:
-        return _step_s(self.system, self.software, self.model, self.layout, self.dtype, rows, context, first_step=1)
+        return _step_s(self._machine, self.model, self.layout, self.dtype, rows, context, first_step=1)
 
     def _prefill_s(self, rows: int) -> float:
-        return _step_s(
-            self.system, self.software, self.model, self.layout, self.dtype, rows, self.input_len, first_step=0
-        )
+        return _step_s(self._machine, self.model, self.layout, self.dtype, rows, self.input_len, first_step=0)
+
+    @property
+    def _machine(self) -> tuple[str, str, str]:
+        return self.system, self.communication, self.software
 
     def _rows_that_fit(self, context: int) -> int:
         """Return how many rows of this context the fullest chip has room for beside its weights, at least one each."""
-        cluster, n_replicas = _cluster(self.system, self.software, self.layout.n_ranks), self.layout.n_replicas
+        cluster, n_replicas = _cluster(self._machine, self.layout.n_ranks), self.layout.n_replicas
         capacity = chips_of(cluster.system, cluster.topology)[0].memory[-1].capacity_bytes
         if capacity is None:
             return self.rows
@@ -107,13 +113,21 @@ def _sizes(model: str, layout: Layout, dtype: DtypeSpec, context: int) -> tuple[
 
 @lru_cache(maxsize=4096)
 def _step_s(
-    system: str, software: str, model: str, layout: Layout, dtype: DtypeSpec, rows: int, context: int, first_step: int
+    machine: tuple[str, str, str],
+    model: str,
+    layout: Layout,
+    dtype: DtypeSpec,
+    rows: int,
+    context: int,
+    first_step: int,
 ) -> float:
     """Return the time of a prefill (first step 0) or of a decode step after it."""
     spec = _model(model)
-    cluster = _cluster(system, software, layout.n_ranks)
+    cluster, software = _cluster(machine, layout.n_ranks), _software(machine[2])
     job = _job(spec, layout, dtype, rows, context, first_step + 1)
-    job = evolve(job, first_step=first_step, step_ps=_software(software).step_ps, row_ps=_software(software).row_ps)
+    job = evolve(job, first_step=first_step, step_ps=software.step_ps, row_ps=software.row_ps)
+    if first_step == 0:  # many tokens use every expert, whoever they prefer
+        job = evolve(job, skew=None)
     check_job(job)
     shape = cast("DecoderShape", spec.shape)
     few, more = _depths(shape)
@@ -167,6 +181,7 @@ def _software(name: str) -> SoftwareSpec:
 
 
 @lru_cache(maxsize=16)
-def _cluster(system: str, software: str, n_chips: int) -> Cluster:
-    spec = served(load_system(system, [], VOCABULARY), _software(software))
+def _cluster(machine: tuple[str, str, str], n_chips: int) -> Cluster:
+    system, communication, software = machine
+    spec = served(load_system(system, [f"communication={communication}"], VOCABULARY), _software(software))
     return launch(spec, n_chips=n_chips, numerics="shapes")

@@ -97,6 +97,6 @@ def test_software_adds_its_host_kernels_and_calls():
 
 
 def test_software_of_the_catalogue_is_about_microseconds():
-    """Every profile loads; a decode step waits for the host for less than five milliseconds."""
+    """Every profile loads; a decode step waits for the host for less than twenty milliseconds."""
     for name in catalogue_names("software"):
-        assert load_software(name).step_ps < 5e9
+        assert load_software(name).step_ps < 20e9
