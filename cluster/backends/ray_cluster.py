@@ -67,7 +67,7 @@ def start_private(folder: Path, n_workers: int, n_cpus: int | None = None) -> No
 def _loopback_only() -> Iterator[None]:
     """Let a Ray that starts here have the address 127.0.0.1, and so listen there alone.
 
-    Elsewhere than on Linux it does so by itself; on Linux it takes 127.0.0.1 for a mistake and looks for another address.
+    Elsewhere than on Linux it does so by itself; on Linux it takes 127.0.0.1 for a mistake and finds another address.
     """
     constants = ray._private.ray_constants  # noqa: SLF001  nothing public says it
     before = constants.ENABLE_RAY_CLUSTER
