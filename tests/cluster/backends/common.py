@@ -53,7 +53,7 @@ def check_nothing_is_left(trace, timeout_s=8):
     deadline = time.monotonic() + timeout_s
     while (left := marked(mark)) and time.monotonic() < deadline:
         await_end(left, deadline - time.monotonic())
-    assert marked(mark) == {}
+    assert marked(mark) == {}, marked(mark)
     assert list(folder.glob("chipmesh-*")) == []
     assert str(folder) not in Path("/proc/net/unix").read_text()
 
