@@ -45,7 +45,7 @@ TIMES = """
 const entry = performance.getEntriesByType("navigation")[0];
 return [entry.domInteractive / 1000, window.firstShown / 1000];
 """
-SPEC_IN_SIGHT = "document.querySelector('#chosen h3').scrollIntoView({ block: 'center' })"
+SPEC_IN_SIGHT = "setTimeout(() => document.querySelector('#chosen h3').scrollIntoView({ block: 'center' }), 500)"
 WATCH = """
 new MutationObserver(() => {
   if (!window.firstShown && document.querySelector("[data-shown]")) window.firstShown = performance.now();

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from cluster.report.links import busiest_figure, links_data, topology_figure
 from cluster.report.memory import memory_figures
@@ -20,11 +20,12 @@ from configs.units import format_size
 
 @frozen(eq=False)
 class Page:
-    """Figures by name, data for the script, and words for the template."""
+    """Figures by name, data for the script, words for the template, and data that it unpacks when it is asked for."""
 
     figures: Mapping[str, Any]
     data: Mapping[str, Any]
     words: Mapping[str, Any]
+    later: Mapping[str, Any] = field(factory=dict)
 
 
 def run_page(run: StoredRun) -> Page:

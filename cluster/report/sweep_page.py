@@ -30,7 +30,7 @@ def sweep_page(sweep: StoredSweep) -> Page:
         "n_points": len(columns["point"]),
         "n_failed": len(columns["point"]) - n_done,
     }
-    return Page(figures, {"points": data, "specs": packed_specs(sweep)}, words)
+    return Page(figures, {"points": data}, words, packed_specs(sweep))
 
 
 def _subtitle(columns: Mapping[str, list[Any]]) -> str:

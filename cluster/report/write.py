@@ -14,7 +14,7 @@ from bokeh.embed import json_item
 from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cluster.report.run_page import run_page
+from cluster.report.run_page import Page, run_page
 from cluster.report.stored import StoredRun, read_stored
 from cluster.report.sweep_page import sweep_page
 from configs.errors import ConfigError, RunError
@@ -44,7 +44,7 @@ def write_report(folder: Path, out: Path | None = None) -> Report:
         raise ConfigError((f"--out: {path}: {why}; accepted: a file in a folder that can be written",))
     kind = "run" if isinstance(stored, StoredRun) else "sweep"
     page = run_page(stored) if isinstance(stored, StoredRun) else sweep_page(stored)
-    text = _render(kind, page.figures, page.data, page.words).encode(errors="backslashreplace")
+    text = _render(kind, page).encode(errors="backslashreplace")
     try:
         path.write_bytes(text)
     except OSError as error:
@@ -52,16 +52,21 @@ def write_report(folder: Path, out: Path | None = None) -> Report:
     return Report(kind, path, len(text))
 
 
-def _render(kind: str, figures: Mapping[str, Any], data: Mapping[str, Any], words: Mapping[str, Any]) -> str:
+def _render(kind: str, page: Page) -> str:
     environment = Environment(
         loader=PackageLoader("cluster.report", "page"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    items = {name: json_item(model, f"figure-{name}") for name, model in figures.items()}
+    items = {name: json_item(model, f"figure-{name}") for name, model in page.figures.items()}
     bokeh = Resources(mode="inline", components=["bokeh"], minified=True).js_raw
     own = [environment.get_template(name).render() for name in (*SCRIPTS, *OWN_SCRIPTS[kind])]
     return environment.get_template(f"{kind}.html").render(
-        bokeh=bokeh, own=own, packed=pack({"figures": items, **data}), heights=_heights(figures), **words
+        bokeh=bokeh,
+        own=own,
+        packed=pack({"figures": items, **page.data}),
+        later=pack(page.later),
+        heights=_heights(page.figures),
+        **page.words,
     )
 
 

@@ -77,8 +77,9 @@ def page_of(folder):
     text = out.read_text(encoding="utf-8")
     outline = Outline()
     outline.feed(text)
-    packed = re.search(r'<script type="text/plain" id="packed">([^<]*)</script>', text)
-    return outline, json.loads(zlib.decompress(base64.b64decode(packed[1])))
+    packed = re.findall(r'<script type="text/plain" id="packed[a-z-]*">([^<]*)</script>', text)
+    now, later = (json.loads(zlib.decompress(base64.b64decode(part))) for part in packed)
+    return outline, now | {"specs": later}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_names_are_words(pages, kind):
     assert not [attrs for _, attrs in outline.elements if {"src", "onerror"} & attrs.keys()]
     links = [attrs["href"] for _, attrs in outline.elements if "href" in attrs]
     assert all(link.startswith(("#", "data:")) for link in links)
-    assert [tag for tag, _ in outline.elements].count("script") == 4  # data, two of Bokeh, ours
+    assert [tag for tag, _ in outline.elements].count("script") == 5  # two of data, two of Bokeh, ours
 
 
 def test_the_page_of_a_sweep(pages):

@@ -192,6 +192,7 @@ def test_a_click_on_a_point_shows_its_spec(shown):
     wait(browser, f"return (() => {{ {WORDS} }})().includes('tokens_per_s_per_user')")
     point_at(browser, place, click=True)
     wait(browser, "return !document.getElementById('chosen').hidden")
+    wait(browser, "return document.querySelector('#chosen .tree')")
     chosen = browser.execute_script("return document.getElementById('chosen').innerText")
     assert chosen.startswith("×")
     title = browser.execute_script("return document.getElementById('chosen-title').textContent")

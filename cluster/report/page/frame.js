@@ -2,8 +2,8 @@
 
 const Page = { data: null, documents: new Map(), whenShown: new Map() };
 
-async function unpacked() {
-  const text = document.getElementById("packed").textContent;
+async function unpacked(id) {
+  const text = document.getElementById(id).textContent;
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).json();
@@ -92,7 +92,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 });
 
 addEventListener("DOMContentLoaded", async () => {
-  Page.data = await unpacked();
+  Page.data = await unpacked("packed");
   startPage();
   watchFigures();
   document.documentElement.dataset.ready = "yes";

@@ -39,9 +39,9 @@ function sizeOf(bytes) {
 }
 
 class SweepPage {
-  constructor(points, specs) {
+  constructor(points) {
     this.points = points;
-    this.specs = specs;
+    this.specs = null;
     this.chosen = null;
     const failed = (i) => points.value("status", i) !== "done";
     this.order = [...Array(points.n).keys()].sort((a, b) => failed(a) - failed(b) || a - b);
@@ -233,8 +233,14 @@ class SweepPage {
       table.append(row);
     }
     body.replaceChildren(...(error ? [element("p", error, { class: "alert" })] : []), table);
-    const spec = this.specs[points.fingerprint[place]];
-    if (spec) body.append(element("h3", "Spec"), specTree(spec));
+    this.showSpec(place, body);
+  }
+
+  // All specs together are large: they are unpacked when the first one is asked for.
+  async showSpec(place, body) {
+    this.specs ??= unpacked("packed-later");
+    const spec = (await this.specs)[this.points.fingerprint[place]];
+    if (spec && this.chosen === place) body.append(element("h3", "Spec"), specTree(spec));
   }
 
   // Show in figures and table which point is chosen.
@@ -295,5 +301,5 @@ function specTree(value) {
 }
 
 function startPage() {
-  new SweepPage(new Points(Page.data.points), Page.data.specs).start();
+  new SweepPage(new Points(Page.data.points)).start();
 }
