@@ -41,6 +41,7 @@ REACH_S = 5.0
 SURVEY_S = 60.0
 ANSWER_S = 5.0
 PROGRESS_S = 1.0
+RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 
 
 # --- start and stop -----------------------------------------------------------------------------------------------
@@ -55,7 +56,7 @@ def refuse_second() -> None:
 def start_private(folder: Path, n_workers: int, n_cpus: int | None = None) -> None:
     """Start a private Ray on this machine, with its files in the run's folder, reachable from this machine alone."""
     # More workers than its start-up concurrency make Ray print warnings on the driver's stdout, which is not Ray's.
-    with _own_sigterm(), _loopback_only():
+    with _own_sigterm(), _loopback_only(), _ending_with_head():
         ray.init(
             address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
             _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
@@ -76,6 +77,21 @@ def _loopback_only() -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _ending_with_head() -> Iterator[None]:
+    """Let Ray's processes that start here end soon when their head is gone, as it is once the driver was killed.
+
+    By default its agents look for the head for a minute; that of a private Ray never comes back.
+    """
+    given = os.environ.get(RECONNECT)
+    os.environ.setdefault(RECONNECT, "3")
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[RECONNECT]
 
 
 def connect(address: str) -> None:

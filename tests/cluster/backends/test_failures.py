@@ -19,6 +19,7 @@ from attrs import evolve
 
 from cluster import launch
 from cluster.backends.dataplane import DataPlane
+from cluster.backends.folders import RunFolder
 from cluster.experiment import run_experiment
 from configs.errors import ChipDiedError
 from tests.cluster.backends.common import SYSTEM, actors, await_end, check_nothing_is_left, marked, ray_nodes
@@ -235,19 +236,29 @@ def test_the_command_fails(clean, tmp_path):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_driver_that_is_ended_leaves_nothing(clean, tmp_path, number):
-    """In mid-run, also without a chance to clear up: all processes end by themselves, and their folder goes."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_driver_that_is_interrupted_leaves_nothing(clean, tmp_path, number):
+    """In mid-run: everything is stopped, exit code 1."""
     process = command("run", config(tmp_path), "--backend", "ray")
     began = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     check_nothing_is_left(clean, timeout_s=NOTICED_S)
     assert time.monotonic() - began < NOTICED_S
-    if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        assert (process.returncode, err.splitlines()[-1]) == (1, "chipmesh: interrupted")
+    assert (process.returncode, err.splitlines()[-1]) == (1, "chipmesh: interrupted")
+
+
+@pytest.mark.heavy
+def test_a_driver_that_is_killed_leaves_nothing(clean, tmp_path):
+    """All processes end by themselves, Ray's own agents a little later; the next start tidies up."""
+    process = command("run", config(tmp_path), "--backend", "ray")
+    process.kill()
+    process.communicate(timeout=30)
+    agents = {pid for pid, name in marked(clean[0]).items() if name.startswith(("ray::Dash", "ray::Runtime"))}
+    await_end(marked(clean[0]).keys() - agents, NOTICED_S)
+    assert marked(clean[0]).keys() <= agents
+    await_end(agents, 90)
+    RunFolder.make().remove()
 
 
 @pytest.fixture
