@@ -33,8 +33,7 @@ from configs.loader import load_experiment
 from configs.plain import fingerprint
 from configs.spec import ExperimentSpec
 from topology import build_topology, chips_of
-from workloads.decode import DecodeJob, check_job
-from workloads.layout import Layout
+from workloads.decode import DecodeJob
 
 Status = Literal["impossible", "memory", "slo", "bound", "run", "failed"]
 OnProgress = Callable[[str, int, int], None]
@@ -207,19 +206,18 @@ def assess(task: tuple[Request, Shape, tuple[int, ...], tuple[int, ...]]) -> Ass
     """
     request, shape, whole, parts = task
     try:
-        spec = load_experiment(request.base, request.overrides, VOCABULARY)
+        spec = _one_replica(request, shape, whole[0])
         topology = build_topology(spec.system)
         chips = chips_of(spec.system, topology)
-        template, _ = prepare(spec)
         try:
-            check_job(_job(template, shape, whole[0]))
+            template, _ = prepare(spec)
         except ConfigError as error:
             return Assessed(shape, str(error))
-        most_rows = _most_that_fit(whole, lambda rows: fits(chips, _job(template, shape, rows)))
+        most_rows = _most_that_fit(whole, lambda rows: fits(chips, _with_rows(template, rows)))
         if not most_rows:
             return Assessed(shape)
         system = served(spec.system, spec.software)
-        bound = bound_of(system, topology, spec.contention, _job(template, shape, parts[0]))
+        bound = bound_of(system, topology, spec.contention, _with_rows(template, parts[0]))
         return Assessed(shape, None, most_rows, bound)
     except Exception as error:  # noqa: BLE001  a worker raises nothing
         return f"{type(error).__name__}: {error}"
@@ -238,14 +236,15 @@ def _most_that_fit(rows: Sequence[int], fit: Callable[[int], bool]) -> int:
     return rows[bisect_left(rows, True, key=lambda n: not fit(n)) - 1]
 
 
-def _job(template: DecodeJob, shape: Shape, rows: int) -> DecodeJob:
-    """Return the job of one replica, of `ep` of them that share experts, with so many rows each."""
-    given = template.layout
-    layout = Layout(
-        shape.tp, shape.pp, 1, shape.ep, given.redundant_experts, shape.cp, given.sequence, shape.tp_grid
-    )  # fmt: skip
-    lengths = template.prompt_lengths[:1] * (rows * shape.ep)
-    return evolve(template, layout=layout, prompt_lengths=lengths, prompt_ids=None, micro_batches=1)
+def _one_replica(request: Request, shape: Shape, rows: int) -> ExperimentSpec:
+    """Return the experiment of one replica, of `ep` of them that share experts, with so many rows each."""
+    overrides = Candidate(shape, 1, 1, rows * shape.ep).overrides()
+    return load_experiment(request.base, (*request.overrides, *overrides), VOCABULARY)
+
+
+def _with_rows(job: DecodeJob, rows: int) -> DecodeJob:
+    """Return the job with so many rows of every replica."""
+    return evolve(job, prompt_lengths=job.prompt_lengths[:1] * (rows * job.layout.ep), prompt_ids=None)
 
 
 def _entry(candidate: Candidate, known: Assessed, request: Request, usd_per_chip_s: float) -> Entry:
@@ -301,8 +300,8 @@ def visit(asked: Visit) -> Visited | str:
     """Return a candidate's own bound and, if that may make it the winner or the runner-up, its run; or what failed."""
     request, candidate = asked.request, asked.candidate
     try:
-        spec = load_experiment(request.base, request.overrides, VOCABULARY)
-        job = _job(prepare(spec)[0], candidate.shape, candidate.part_rows)
+        spec = _one_replica(request, candidate.shape, candidate.part_rows)
+        job = prepare(spec)[0]
         bound = bound_of(served(spec.system, spec.software), build_topology(spec.system), spec.contention, job)
         entry = _bounded(candidate, bound, request, asked.usd_per_chip_s)
         runs = entry.status == "bound" and entry.least_score <= asked.reach

@@ -135,6 +135,23 @@ def test_the_same_as_an_exhaustive_search_many_times(case):
     check_against_all(*case)
 
 
+def test_bounds_are_of_the_layout_that_runs():
+    """What the planner leaves alone of a layout holds for its bounds and its memory, too."""
+    overrides = (RENT, "parallel.tp_attention=batch", "system.topology.dims=[2,2]")
+    where = (Condition.parse("grid > 1 and pp == 1"),)
+    check_against_all(Request(BASE, "throughput", (), (4,), where, overrides, grids=True), 4)
+
+
+@pytest.mark.parametrize("objective", ["tpot", "cost"])
+def test_bounds_hold_for_any_draw_of_experts(objective):
+    """Steps that draw fewer experts than the one that the bound looks at are shorter."""
+    model = deepcopy(MOE)
+    model["shape"] |= {"ffn": 2048, "n_experts": 8}
+    where = (Condition.parse("tp * cp * pp == 1"),)
+    overrides = (RENT, "experts.skew=1.5", "system.topology.dims=[2,2]")
+    check_against_all(Request({**BASE, "model": model}, objective, (), (4,), where, overrides), 4)
+
+
 def test_the_memory_prunes():
     """Layouts whose shards are too large are left out, and only those."""
     request = Request(BASE, "tpot", batches=(8,), overrides=("system.chip.memory[0].capacity=100KiB",))
