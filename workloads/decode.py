@@ -197,7 +197,7 @@ async def _stop(chip: Chip, job: DecodeJob, step: int) -> None:
     """Wait for all chips of the job and stop with them, if the job stops before this step."""
     for token, duration_ps in job.stops:
         if token == step:
-            await chip.barrier(chip.group("job", tuple(range(job.layout.n_ranks))))
+            await chip.barrier(chip.group("job", job.layout.ranks))
             chip.pause("reconfigure", duration_ps)
 
 

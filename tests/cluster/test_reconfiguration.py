@@ -18,7 +18,7 @@ def model(tmp_path_factory):
     return str(write_tiny(tmp_path_factory.mktemp("model") / "tiny.gguf"))
 
 
-def run(model, failures, parallel, *, overlap=False):
+def run(model, failures, parallel, *, overlap=False, placement="identity"):
     """Decode eight tokens of four rows on a slice of two small cubes out of five."""
     memory = [{"name": "hbm", "capacity": "1GiB", "bandwidth": "100GB/s"}]
     topology = {
@@ -27,7 +27,7 @@ def run(model, failures, parallel, *, overlap=False):
     }  # fmt: skip
     chip = {"name": "c", "peak": {"fp32": "1TFLOPS", "bf16": "1TFLOPS"}, "memory": memory}
     experiment = {
-        "name": "test", "model": model, "parallel": parallel, "overlap": overlap,
+        "name": "test", "model": model, "parallel": parallel, "overlap": overlap, "placement": placement,
         "system": {"name": "pod", "chip": chip, "topology": topology},
         "workload": {"prompt_ids": [[5, 17], [42], [7, 8, 9], [3]], "new_tokens": 8},
     }  # fmt: skip
@@ -57,3 +57,13 @@ def test_all_chips_stop_for_the_rewiring(model, parallel, overlap):
     assert stopped.timeline.breakdown.idle_s >= 20
     assert any("rewiring is charged" in note for note in stopped.notes)
     assert not any("rewiring is charged" in note for note in usual.notes)
+
+
+def test_chips_elsewhere_stop_as_well(model):
+    """The chips in use need not be the first ones."""
+    placement = {"axes": {"tp": ["x"]}}
+    stopped = run(model, [{"cube": 1, "after_token": 5}], {"tp": 3}, placement=placement)
+    usual = run(model, [], {"tp": 3}, placement=placement)
+    assert stopped.chips == usual.chips != (0, 1, 2)
+    assert stopped.output_ids == usual.output_ids
+    assert {e.chip for e in stopped.timeline.events() if e.operation == "reconfigure"} == set(stopped.chips)
