@@ -130,7 +130,7 @@ def _step_s(
         job = evolve(job, skew=None)
     check_job(job)
     shape = cast("DecoderShape", spec.shape)
-    few, more = _depths(shape)
+    few, more = fewer_layers(shape)
     if layout.pp > 1 or more >= shape.n_layers:
         return _total_s(cluster, job)
     few_s, more_s = (
@@ -143,7 +143,7 @@ def _total_s(cluster: Cluster, job: DecodeJob) -> float:
     return cluster.run(decode, job, roles=DecodeRoles(job)).time_s
 
 
-def _depths(shape: DecoderShape) -> tuple[int, int]:
+def fewer_layers(shape: DecoderShape) -> tuple[int, int]:
     """Return two numbers of layers whose difference is whole rounds of the sorts of layers that repeat to the end."""
     sorts = [_sort(shape, i) for i in range(shape.n_layers)]
     first, period = next(
