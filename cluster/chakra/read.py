@@ -93,9 +93,11 @@ def _nodes(path: Path) -> tuple[dict[str, Any], tuple[TraceNode, ...]]:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError((f"{path}: {error.strerror}; accepted: a file that can be read",)) from None
+    if not data:
+        raise ConfigError((f"{path}: is empty; accepted: a Chakra execution trace, which begins with its metadata",))
     messages = read_messages(data, str(path))
-    metadata = next(messages, None)
-    about = {} if metadata is None else {"version": metadata.version, **attributes(metadata)}
+    metadata = next(messages)
+    about = {"version": metadata.version, **attributes(metadata)}
     alike: dict[bytes, Mapping[str, Any]] = {}
     return about, tuple(in_order([_node(message, str(path), alike) for message in messages]))
 

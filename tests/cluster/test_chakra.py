@@ -326,7 +326,11 @@ def test_the_commands(tmp_path, capsys):
         out, err = capsys.readouterr()
         assert out == ""
         assert said in err
-    (tmp_path / "et" / "other.2.et").write_bytes(b"")
+    (folder / "chip.2.et").write_bytes(b"")
+    assert main(["replay", str(folder), "wormhole-galaxy"]) == 2
+    assert "chip.2.et: is empty; accepted: a Chakra execution trace" in capsys.readouterr().err
+    (folder / "chip.2.et").unlink()
+    (folder / "other.2.et").write_bytes(b"")
     assert main(["replay", str(folder), "wormhole-galaxy"]) == 2
     assert "files of several traces, chip, other" in capsys.readouterr().err
     assert main(["run", str(path), "--chakra", str(path)]) == 2
