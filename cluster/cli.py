@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 app = App(
     name="chipmesh",
     help="Simulate multi-chip AI accelerators: real tokens and simulated time from one run.",
+    version=lambda: version("chipmesh"),
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
@@ -148,6 +150,7 @@ def bench(
 
     sizes_bytes = parse_sizes(sizes) if sizes else DEFAULT_SIZES_BYTES
     n_ranks, chips = _ranks(ranks)
+    _writable(None, {"--svg": svg})
     spec = without_overheads(_system(system, set_)) if ideal else _system(system, set_)
     if export is not None:
         write_schedule(spec, op, algorithm, n_ranks, export)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -76,6 +77,18 @@ RUN_FIELDS = {
     "schema", "fingerprint", "spec", "system", "tokens", "time", "breakdown", "memory", "links", "timeline_sha256",
     "wall",
 }  # fmt: skip
+
+
+def test_version_is_that_of_the_distribution(capsys):
+    """What --version prints is what pip knows."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == version("chipmesh")
+
+
+def test_bench_refuses_a_picture_that_cannot_be_written_first(refused):
+    """The folder of --svg is looked at before anything is computed, here what does not fit this machine."""
+    said = refused("bench", "dgx-h100", "--op", "all_reduce", "--sizes", "1TiB", "--svg", "/nowhere/at/all.svg")
+    assert "--svg: /nowhere/at/all.svg: its folder cannot be written" in said
 
 
 def test_run_has_the_promised_fields(document, experiment):
