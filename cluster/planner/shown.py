@@ -121,8 +121,8 @@ def _side_by_side(entries: Sequence[Entry]) -> Table:
     rows = [(entry.row or {}, split(entry), entry) for entry in entries]
     table.add_row("chips", *(str(entry.candidate.n_ranks) for entry in entries))
     table.add_row("TPOT", *(seconds(row["tpot_s"]) for row, _, _ in rows))
-    table.add_row("  reading memory", *(seconds(parts["memory_s"]) for _, parts, _ in rows))
-    table.add_row("  computing", *(seconds(parts["compute_s"]) for _, parts, _ in rows))
+    table.add_row("  in kernels bound by memory", *(seconds(parts["memory_s"]) for _, parts, _ in rows))
+    table.add_row("  in kernels bound by compute", *(seconds(parts["compute_s"]) for _, parts, _ in rows))
     table.add_row("  communicating, waiting", *(seconds(parts["communication_and_waiting_s"]) for _, parts, _ in rows))
     table.add_row("  at least, by its bound", *(seconds(entry.least_tpot_s) for entry in entries))
     table.add_row("TTFT", *(seconds(row["ttft_s"]) for row, _, _ in rows))
@@ -140,7 +140,7 @@ def _side_by_side(entries: Sequence[Entry]) -> Table:
 def _why(winner: Entry, runner_up: Entry) -> str:
     """Say by which part of a token's time the two differ."""
     first, second = split(winner), split(runner_up)
-    names = {"memory_s": "reading memory", "compute_s": "computing",
+    names = {"memory_s": "in kernels bound by memory", "compute_s": "in kernels bound by compute",
              "communication_and_waiting_s": "communicating and waiting"}  # fmt: skip
     gaps = sorted(((second[key] - first[key], name) for key, name in names.items()), key=lambda gap: -abs(gap[0]))
     said = [f"{seconds(abs(gap))} {'more' if gap > 0 else 'less'} {name}" for gap, name in gaps if abs(gap) > 1e-9]
