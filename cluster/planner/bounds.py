@@ -10,7 +10,8 @@ are left out. A step of a row takes at least the sum over the stages; with micro
 needs for all parts, since a chip works on one at a time and takes them strictly in turn.
 
 Kernels are those of the program itself, run without data on one chip per stage: there is no second formula for them.
-Where experts are drawn, every step draws anew, so what the experts' kernels take is left out.
+Where experts are drawn, every step draws anew, and where they have copies, more rows may mean fewer tokens for those
+of one chip: so what the experts' kernels take is left out.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from configs.spec import Contention, SystemSpec
 from topology import Topology
 from workloads.decode import DecodeJob, decode
 
-OF_DRAWN_EXPERTS = ("to_ranks", "from_ranks", "to_experts", "from_experts", "experts_gate_up", "experts_down")
-"""How the names of the kernels begin that work on the tokens of drawn experts; so do activations that gate, `_mul`."""
+OF_EXPERTS = ("to_ranks", "from_ranks", "to_experts", "from_experts", "experts_gate_up", "experts_down")
+"""How the names of the kernels begin that work on the tokens of experts; activations that gate, too, end in `_mul`."""
 ROUNDED_PS = 1000
 """What rounding the times of the pieces of a message to the clock may take off, at half a picosecond each."""
 SLACK = 1 - 1e-9
@@ -87,8 +88,8 @@ def bound_of(system: SystemSpec, topology: Topology, contention: Contention, job
     done = run_host(setting, ranks, Host(), decode, (job,), lambda *_: None, lambda _call: AUTO)
     traces = {trace.rank: [done.records[number] for number in trace.numbers] for trace in done.traces}
     stages = [list(_steps(traces[rank], last=rank == ranks[-1])) for rank in ranks]
-    if job.skew is not None:
-        stages = [[[record for record in step if not _is_drawn(record)] for step in steps] for steps in stages]
+    if job.skew is not None or layout.redundant_experts:
+        stages = [[[record for record in step if not _is_of_experts(record)] for step in steps] for steps in stages]
     prefill, step = (sum((floor.sum(stage[i]) for stage in stages), Least()) for i in (0, 1))
     own = [record for record in stages[-1][1] if not isinstance(record, Send)]
     return Bound(prefill, step, floor.sum(own).total_ps)
@@ -105,9 +106,9 @@ def least_score(objective: str, candidate: Candidate, bound: Bound, usd_per_chip
     return 1e6 * candidate.n_ranks * usd_per_chip_s / tokens_per_s
 
 
-def _is_drawn(record: Record) -> bool:
-    """Return whether an operation's time may follow from which experts tokens have drawn."""
-    return isinstance(record, Compute) and (record.name.startswith(OF_DRAWN_EXPERTS) or record.name.endswith("_mul"))
+def _is_of_experts(record: Record) -> bool:
+    """Return whether an operation's time may follow from which experts tokens go to."""
+    return isinstance(record, Compute) and (record.name.startswith(OF_EXPERTS) or record.name.endswith("_mul"))
 
 
 def _steps(records: Sequence[Record], *, last: bool) -> Iterator[list[Record]]:

@@ -206,7 +206,7 @@ def assess(task: tuple[Request, Shape, tuple[int, ...], tuple[int, ...]]) -> Ass
     """
     request, shape, whole, parts = task
     try:
-        spec = _one_replica(request, shape, whole[0])
+        spec = one_replica(request, shape, whole[0])
         topology = build_topology(spec.system)
         chips = chips_of(spec.system, topology)
         try:
@@ -236,7 +236,7 @@ def _most_that_fit(rows: Sequence[int], fit: Callable[[int], bool]) -> int:
     return rows[bisect_left(rows, True, key=lambda n: not fit(n)) - 1]
 
 
-def _one_replica(request: Request, shape: Shape, rows: int) -> ExperimentSpec:
+def one_replica(request: Request, shape: Shape, rows: int) -> ExperimentSpec:
     """Return the experiment of one replica, of `ep` of them that share experts, with so many rows each."""
     overrides = Candidate(shape, 1, 1, rows * shape.ep).overrides()
     return load_experiment(request.base, (*request.overrides, *overrides), VOCABULARY)
@@ -300,7 +300,7 @@ def visit(asked: Visit) -> Visited | str:
     """Return a candidate's own bound and, if that may make it the winner or the runner-up, its run; or what failed."""
     request, candidate = asked.request, asked.candidate
     try:
-        spec = _one_replica(request, candidate.shape, candidate.part_rows)
+        spec = one_replica(request, candidate.shape, candidate.part_rows)
         job = prepare(spec)[0]
         bound = bound_of(served(spec.system, spec.software), build_topology(spec.system), spec.contention, job)
         entry = _bounded(candidate, bound, request, asked.usd_per_chip_s)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from cluster.cli import main
-from cluster.experiment import run_experiment
+from cluster.experiment import prepare, run_experiment
 from cluster.planner import plan
-from cluster.planner.search import score_of
+from cluster.planner.bounds import bound_of
+from cluster.planner.search import one_replica, score_of
 from cluster.planner.shown import print_plan
 from cluster.planner.space import Candidate, Limit, Request, Shape, candidates, make_request, parse_limit
 from cluster.sweep_table import result_columns
@@ -23,6 +24,7 @@ from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError, RunError
 from configs.loader import load_experiment
 from tests.cluster.test_cli import EXPERIMENT
+from topology import build_topology
 from workloads.conditions import Condition
 
 WORKLOAD = {"prompt_tokens": 5, "new_tokens": 4}
@@ -150,6 +152,21 @@ def test_bounds_hold_for_any_draw_of_experts(objective):
     where = (Condition.parse("tp * cp * pp == 1"),)
     overrides = (RENT, "experts.skew=1.5", "system.topology.dims=[2,2]")
     check_against_all(Request({**BASE, "model": model}, objective, (), (4,), where, overrides), 4)
+
+
+def test_bounds_of_fewer_rows_hold_for_more():
+    """Tokens take turns at the copies of an expert: more rows may mean fewer tokens for one chip's."""
+    model = deepcopy(MOE)
+    model["shape"] |= {"ffn": 2048, "experts_per_token": 1}
+    request = Request(
+        {**BASE, "model": model}, "tpot", overrides=("experts.redundant=1", "system.chip.matrix_tile=[1,1,1]")
+    )
+    least = []
+    for rows in range(4, 9):
+        spec = one_replica(request, Shape(1, 1, 4, 1), rows)
+        job, _ = prepare(spec)
+        least.append(bound_of(spec.system, build_topology(spec.system), spec.contention, job).tpot_s(1))
+    assert least == sorted(least)
 
 
 def test_the_memory_prunes():
