@@ -17,7 +17,8 @@ import yaml
 from cluster.uncertainty import stored_figures
 from cluster.validation import read_rows, validate_rows
 from cluster.validation.figures import figures_of, grown, kind_of
-from configs.catalogue_files import catalogue_entry, catalogue_names, errors_path
+from configs.catalogue_files import catalogue_names, errors_path
+from configs.loader import load_communication
 
 BEGIN, END = "<!-- Written by docs/fidelity.py: from here -->", "<!-- to here -->"
 
@@ -62,10 +63,10 @@ def _tables(figures: Mapping[str, Any]) -> Iterator[str]:
     yield "### Profiles\n"
     yield "| profile | ranks | nodes | measurements | what |\n| --- | --- | --- | --- | --- |"
     for name in catalogue_names("communication"):
-        entry = catalogue_entry("communication", name)
-        valid = entry["valid"]["value"]
-        ranks, nodes = (" to ".join(map(str, valid.get(key, ("-",)))) for key in ("ranks", "nodes"))
-        yield f"| {name} | {ranks} | {nodes} | {valid['measurements']} | {entry['description']} |"
+        profile = load_communication(name)
+        valid = profile.valid
+        ranks, nodes = (" to ".join(map(str, pair or ("-",))) for pair in (valid.ranks, valid.nodes))
+        yield f"| {name} | {ranks} | {nodes} | {valid.measurements or 0} | {profile.description} |"
     yield ""
 
 
