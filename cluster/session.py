@@ -195,6 +195,6 @@ def _backend(name: BackendName, setting: Setting, options: RayOptions) -> Backen
         return LocalBackend(setting)
     if name != "ray":
         raise ConfigError((f"backend: {name!r}; accepted: local, ray",))
-    from cluster.backends.ray_backend import RayBackend  # noqa: PLC0415  ray takes half a second to import
+    from cluster.backends.on_ray.backend import RayBackend  # noqa: PLC0415  ray takes half a second to import
 
     return RayBackend.start(setting, options)

@@ -1,6 +1,6 @@
 """Chips as Ray actors: one actor per chip, or several chips packed into each.
 
-Ray is the control plane: it starts, watches and stops the actors (`cluster.backends.ray_cluster`) and carries programs
+Ray is the control plane: it starts, watches and stops the actors (`cluster.backends.on_ray.nodes`) and carries programs
 and results. The chips' messages go over direct connections (`cluster.backends.dataplane`), what they hand over while
 they run over the control connection (`cluster.backends.control`). One Ray call per run and actor, never one per message
 or step.
@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from cluster.backends import ray_cluster  # first: it says what Ray's import reads
+from cluster.backends.on_ray import nodes as ray_nodes  # first: it says what Ray's import reads
 
 # isort: split
 import ray
@@ -176,7 +176,7 @@ class RayBackend:
 
         Raises ConfigError if there is no such cluster or the chips do not fit on it, RunError if actors do not come up.
         """
-        ray_cluster.refuse_second()
+        ray_nodes.refuse_second()
         with contextlib.ExitStack() as cleanup:
             folder = RunFolder.make()
             cleanup.callback(folder.remove)
@@ -202,14 +202,14 @@ class RayBackend:
         """Let an actor begin to start."""
         place, driver, token = self.places[index], self.control.listeners.address, self.control.token
         ip = place.node.ip if self.reach else None
-        return ray_cluster.create(
+        return ray_nodes.create(
             ActorHost, place, self.setting, index, self.owner, self.folder.path.name, driver, place.node.id, ip, token
         )
 
     def _await_up(self, indices: Iterable[int], what: str) -> list[tuple[int, Address]]:
         """Return what actors say when they are up, in the order of the indices."""
         refs = [self.actors[index].up.remote() for index in indices]
-        return ray_cluster.await_all(refs, what, self.options.start_deadline_s, self.options.on_status)
+        return ray_nodes.await_all(refs, what, self.options.start_deadline_s, self.options.on_status)
 
     def run(
         self, program: Program, args: Sequence[Any], emit: Emit, on_restart: OnRestart, roles: Roles | None = None
@@ -306,9 +306,9 @@ class RayBackend:
         )
         self._token = secrets.token_hex(16)
         try:
-            lost_nodes = ray_cluster.lost_nodes(in_doubt)
+            lost_nodes = ray_nodes.lost_nodes(in_doubt)
             for index in loss.actors:
-                self.places[index] = ray_cluster.place_again(self.places[index], lost_nodes)
+                self.places[index] = ray_nodes.place_again(self.places[index], lost_nodes)
                 self.actors[index] = self._create(index)
             up = self._await_up(loss.actors, "new actors")
         except RunError as error:
@@ -377,7 +377,7 @@ class RayBackend:
         except (ray.exceptions.ActorUnavailableError, ray.exceptions.GetTimeoutError):
             cause = "its node does not answer" if elsewhere else cause
         except ray.exceptions.RayActorError as error:
-            cause = ray_cluster.first_cause(str(error))
+            cause = ray_nodes.first_cause(str(error))
         except ray.exceptions.RayError:
             pass  # the process is gone all the same
         return LossError((index,), f"{self._chips(index)} died ({self._process(index)}) {watch.after}: {cause}")
@@ -409,13 +409,13 @@ def _places(
     if options.address is None:
         mine = Node("", "127.0.0.1", n_cores(), free_memory_bytes())
         places = place_actors(groups, [mine], options.chips_per_actor, options.chip_bytes)
-        cleanup.callback(ray_cluster.stop)
-        ray_cluster.start_private(folder.path, len(places))
+        cleanup.callback(ray_nodes.stop)
+        ray_nodes.start_private(folder.path, len(places))
         return mine, places
-    cleanup.callback(ray_cluster.stop)
-    ray_cluster.connect(options.address)
-    nodes = ray_cluster.cluster_nodes()
+    cleanup.callback(ray_nodes.stop)
+    ray_nodes.connect(options.address)
+    nodes = ray_nodes.cluster_nodes()
     places = place_actors(groups, nodes, options.chips_per_actor, options.chip_bytes)
     used = len({place.node.id for place in places})
     options.on_status(f"starting {len(places)} actors on {used} of {len(nodes)} nodes")
-    return ray_cluster.own_node(), places
+    return ray_nodes.own_node(), places

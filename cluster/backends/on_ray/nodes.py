@@ -1,7 +1,4 @@
-"""Ray itself: a private one on this machine or a cluster that runs; its nodes; actors on them; tasks of a sweep.
-
-With `cluster.backends.ray_backend` the only modules that import Ray.
-"""
+"""Ray itself: a private one on this machine or a cluster that runs; its nodes; actors on them; tasks of a sweep."""
 
 from __future__ import annotations
 
