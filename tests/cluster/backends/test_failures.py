@@ -129,7 +129,7 @@ def test_a_model_decodes_through_a_loss(clean, experiment):
     assert found.timeline.sha256() == expected.timeline.sha256()
     assert sorted(shown) == [(row, step) for row in range(2) for step in range(40)]
     (restart,) = found.to_json()["restarts"]
-    assert f"died (process {killed[0]}) after tokens " in restart["lost"]
+    assert f"died (process {killed[0]}) after " in restart["lost"]  # tokens or logits, whichever came last
     assert restart["from_step"] >= 4
     assert restart["from_step"] % 4 == 0
 
