@@ -29,7 +29,7 @@ def two_nodes(trace):
         yield cluster.address
 
 
-@pytest.mark.heavy  # failed once beside another cluster's tests: Ray said that an actor's references were gone; cause unknown
+@pytest.mark.heavy  # failed once beside another cluster: Ray said that an actor's references were gone; cause unknown
 def test_two_nodes_are_one_process(two_nodes, clean_of_runs):
     """Values, emissions and timeline are identical; chips of a row share a node, the nodes talk over TCP."""
     said = []
