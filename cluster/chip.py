@@ -6,7 +6,7 @@ There is no clock and no I/O here; the host resumes the program when a message h
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -99,19 +99,24 @@ class _GroupPort:
     tag: str
 
     def post(self, src: int, dst: int, chunks: list[NDArray[Any]]) -> None:
-        self.chip.host.post(self._home(dst), self.chip.rank, self._tag(src, dst), chunks)
+        n = len(self.ranks)
+        if src < n > dst:
+            self.chip.host.post(self.ranks[dst], self.chip.rank, self.tag, chunks)
+        else:
+            self.chip.host.post(self._home(dst), self.chip.rank, self._tag(src, dst), chunks)
 
-    async def take(self, src: int, dst: int, *, last: bool) -> list[NDArray[Any]]:
-        key = (self._home(src), self._tag(src, dst))
-        message: list[NDArray[Any]] = await self.chip.mailbox.take(key, computes=last)
-        return message
+    def take(self, src: int, dst: int, *, last: bool) -> Awaitable[list[NDArray[Any]]]:
+        n = len(self.ranks)
+        key = (self.ranks[src], self.tag) if src < n > dst else (self._home(src), self._tag(src, dst))
+        return self.chip.mailbox.take(key, last)
 
     def _home(self, node: int) -> int:
         """Return the chip where a rank of the group, or a helper of the schedule, lives."""
         return self.ranks[node] if node < len(self.ranks) else self.ranks[0]
 
     def _tag(self, src: int, dst: int) -> str:
-        return self.tag if max(src, dst) < len(self.ranks) else f"{self.tag} {src}>{dst}"
+        """Return the tag of messages from or to a helper."""
+        return f"{self.tag} {src}>{dst}"
 
 
 @define(eq=False)

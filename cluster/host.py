@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from types import coroutine
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -37,12 +38,9 @@ class Wait:
 
     __slots__ = ("computes", "key")
 
-    def __init__(self, key: Key, *, computes: bool) -> None:
+    def __init__(self, key: Key, computes: bool) -> None:
         self.key = key
         self.computes = computes
-
-    def __await__(self) -> Generator[Wait, Any, Any]:
-        return (yield self)
 
 
 @define(eq=False)
@@ -66,11 +64,12 @@ class Mailbox:
             del self._messages[key]
         return payload
 
-    async def take(self, key: Key, *, computes: bool = True) -> Any:
+    @coroutine
+    def take(self, key: Key, computes: bool = True) -> Generator[Wait, Any, Any]:
         """Return the next message under the key, waiting for it; `computes` False: only to pass messages on."""
         if not (computes and self.pauses) and key in self._messages:
             return self.pop(key)
-        return await Wait(key, computes=computes)
+        return (yield Wait(key, computes))
 
     def __contains__(self, key: object) -> bool:
         return key in self._messages
@@ -82,10 +81,10 @@ class Transport(Protocol):
     def send(self, dst: int, src: int, tag: str, payload: Any) -> None:
         """Send a message without waiting."""
 
-    def poll(self, waiting: Sequence[tuple[int, Key]]) -> list[tuple[int, int, str, Any]]:
+    def poll(self, waiting: Callable[[], Sequence[tuple[int, Key]]]) -> list[tuple[int, int, str, Any]]:
         """Return messages (dst, src, tag, payload) that have arrived, waiting for at least one.
 
-        `waiting` says who waits for what, for the report of a stall. Raises RunError if a peer is gone.
+        `waiting` tells who waits for what, for the report of a stall. Raises RunError if a peer is gone.
         """
 
 
@@ -133,7 +132,10 @@ class Host:
 
     def post(self, dst: int, src: int, tag: str, payload: Any) -> None:
         """Send a message to a chip, here or elsewhere."""
-        self.hand_over(src, partial(self._route, dst, src, tag, payload))
+        if self._held_back is None:  # as `hand_over` would: this is the way of every message
+            self._route(dst, src, tag, payload)
+        else:
+            self._held_back[src].append(partial(self._route, dst, src, tag, payload))
 
     def hand_over(self, rank: int, action: Callable[[], None]) -> None:
         """Do what lets others know of a chip: now, or when all chips that compute at the same time have stopped."""
@@ -202,14 +204,13 @@ class Host:
                         self._resume(*self._ready.popleft())
                     else:
                         self._resume_together()
-                if self._call_off():
+                if self._meetings and self._call_off():
                     continue
                 if not self._waiting:
                     return {chip.rank: chip.value for chip in programs}
-                waiting = self._who_waits()
                 if self.transport is None:
-                    raise ProgramError(describe_deadlock(waiting))
-                for dst, src, tag, payload in self.transport.poll(waiting):
+                    raise ProgramError(describe_deadlock(self._who_waits()))
+                for dst, src, tag, payload in self.transport.poll(self._who_waits):
                     self._deliver(dst, src, tag, payload)
         finally:
             for chip in list(self._running):

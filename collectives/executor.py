@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ class Port(Protocol):
     def post(self, src: int, dst: int, chunks: list[NDArray[Any]]) -> None:
         """Send chunks from a node that lives here to a node without waiting; the arrays must not change afterwards."""
 
-    async def take(self, src: int, dst: int, *, last: bool) -> list[NDArray[Any]]:
+    def take(self, src: int, dst: int, *, last: bool) -> Awaitable[list[NDArray[Any]]]:
         """Return the next message from a node to one that lives here; `last`: there is nothing to do after it."""
 
 
@@ -38,27 +38,32 @@ async def execute(
     and ranks that add the same values get the same bits.
     """
     held = {rank: chunks}
+    final = schedule.plans[rank][-1] if schedule.plans[rank] else None
     for together in schedule.work(rank):
         for node, step in together:
             own = held.setdefault(node, [None] * schedule.n_cells) if node != rank else chunks
             for dst, ids in step.sends:
-                port.post(node, dst, [_held(own, c) for c in ids])
+                port.post(node, dst, [own[c] for c in ids])  # type: ignore[misc]  # the checker proves that they are held
         for node, step in together:
-            last = node == rank and step is schedule.plans[rank][-1]
-            await _receive(step, node, held[node], partial(port.take, dst=node, last=last), add)
+            last = step is final and node == rank
+            messages = []
+            for src, _, _ in step.receives:
+                messages.append(await port.take(src, node, last=last))
+            _take_in(step, node, held[node], messages, add)
 
 
-async def _receive(
-    step: RankStep, node: int, chunks: list[NDArray[Any] | None], take: Callable[[int], Any], add: Add
+def _take_in(
+    step: RankStep, node: int, chunks: list[NDArray[Any] | None], messages: Sequence[list[NDArray[Any]]], add: Add
 ) -> None:
-    """Take what a node receives in a step, and carry out its local operations."""
+    """Take in what a node received in a step, one message from each source, and carry out its local operations."""
     terms: dict[int, list[tuple[int, NDArray[Any]]]] = {}
-    for src, ids, reduce in step.receives:
-        for c, values in zip(ids, await take(src), strict=True):
-            own = chunks[c]
+    for (src, ids, reduce), message in zip(step.receives, messages, strict=True):
+        for c, values in zip(ids, message, strict=True):
             if not reduce:
                 chunks[c] = values
-            elif len(step.receives) > 1 or own is None:  # a helper holds nothing at first
+                continue
+            own = chunks[c]
+            if len(messages) > 1 or own is None:  # a helper holds nothing at first
                 terms.setdefault(c, [(node, own)] if own is not None else []).append((src, values))
             else:  # the same as below for two terms; rings do nothing else
                 chunks[c] = add(own, values) if node < src else add(values, own)

@@ -217,6 +217,7 @@ class Schedule:
     """Local operations in the order in which a rank carries them out, ordered by step."""
     helpers: tuple[int, ...] = ()
     """Nodes of the topology (switches) that take part beside the ranks; the h-th is called n_ranks + h in transfers."""
+    _work: dict[int, Sequence[Sequence[tuple[int, RankStep]]]] = field(factory=dict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._check_local()
@@ -278,17 +279,16 @@ class Schedule:
             table[rank].setdefault(step, ([], [], []))[2].append((cell, to, reduce))
         return tuple(tuple(_rank_step(s, *steps[s]) for s in sorted(steps)) for steps in table)
 
-    def work(self, rank: int) -> Iterator[list[tuple[int, RankStep]]]:
-        """Yield, step by step, what is done where a rank lives: (node, what it does), helpers with the first rank."""
-        nodes = [rank, *range(self.n_ranks, self.n_nodes)] if rank == 0 else [rank]
-        if len(nodes) == 1:
-            yield from ([(rank, step)] for step in self.plans[rank])
-            return
-        together: dict[int, list[tuple[int, RankStep]]] = {}
-        for node in nodes:
-            for step in self.plans[node]:
-                together.setdefault(step.number, []).append((node, step))
-        yield from (together[number] for number in sorted(together))
+    def work(self, rank: int) -> Sequence[Sequence[tuple[int, RankStep]]]:
+        """Return, step by step, what is done where a rank lives: (node, what it does), helpers with the first rank."""
+        if rank not in self._work:
+            nodes = [rank, *range(self.n_ranks, self.n_nodes)] if rank == 0 else [rank]
+            together: dict[int, list[tuple[int, RankStep]]] = {}
+            for node in nodes:
+                for step in self.plans[node]:
+                    together.setdefault(step.number, []).append((node, step))
+            self._work[rank] = [together[number] for number in sorted(together)]
+        return self._work[rank]
 
     def sizes(self, chunk_sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the size of every transfer, given the size of every chunk (elements or bytes)."""

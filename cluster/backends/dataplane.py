@@ -13,12 +13,13 @@ for messages that nobody sends, or send what nobody receives: they are found by 
 
 from __future__ import annotations
 
-import selectors
+import select
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from attrs import define, field
@@ -32,6 +33,8 @@ from configs.errors import ChipDiedError
 IDLE_REPORT_S = 1.0
 MAX_UNSENT_BYTES = 1 << 26
 """What may wait for a peer, before who sends more waits too; a single message may be longer."""
+MAX_BUFFERS = 64
+"""Handed to the system in one call, which takes no more than IOV_MAX: 1024 on Linux and macOS."""
 MAX_STRANGERS = 128
 """Connections that have not said who they are; the oldest goes if there are more."""
 
@@ -46,7 +49,7 @@ class _Connection:
     greeting: bytes = b""
     deadline_s: float = 0.0
     reader: FrameReader = field(factory=FrameReader)
-    unsent: deque[memoryview] = field(factory=deque)
+    unsent: deque[Any] = field(factory=deque)
     unsent_bytes: int = 0
     watches_room: bool = False
 
@@ -71,32 +74,37 @@ class DataPlane:
     run: int = 0
     sent: dict[int, int] = field(factory=dict)
     received: int = 0
-    _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
+    _poller: select.poll = field(factory=select.poll)
+    _watched: dict[int, tuple[socket.socket, _Connection | Callable[[], Any]]] = field(factory=dict)
+    """By descriptor: sockets that are looked at, each a connection or with what is done when something has come."""
     _outgoing: dict[int, _Connection] = field(factory=dict)
     _strangers: dict[_Connection, None] = field(factory=dict)
     """Who has not said hello yet, the oldest first."""
-    _arrived: deque[Frame] = field(factory=deque)
+    _arrived: dict[int, list[Frame]] = field(factory=dict)
+    """What has come and was not asked for yet, by run: a peer may have begun one before this process."""
 
     def __attrs_post_init__(self) -> None:
         for sock in self.listeners.sockets:
-            self._selector.register(sock, selectors.EVENT_READ, partial(self._accept, sock))
+            self.watch(sock, partial(self._accept, sock))
 
     def begin(self, run: int, token: str, addresses: Sequence[Address]) -> None:
         """Begin a run; with another token, all peers begin anew with no connections and nothing under way."""
         self.run, self.addresses = run, addresses
+        self._arrived = {of: frames for of, frames in self._arrived.items() if of >= run}
         if token == self.token:
             return
         self.token = token
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.data, _Connection):
-                self._drop(key.data)
+        for _, what in list(self._watched.values()):
+            if isinstance(what, _Connection):
+                self._drop(what)
         self._outgoing.clear()
         self._arrived.clear()
         self.sent, self.received = {}, 0
 
-    def watch(self, sock: socket.socket, action: Callable[[], Any]) -> None:
+    def watch(self, sock: socket.socket, action: _Connection | Callable[[], Any]) -> None:
         """Call `action` whenever something has come on a socket while messages are waited for."""
-        self._selector.register(sock, selectors.EVENT_READ, action)
+        self._poller.register(sock, select.POLLIN)
+        self._watched[sock.fileno()] = (sock, action)
 
     # --- Transport ----------------------------------------------------------------------------------------------
 
@@ -106,50 +114,52 @@ class DataPlane:
         connection = self._outgoing.get(peer) or self._connect(peer)
         buffers = encode(Frame(self.run, dst, src, tag, payload), check_body=connection.checks_body)
         self.sent[peer] = self.sent.get(peer, 0) + 1
-        connection.unsent.extend(map(memoryview, buffers))
+        connection.unsent += buffers
         connection.unsent_bytes += sum(map(len, buffers))
         if not connection.watches_room:
             self._flush(connection)
         while connection.unsent_bytes > MAX_UNSENT_BYTES:
-            self._turn([])
+            self._turn(list)
 
-    def poll(self, waiting: Sequence[tuple[int, Key]]) -> list[tuple[int, int, str, Any]]:
+    def poll(self, waiting: Callable[[], Sequence[tuple[int, Key]]]) -> list[tuple[int, int, str, Any]]:
         """Return the messages that have arrived for this run, waiting for at least one."""
-        while True:
-            mine = [f for f in self._arrived if f.run == self.run]
-            if mine:
-                self._arrived = deque(f for f in self._arrived if f.run != self.run)
-                return [(f.dst, f.src, f.tag, f.payload) for f in mine]
+        while self.run not in self._arrived:
             self._turn(waiting)
+        return [frame[1:] for frame in self._arrived.pop(self.run)]
 
     def flush(self) -> None:
         """Wait until the peers have taken everything that was sent."""
         while any(c.unsent for c in self._outgoing.values()):
-            self._turn([])
+            self._turn(list)
 
     def close(self) -> None:
         """Close all connections."""
-        for key in list((self._selector.get_map() or {}).values()):
-            key.fileobj.close()  # type: ignore[union-attr]
-        self._selector.close()
+        for sock, _ in self._watched.values():
+            sock.close()
+        self._watched.clear()
 
     # --- sockets ------------------------------------------------------------------------------------------------
 
-    def _turn(self, waiting: Sequence[tuple[int, Key]]) -> None:
+    def _turn(self, waiting: Callable[[], Sequence[tuple[int, Key]]]) -> None:
         """Read and write what the sockets are ready for, waiting for the first of them."""
-        events = self._selector.select(IDLE_REPORT_S)
-        if not events:
-            self.report(self.sent, self.received, waiting)
-        self._work(events)
+        if not self._work(IDLE_REPORT_S):
+            self.report(self.sent, self.received, waiting())
 
-    def _work(self, events: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
-        for key, mask in events:
-            if isinstance(key.data, _Connection):
-                self._handle(key.data, mask)
+    def _work(self, wait_s: float) -> bool:
+        """Read and write what the sockets are ready for within the time; return whether any was."""
+        events = self._poller.poll(wait_s * 1e3)  # not `selectors`, which does as much again for every event
+        for descriptor, mask in events:
+            sock_and_what = self._watched.get(descriptor)
+            if sock_and_what is None:  # shut out since it was found ready
+                continue
+            _, what = sock_and_what
+            if isinstance(what, _Connection):
+                self._handle(what, mask)
             else:
-                key.data()
+                what()
         if self._strangers:
             self._shut_out_silent()
+        return bool(events)
 
     def _connect(self, peer: int) -> _Connection:
         address, mine = self.addresses[peer], self.listeners.address
@@ -164,15 +174,13 @@ class DataPlane:
             raise ChipDiedError(f"{self._chips(peer)}: no connection: {error.strerror}") from None
         sock.setblocking(False)
         connection = self._outgoing[peer] = _Connection(sock, peer, checks_body=address.host != mine.host)
-        self._selector.register(sock, selectors.EVENT_READ, connection)
+        self.watch(sock, connection)
         return connection
 
     def _handle(self, connection: _Connection, mask: int) -> None:
-        if connection.sock.fileno() < 0:  # shut out since it was found ready
-            return
-        if mask & selectors.EVENT_WRITE:
+        if mask & select.POLLOUT:
             self._flush(connection)
-        if mask & selectors.EVENT_READ:
+        if mask & ~select.POLLOUT:  # something has come, or the other end has gone
             if connection.peer < 0:
                 self._greet(connection)
             else:
@@ -182,9 +190,9 @@ class DataPlane:
         """Read once, and then on to the end of the message if it is there already."""
         reader, under_way = connection.reader, True
         while under_way:
-            room = reader.room()
+            rooms = reader.rooms()
             try:
-                n_bytes = connection.sock.recv_into(room)
+                n_bytes, *_ = connection.sock.recvmsg_into(rooms)
             except BlockingIOError:
                 return
             except OSError:
@@ -198,34 +206,36 @@ class DataPlane:
                 self._drop(connection)
                 raise FrameError(f"from {self._chips(connection.peer)}: {error}; the connection is closed") from None
             self.received += len(frames)
-            self._arrived += frames
-            under_way = not frames and n_bytes == len(room)
+            for frame in frames:
+                self._arrived.setdefault(frame.run, []).append(frame)
+            under_way = not frames and n_bytes == sum(map(len, rooms))
 
     def _flush(self, connection: _Connection) -> None:
         """Send what the peer takes now; watch for room if something is left."""
-        unsent, room = connection.unsent, True
+        unsent = connection.unsent
         try:
-            while unsent and room:
-                buffers = list(unsent) if len(unsent) <= 64 else [unsent[i] for i in range(64)]
-                taken = connection.sock.sendmsg(buffers)
+            while unsent:
+                taken = connection.sock.sendmsg(islice(unsent, MAX_BUFFERS))
                 connection.unsent_bytes -= taken
-                room = taken == sum(map(len, buffers))
-                while unsent and taken >= len(unsent[0]):
+                if not connection.unsent_bytes:  # as with most messages
+                    unsent.clear()
+                    break
+                while taken >= len(unsent[0]):
                     taken -= len(unsent.popleft())
                 if taken:
-                    unsent[0] = unsent[0][taken:]
+                    unsent[0] = memoryview(unsent[0])[taken:]
         except BlockingIOError:
             pass
         except OSError as error:
             raise ChipDiedError(f"{self._chips(connection.peer)}: the connection broke: {error.strerror}") from None
         if bool(unsent) != connection.watches_room:
             connection.watches_room = bool(unsent)
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0)
-            self._selector.modify(connection.sock, wanted, connection)
+            self._poller.modify(connection.sock, select.POLLIN | (select.POLLOUT if unsent else 0))
 
     def _drop(self, connection: _Connection) -> None:
         self._strangers.pop(connection, None)
-        self._selector.unregister(connection.sock)
+        self._poller.unregister(connection.sock)
+        del self._watched[connection.sock.fileno()]
         connection.sock.close()
 
     def _chips(self, peer: int) -> str:
@@ -241,7 +251,7 @@ class DataPlane:
         sock.setblocking(False)
         prepare(sock)
         connection = _Connection(sock, deadline_s=time.monotonic() + HELLO_DEADLINE_S)
-        self._selector.register(sock, selectors.EVENT_READ, connection)
+        self.watch(sock, connection)
         self._strangers[connection] = None
         self._greet(connection)  # a peer has sent its hello at once
         if len(self._strangers) > MAX_STRANGERS:

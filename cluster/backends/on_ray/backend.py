@@ -32,7 +32,7 @@ from cluster.backends.greeting import Address, Listeners
 from cluster.backends.options import RayOptions
 from cluster.backends.packing import pack_kept, pack_traffic, unpack_kept
 from cluster.backends.placement import ActorPlace, Node, name_chips, place_actors
-from cluster.backends.processes import n_cores
+from cluster.backends.processes import keep_freed_memory, n_cores
 from cluster.backends.resources import free_memory_bytes
 from cluster.backends.supervision import POLL_S, LossError, Watch, chips_of_actor
 from cluster.backends.wire import FrameError
@@ -73,6 +73,7 @@ class ActorHost:
         self, setting: Setting, index: int, owner: Mapping[int, int], folder: str, driver: Address, host: str,
         ip: str | None, token: str,
     ) -> None:  # fmt: skip
+        keep_freed_memory()
         self._setting = setting
         self._ranks = chips_of_actor(owner, index)
         self._folder = RunFolder.join(folder)
