@@ -101,7 +101,7 @@ def collectives(checks: Checks, rounds: int) -> None:
                 best[name][op] = min(walls) * 1e3
                 best[name][f"{op} spent"] = min(spent) * 1e3
             if name == "ray, 32 actors":
-                memory = max(pss_bytes(pid) for pid in cluster.backend.pids) / MB  # type: ignore[attr-defined]
+                memory = max(pss_bytes(pid) for pid in cluster.backend.actors.pids) / MB  # type: ignore[attr-defined]
         row = best[name]
         alone = option.get("chips_per_actor") == 1  # the chips of an actor share the thread whose time is counted
         spent_too = f" | {row['all_gather spent']:6.1f} {row['all_reduce spent']:6.1f}" if alone else ""
@@ -150,7 +150,7 @@ def decode(checks: Checks, rounds: int, n_tokens: int, case: tuple[str, int, int
                 ids, token_s = seconds_per_token(cluster, job)
                 best[name] = min(best.get(name, token_s), token_s)
                 answers.add(tuple(ids))
-        memory_bytes = [pss_bytes(pid) for pid in on_ray.backend.pids]  # type: ignore[attr-defined]
+        memory_bytes = [pss_bytes(pid) for pid in on_ray.backend.actors.pids]  # type: ignore[attr-defined]
     print(f"\nSmolLM2-135M, TP {tp} x PP {pp} on {n_chips} chips in {n_actors} actors (up after {start_s:.0f} s)")
     print(
         f"  local {best['local'] * 1e3:.0f} ms a token, ray {best['ray'] * 1e3:.0f} ms; same ids: {len(answers) == 1}"

@@ -223,7 +223,7 @@ class SweepResults:
             return
         run: Callable[..., Iterator[tuple[Task, Any]]] = run_in_processes
         if self.backend == "ray":
-            from cluster.backends.on_ray.nodes import run_in_ray  # noqa: PLC0415  ray takes half a second to import
+            from cluster.backends.on_ray.tasks import run_in_ray  # noqa: PLC0415  ray takes half a second to import
 
             run = partial(run_in_ray, address=self.address)
         for task, line in run(run_task, tasks, min(self.n_workers, len(tasks))):

@@ -1,6 +1,6 @@
 """What the driver hears of a run and concludes: values, checkpoints, deadlocks, and which processes are lost.
 
-Nothing here knows what starts the processes; `cluster.backends.on_ray.backend` does, and adds what Ray reports.
+Nothing here knows what starts the processes; `cluster.backends.on_ray` does, and adds what Ray reports.
 """
 
 from __future__ import annotations

@@ -287,7 +287,7 @@ def die_once(task):
 @pytest.mark.heavy
 def test_tasks_of_ray_whose_workers_die(tmp_path):
     """They are tried once more; those whose worker dies again are lost, with the reason, and no others."""
-    from cluster.backends.on_ray.nodes import run_in_ray  # noqa: PLC0415  ray takes half a second to import
+    from cluster.backends.on_ray.tasks import run_in_ray  # noqa: PLC0415  ray takes half a second to import
 
     tasks = [(str(tmp_path), number) for number in range(5)]
     assert dict(run_in_ray(die_once, tasks, 2)) == {task: task[1] * 10 for task in tasks}

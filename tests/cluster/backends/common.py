@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 MARK = "CHIPMESH_TEST_RUN"
+IN_CREATE = 0x100  # inotify(7)
 SYSTEM = {
     "name": "toy",
     "chip": {"name": "c", "peak": {"fp32": "1TFLOPS", "bf16": "1TFLOPS"},
@@ -45,6 +47,23 @@ def await_end(pids, timeout_s):
             handle = os.pidfd_open(pid)
             select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
             os.close(handle)
+
+
+def await_path(folder, pattern, timeout_s):
+    """Wait until there is a path of this pattern below the folder, at most so long; the system tells of new ones."""
+    libc = ctypes.CDLL(None)
+    watch = libc.inotify_init1(os.O_CLOEXEC)
+    deadline = time.monotonic() + timeout_s
+    try:
+        while True:
+            for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+                libc.inotify_add_watch(watch, os.fsencode(place), IN_CREATE)
+            if any(folder.glob(pattern)):
+                return
+            assert select.select([watch], [], [], max(0.0, deadline - time.monotonic()))[0], f"no {pattern}"
+            os.read(watch, 1 << 16)
+    finally:
+        os.close(watch)
 
 
 def check_nothing_is_left(trace, timeout_s=8):

@@ -16,8 +16,9 @@ from tests.workloads.tiny import write_tiny
 
 
 @pytest.fixture(scope="module")
-def trace():
+def trace(tmp_path_factory):
     """A mark in the environment and a folder for temporary files; nothing may be left at the end of the module."""
+    tmp_path_factory.getbasetemp()  # made now, where temporary files are made otherwise
     mark, folder = uuid.uuid4().hex, Path(tempfile.mkdtemp(prefix="cm"))  # short: the paths of Unix sockets are
     patch = pytest.MonkeyPatch()
     patch.setenv(MARK, mark)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from cluster import launch
 from cluster.experiment import run_experiment
 from cluster.timeline.trace_events import trace_events
 from configs.errors import ProgramError, RunError
-from tests.cluster.backends.common import SYSTEM, actors, marked
+from tests.cluster.backends.common import SYSTEM, actors, await_path
 from tests.workloads.tiny import write_tiny
 
 pytestmark = [
@@ -55,29 +55,56 @@ def outcome(cluster, seed):
     return values, emitted, result.timeline.sha256(), result.time_s, result.memory_bytes
 
 
-@pytest.mark.parametrize("chips_per_actor", [1, 3])
-def test_the_same_as_in_one_process(clean, chips_per_actor):
-    """Values, emissions and timeline are identical, run after run on the same actors."""
-    with launch(SYSTEM, backend="ray", chips_per_actor=chips_per_actor) as on_ray, launch(SYSTEM) as local:
-        assert len(actors(clean[0])) == -(-4 // chips_per_actor)
+def test_the_same_as_in_one_process(clean, caplog):
+    """Values, emissions and timeline are identical, run after run on the same actors; and nobody else is let in."""
+    with launch(SYSTEM, backend="ray") as on_ray, launch(SYSTEM) as local:
+        assert len(actors(clean[0])) == 4
         for seed in (0, 1):
             assert outcome(on_ray, seed) == outcome(local, seed)
+        check_private(on_ray, caplog)
+
+
+def check_private(cluster, caplog):
+    """It is on 127.0.0.1 and opens no TCP port; a caller without the token is shut out; BLAS has one thread.
+
+    What its processes are told by the environment is theirs alone.
+    """
+
+    async def program(chip):
+        from threadpoolctl import threadpool_info  # noqa: PLC0415
+
+        for _ in range(3):
+            await chip.barrier()
+        return {pool["num_threads"] for pool in threadpool_info()}
+
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+    assert not [name for name in os.environ if name.startswith(("RAY_AUTH", "CHIPMESH_PRIVATE"))]
+    addresses = cluster.backend.actors.addresses
+    assert [address.port for address in addresses] == [0] * 4
+    with contextlib.ExitStack() as strangers:
+        for address in addresses:
+            stranger = strangers.enter_context(address.connect(address.host))
+            stranger.sendall(b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n".ljust(64) * 3)
+        assert cluster.run(program).values == [{1}] * 4
+    assert {record.message for record in caplog.records} == {
+        f"a connection to chip {rank} was shut out: it did not say the run's token" for rank in range(4)
+    }
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_model_decodes_the_same_everywhere(experiment):
+@pytest.mark.parametrize(("chips_per_actor", "overlap"), [pytest.param(1, False, marks=pytest.mark.heavy), (2, True)])
+def test_a_model_decodes_the_same_everywhere(experiment, chips_per_actor, overlap):
     """Tokens, logits and trace are those of the local run; the timeline is also that of the run without data."""
-    for chips_per_actor, overlap in ((1, False), (2, True)):
-        experiment = evolve(experiment, overlap=overlap)
-        local = run_experiment(experiment, keep_logits=True)
-        shapes = run_experiment(evolve(experiment, numerics="shapes"))
-        assert shapes.timeline.sha256() == local.timeline.sha256()
-        assert [len(row) for row in local.output_ids] == [6, 6]
-        found = run_experiment(experiment, backend="ray", chips_per_actor=chips_per_actor, keep_logits=True)
-        assert found.output_ids == local.output_ids
-        assert found.logits.tobytes() == local.logits.tobytes()
-        assert found.timeline.sha256() == local.timeline.sha256()
-        assert list(trace_events(found.timeline)) == list(trace_events(local.timeline))
+    experiment = evolve(experiment, overlap=overlap)
+    local = run_experiment(experiment, keep_logits=True)
+    shapes = run_experiment(evolve(experiment, numerics="shapes"))
+    assert shapes.timeline.sha256() == local.timeline.sha256()
+    assert [len(row) for row in local.output_ids] == [6, 6]
+    found = run_experiment(experiment, backend="ray", chips_per_actor=chips_per_actor, keep_logits=True)
+    assert found.output_ids == local.output_ids
+    assert found.logits.tobytes() == local.logits.tobytes()
+    assert found.timeline.sha256() == local.timeline.sha256()
+    assert list(trace_events(found.timeline)) == list(trace_events(local.timeline))
 
 
 @pytest.mark.usefixtures("clean")
@@ -90,7 +117,7 @@ def test_a_program_that_raises():
             raise ZeroDivisionError("for the test")
         await chip.all_reduce(np.ones(4, np.float32))
 
-    with launch(SYSTEM, backend="ray") as cluster:
+    with launch(SYSTEM, backend="ray", chips_per_actor=2) as cluster:
         with pytest.raises(ProgramError, match="chip 2: the program raised ZeroDivisionError: for the test"):
             cluster.run(program)
         with pytest.raises(RunError, match="an earlier run on this cluster failed"):
@@ -106,13 +133,14 @@ def test_a_deadlock():
             return
         await chip.recv((chip.rank % 3) + 1, "ring")
 
-    with launch(SYSTEM, backend="ray") as cluster, pytest.raises(ProgramError) as caught:
+    with launch(SYSTEM, backend="ray", chips_per_actor=2) as cluster, pytest.raises(ProgramError) as caught:
         cluster.run(program)
     assert str(caught.value) == (
         "deadlock: chip 1 waits for chip 2 (ring), chip 2 waits for chip 3 (ring), chip 3 waits for chip 1 (ring)"
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("clean")
 def test_messages_that_nobody_takes():
     """More bytes than a socket holds, for a chip that has ended, end the run as well."""
@@ -125,12 +153,18 @@ def test_messages_that_nobody_takes():
         cluster.run(program)
 
 
+HEAVY = pytest.mark.heavy
+
+
 @pytest.mark.parametrize(
-    ("number", "once"),
-    [(signal.SIGTERM, "gcs_server"), (signal.SIGTERM, "ray::ActorHost"), (signal.SIGINT, "ray::ActorHost")],
-)
-def test_an_interrupted_command_leaves_nothing(clean, number, once, tmp_path):
-    """A signal while Ray starts, or once there are actors, stops everything; exit code 1."""
+    ("number", "there"),
+    [
+        (signal.SIGTERM, "gcs_server"), (signal.SIGINT, "actor"), (signal.SIGKILL, "actor"),
+        pytest.param(signal.SIGTERM, "actor", marks=HEAVY), pytest.param(signal.SIGKILL, "gcs_server", marks=HEAVY),
+    ],
+)  # fmt: skip
+def test_a_command_that_is_ended_leaves_nothing(clean, number, there, tmp_path):
+    """A signal while Ray starts, or once there are actors, stops everything; exit code 1, if there is one."""
     config = tmp_path / "long.yaml"
     config.write_text(
         f"system: wormhole-galaxy\nmodel: {write_tiny(tmp_path / 'm.gguf', embedding_length=1024)}\n"
@@ -138,35 +172,12 @@ def test_an_interrupted_command_leaves_nothing(clean, number, once, tmp_path):
     )
     command = [sys.executable, "-m", "cluster.cli", "run", str(config), "--backend", "ray"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not any(once in c for c in marked(clean[0]).values()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    file = {"gcs_server": "ray/session_*/logs/gcs_server.*", "actor": "0.sock"}[there]
+    await_path(clean[1], f"chipmesh-*/{file}", 60)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert "Traceback" not in err
-    if process.returncode != 0:  # a fast machine may have ended before the signal
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    elif process.returncode != 0:  # a fast machine may have ended before the signal
         assert (process.returncode, err.splitlines()[-1:]) == (1, ["chipmesh: interrupted"])
-
-
-@pytest.mark.usefixtures("clean")
-def test_the_private_ray_is_private(caplog):
-    """It is on 127.0.0.1 and opens no TCP port; a caller without the token is shut out; BLAS has one thread."""
-
-    async def program(chip):
-        from threadpoolctl import threadpool_info  # noqa: PLC0415
-
-        for _ in range(3):
-            await chip.barrier()
-        return {pool["num_threads"] for pool in threadpool_info()}
-
-    with launch(SYSTEM, backend="ray", n_chips=2) as cluster, contextlib.ExitStack() as strangers:
-        assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
-        addresses = cluster.backend.addresses
-        assert [address.port for address in addresses] == [0, 0]
-        for address in addresses:
-            stranger = strangers.enter_context(address.connect(address.host))
-            stranger.sendall(b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n".ljust(64) * 3)
-        assert cluster.run(program).values == [{1}, {1}]
-    assert {record.message for record in caplog.records} == {
-        f"a connection to chip {rank} was shut out: it did not say the run's token" for rank in range(2)
-    }

@@ -29,7 +29,6 @@ def two_nodes(trace):
         yield cluster.address
 
 
-@pytest.mark.heavy  # failed once beside another cluster: Ray said that an actor's references were gone; cause unknown
 def test_two_nodes_are_one_process(two_nodes, clean_of_runs):
     """Values, emissions and timeline are identical; chips of a row share a node, the nodes talk over TCP."""
     said = []
@@ -37,11 +36,11 @@ def test_two_nodes_are_one_process(two_nodes, clean_of_runs):
     with launch(SYSTEM, backend="ray", address=two_nodes, **options) as on_ray, launch(SYSTEM) as local:
         assert said[0] == "starting 2 actors on 2 of 2 nodes"
         assert outcome(on_ray, 0) == outcome(local, 0)
-        hosts = [address.host for address in on_ray.backend.addresses]
-        assert [place.ranks for place in on_ray.backend.places] == [(1, 3), (0, 2)]
+        hosts = [address.host for address in on_ray.backend.actors.addresses]
+        assert [place.ranks for place in on_ray.backend.actors.places] == [(1, 3), (0, 2)]
         assert hosts[0] != hosts[1]
-        assert all(address.port for address in on_ray.backend.addresses)
-        assert all(address.ip not in ("", "0.0.0.0", "::") for address in on_ray.backend.addresses)
+        assert all(address.port for address in on_ray.backend.actors.addresses)
+        assert all(address.ip not in ("", "0.0.0.0", "::") for address in on_ray.backend.actors.addresses)
         assert len(actors(clean_of_runs[0])) == 2
 
 
@@ -69,6 +68,15 @@ def test_a_model_decodes_the_same_on_two_nodes(two_nodes, experiment, chips_per_
         assert found.output_ids == local.output_ids
         assert found.logits.tobytes() == local.logits.tobytes()
         assert found.timeline.sha256() == local.timeline.sha256()
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("clean_of_runs")
+def test_a_cluster_after_a_private_ray(two_nodes):
+    """A process that had a Ray with a token can join one without, and the other way round."""
+    for address in (None, two_nodes, None):
+        with launch(SYSTEM, backend="ray", address=address, chips_per_actor=2) as on_ray, launch(SYSTEM) as local:
+            assert outcome(on_ray, 0) == outcome(local, 0)
 
 
 @pytest.mark.heavy

@@ -1,0 +1,172 @@
+"""The actors of a run, by index: where they are, how they start, what they are told, how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import ray
+from attrs import define, field
+
+from cluster.backends.base import Program, Setting
+from cluster.backends.control import ControlServer
+from cluster.backends.folders import RunFolder
+from cluster.backends.greeting import Address
+from cluster.backends.on_ray import nodes
+from cluster.backends.on_ray.actor import ActorHost, Assignment
+from cluster.backends.options import RayOptions
+from cluster.backends.placement import ActorPlace, name_chips
+from configs.errors import RunError
+
+PROGRESS_S = 1.0
+LEAVE_DEADLINE_S = 1.0
+
+
+@define(eq=False)
+class Actors:
+    """The actors of a run.
+
+    owner: the actor of every chip.  reach: whether there are actors on other hosts, which are reached over TCP.
+    addresses: where they listen.
+    """
+
+    setting: Setting
+    options: RayOptions
+    folder: RunFolder
+    control: ControlServer
+    places: list[ActorPlace]
+    owner: Mapping[int, int]
+    reach: bool
+    pids: list[int] = field(factory=list)
+    addresses: list[Address] = field(factory=list)
+    _handles: list[Any] = field(factory=list)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def start(self) -> None:
+        """Start all of them at once; return when they are up.
+
+        Raises RunError if one does not come up in time.
+        """
+        for index in range(len(self)):
+            self._handles.append(self._begin(index))
+        up = self._await_up(range(len(self)), "actors")
+        self.pids, self.addresses = [pid for pid, _ in up], [address for _, address in up]
+
+    def replace(self, lost: Collection[int]) -> None:
+        """Start new ones in the place of those that are lost, on other nodes if their own is lost too.
+
+        Raises RunError if no node is left, or they do not come up in time.
+        """
+        for index in lost:
+            self.kill(index)
+            self.control.forget(index)
+        left = [place.node.id for index, place in enumerate(self.places) if index not in lost]
+        in_doubt = {self.places[index].node.id for index in lost}.difference(left, [self._own_host])
+        lost_nodes = nodes.lost_nodes(in_doubt)
+        for index in lost:
+            self.places[index] = nodes.place_again(self.places[index], lost_nodes)
+            self._handles[index] = self._begin(index)
+        for index, (pid, address) in zip(lost, self._await_up(lost, "new actors"), strict=True):
+            self.pids[index], self.addresses[index] = pid, address
+
+    def _begin(self, index: int) -> Any:
+        """Let an actor begin to start; it takes its share of the node's cores as long as it lives."""
+        node, ip = self.places[index].node, self.places[index].node.ip if self.reach else None
+        there = {"num_cpus": self.places[index].cpus, "scheduling_strategy": nodes.on_node(node.id)} if node.id else {}
+        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0} | there
+        driver, token = self.control.listeners.address, self.control.token
+        actor_class = ray.remote(ActorHost).options(**options)
+        return actor_class.remote(self.setting, index, self.owner, self.folder.path.name, driver, node.id, ip, token)
+
+    def _await_up(self, indices: Iterable[int], what: str) -> list[tuple[int, Address]]:
+        """Return what actors say when they are up, in the order of the indices."""
+        refs = [self._handles[index].up.remote() for index in indices]
+        return await_all(refs, what, self.options.start_deadline_s, self.options.on_status)
+
+    def run(self, assignment: Assignment, program: Program, args: Sequence[Any]) -> dict[Any, int]:
+        """Let all of them run a program; return the references to their outcomes, each with its actor."""
+        return {actor.run.remote(assignment, program, args): index for index, actor in enumerate(self._handles)}
+
+    def kill(self, index: int) -> None:
+        """End the process of an actor, which may hang and heed nothing."""
+        if self.is_here(index) and self.control.is_connected(index):  # else the number may be another process's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pids[index], signal.SIGKILL)
+        ray.kill(self._handles[index])
+
+    def end(self) -> None:
+        """End all of them: those that heed Ray leave in order, the others are killed."""
+        with contextlib.suppress(Exception):  # an actor, or Ray itself, may be gone already
+            leaving = [actor.leave.remote() for actor in self._handles]
+            ray.wait(leaving, num_returns=len(leaving), timeout=LEAVE_DEADLINE_S)
+            for actor in self._handles:
+                ray.kill(actor)
+
+    @property
+    def _own_host(self) -> str:
+        return self.control.listeners.address.host
+
+    def is_here(self, index: int) -> bool:
+        """Tell whether an actor that has come up is on the driver's host."""
+        return self.addresses[index].host == self._own_host
+
+    def chips(self, indices: Iterable[int]) -> str:
+        """Return the chips of actors in words."""
+        return name_chips([rank for index in indices for rank in self.places[index].ranks])
+
+    def process(self, index: int) -> str:
+        """Return the process of an actor in words."""
+        where = f" on {self.places[index].node.ip}" if self.reach else ""
+        return f"process {self.pids[index]}{where}"
+
+
+def await_all(refs: Sequence[Any], what: str, deadline_s: float, on_status: Callable[[str], None]) -> list[Any]:
+    """Return the results of calls, saying every second how many of them are there.
+
+    Raises RunError with `what` if one fails or they are not there in time.
+    """
+    end_s = time.monotonic() + deadline_s
+    left, n_said = list(refs), 0
+    while left:
+        wait_s = min(PROGRESS_S, end_s - time.monotonic())
+        if wait_s <= 0:
+            raise RunError(
+                f"{len(left)} of {len(refs)} {what} were not up after {deadline_s:g} s; does the cluster have the free "
+                "cores and memory, and the Python packages?"
+            )
+        done, left = ray.wait(left, num_returns=len(left), timeout=wait_s)
+        for ref in done:
+            _raise_failure(ref, what)
+        n_up = len(refs) - len(left)
+        if left and n_up != n_said:
+            n_said = n_up
+            on_status(f"{n_up} of {len(refs)} {what} are up")
+    return list(ray.get(list(refs)))
+
+
+def _raise_failure(ref: Any, what: str) -> None:
+    try:
+        ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        raise RunError(f"one of the {what} did not start: {error.cause}") from None
+    except ray.exceptions.RayError as error:
+        raise RunError(f"one of the {what} did not start: {first_cause(str(error))}") from None
+
+
+def first_cause(text: str) -> str:
+    r"""Return the line of Ray's report that says how a process ended.
+
+    >>> first_cause("The actor died.\nWorker exit detail: Worker exits. End of file. Some common causes include: …")
+    'Worker exits. End of file'
+    """
+    for line in text.splitlines():
+        for key in ("exit detail:", "The actor is dead because", "The actor died because"):
+            if key in line:
+                return line.split(key, 1)[1].split(" Some common causes", 1)[0].strip().rstrip(".")
+    return text.strip().partition("\n")[0]

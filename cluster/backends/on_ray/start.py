@@ -1,0 +1,177 @@
+"""Ray's life in this process: a private one on this machine, or a cluster that runs."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import ray
+
+import cluster
+import collectives
+import configs
+import topology
+import workloads
+from cluster.backends.on_ray import guard
+from cluster.backends.options import address_problem
+from cluster.backends.processes import ONE_THREAD
+from configs.errors import ConfigError
+
+PACKAGES = (configs, topology, collectives, workloads, cluster)
+REACH_S = 5.0
+
+
+def refuse_second() -> None:
+    """Raise ConfigError if this process uses Ray already: a second start would share it, and stop it at its end."""
+    if ray.is_initialized():
+        raise ConfigError(("this process uses Ray already; accepted: one backend of Ray at a time, and no ray.init",))
+
+
+@contextlib.contextmanager
+def private_ray(folder: Path, n_workers: int, n_cpus: int | None = None) -> Iterator[None]:
+    """Start a private Ray on this machine, reachable from it alone, with its files in the run's folder; stop all of it.
+
+    Its token is its own, of this start. The files and whatever process is left are gone afterwards, even if this
+    process is killed.
+    """
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), guard.MARK: str(folder)}
+    # More workers than its start-up concurrency make Ray print warnings on the driver's stdout, which is not Ray's.
+    with _guarded(folder), _stopping():
+        with _own_sigterm(), _loopback_only(), _environment(own):
+            _read_authentication()
+            ray.init(
+                address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+                _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
+                _system_config={"worker_maximum_startup_concurrency": n_workers + 1}, num_cpus=n_cpus,
+            )  # fmt: skip
+        yield
+
+
+@contextlib.contextmanager
+def cluster_at(address: str) -> Iterator[None]:
+    """Connect to the cluster at the address, and let go of it; its workers get this program's packages.
+
+    Raises ConfigError if there is none, or if this machine is not one of its nodes.
+    """
+    problem = address_problem(address)
+    if problem is not None:
+        raise ConfigError((f"--ray-address: {problem}",))
+    if address != "auto":
+        _reach(address)
+    packages = [str(Path(package.__path__[0])) for package in PACKAGES]
+    with _stopping():
+        _read_authentication()
+        try:
+            with _own_sigterm(), _environment({}):
+                ray.init(
+                    address=address, log_to_driver=False, logging_level="ERROR",
+                    runtime_env={"py_modules": packages, "env_vars": ONE_THREAD},
+                )  # fmt: skip
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            why = str(error).strip().splitlines()[0]
+            accepted = (
+                "accepted: a running cluster (ray start) of the same Ray and Python, of which this machine is a node"
+            )
+            raise ConfigError((f"--ray-address: {address}: {why}; {accepted}",)) from None
+        yield
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _guarded(folder: Path) -> Iterator[None]:
+    """End what is left of the private Ray of this folder afterwards, or when this process is gone.
+
+    Where there is no /proc, only Ray's own care remains.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    process = subprocess.Popen(  # noqa: S603  this interpreter
+        [sys.executable, "-I", "-S", guard.__file__, str(folder), str(os.getpid())],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.communicate()
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set these variables for what starts here, and whatever else is set meanwhile not for longer either."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _read_authentication() -> None:
+    """Let Ray's libraries in this process take the mode and token from the environment, as they are now.
+
+    They remember those of their first start: a process that has had a private Ray would ask the processes of a cluster
+    for its token, whose head then takes the driver for dead and says of its actors that all references were removed.
+    """
+    raylet = ray._raylet  # noqa: SLF001  nothing public does it
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let a Ray that starts here have the address 127.0.0.1, and so listen there alone.
+
+    Elsewhere than on Linux it does so by itself; on Linux it takes 127.0.0.1 for a mistake and finds another address.
+    """
+    constants = ray._private.ray_constants  # noqa: SLF001  nothing public says it
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def _reach(address: str) -> None:
+    """Raise ConfigError if nobody listens there; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError((f"--ray-address: {address}: {error}; accepted: HOST:PORT of a running head",)) from None
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the driver's handler of SIGTERM, which Ray replaces by one that exits with the signal's number.
+
+    Ray's libraries crash at the end of a process in which their start was interrupted; such a process ends at once.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt):
+        atexit.register(os._exit, 1)
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
