@@ -7,7 +7,7 @@ What happens afterwards depends on these alone, so a run that was taken up again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,23 +15,31 @@ from attrs import define, field, frozen
 
 from cluster.records import Collective, Receive, Record, Send, Start, Trace
 from configs.errors import ProgramError
+from workloads.array import Array
 
 MOST_RESTARTS = 10  # in a row, from the same step
 
 
 @frozen(eq=False)
 class Kept:
-    """A chip between two steps: what its program goes on with, its records so far, and how many values it emitted."""
+    """A chip between two steps: what its program goes on with, its records so far, and how many values it emitted.
+
+    sent: (what, destination, tag) of its messages that are received after the moment.
+    """
 
     step: int
     state: Any
     records: list[Record]
     trace: Trace
     n_emitted: int
+    sent: Sequence[tuple[Array, int, str]] = ()
 
 
 class Traffic(NamedTuple):
-    """What a chip has sent less what it has received, by (source, destination, tag); its calls, by (group, members)."""
+    """What a chip has sent less what it has received, by (source, destination, tag); its calls, by (group, members).
+
+    Messages that are kept, to be received later, do not count.
+    """
 
     messages: Mapping[tuple[int, int, str], int]
     calls: Mapping[tuple[str, tuple[int, ...]], int]
@@ -58,6 +66,8 @@ def traffic_of(kept: Kept) -> Traffic:
                 messages[src, rank, tag] = messages.get((src, rank, tag), 0) - n
             case Collective(group=group, ranks=ranks):
                 calls[group, ranks] = calls.get((group, ranks), 0) + n
+    for _, dst, tag in kept.sent:
+        messages[rank, dst, tag] = messages.get((rank, dst, tag), 0) - 1
     return Traffic(messages, calls)
 
 

@@ -338,10 +338,12 @@ class SimChip:
             numbers = np.array([self.machine.table.number(record) for record in kept.records], np.int32)
             self._numbers = numbers[kept.trace.numbers].tolist()
             self._layers = [(at, layer) for at, layer in kept.trace.layers.tolist()]
+            for x, dst, tag in kept.sent:
+                self.host.post(dst, self.rank, tag, [x] if self.real else x)
         self._began = step
         return step, state
 
-    def checkpoint(self, step: int, state: Any) -> None:
+    def checkpoint(self, step: int, state: Any, sent: Sequence[tuple[Array, int, str]] = ()) -> None:
         """Keep what the program goes on with, if a checkpoint is due."""
         if self._began is None:
             raise ProgramError(f"chip {self.rank} keeps a checkpoint of step {step} before it has called resume")
@@ -352,7 +354,7 @@ class SimChip:
         every = self.keeping.every
         if every and step % every == 0 and step > self._began:
             records, (trace,) = merge([(self.machine.table.records, [self.trace])])
-            self.keeping.keep(self.rank, Kept(step, state, records, trace, self._n_emitted))
+            self.keeping.keep(self.rank, Kept(step, state, records, trace, self._n_emitted, sent))
 
     def close(self) -> None:
         """Raise ProgramError if the program has ended without taking what it asked for."""

@@ -127,9 +127,6 @@ def experiment_rule(experiment: ExperimentSpec) -> Broken:
     """Checkpoints are for runs that go on from them."""
     if experiment.checkpoint_every is not None and experiment.on_failure == "fail":
         yield ("checkpoint_every",), "is for on_failure: restart; accepted: nothing"
-    if experiment.checkpoint_every is not None and experiment.n_parts > 1 and experiment.parallel.pp > 1:
-        why = "is not possible with micro-batches over stages, which never all stand between two steps"
-        yield ("checkpoint_every",), f"{why}; accepted: nothing, a restart then begins at the start"
 
 
 RULES: Mapping[type, Rule] = {

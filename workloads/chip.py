@@ -202,9 +202,10 @@ class Chip(Protocol):
                 x = await ...
         """
 
-    def checkpoint(self, step: int, state: Any) -> None:
+    def checkpoint(self, step: int, state: Any, sent: Sequence[tuple[Array, int, str]] = ()) -> None:
         """Keep what the program needs to go on with this step, if one is due; costs no simulated time.
 
         state: arrays, numbers, strings, bytes, None, and lists and dicts (of string keys) of these. All chips call it
-        between the same two steps: no operation is under way, and what was sent has been received.
+        between the same two steps: no operation is under way, and what was sent has been received, but for `sent`:
+        (what, destination, tag) of messages of this chip that others receive later; a run that goes on has them.
         """

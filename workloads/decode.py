@@ -14,6 +14,7 @@ parts, as many as the one with the fewest rows can have.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -30,7 +31,7 @@ from workloads.models.family import ModelShape, Stage
 from workloads.rounding import INT32
 from workloads.sampling import Draw
 from workloads.shards import ShardSpec, place_shards, rows_of
-from workloads.turns import COMMUNICATION, MESSAGES, shared, take_turns
+from workloads.turns import COMMUNICATION, MESSAGES, meet, shared, take_turns
 from workloads.weights import open_weights
 
 GREEDY = SamplingSpec()
@@ -171,8 +172,8 @@ async def decode(chip: Chip, job: DecodeJob) -> None:
         if values is not None:
             caches[name][...] = values
     ids = state["ids"]
-    if step == 0 and job.n_parts(place) > 1:
-        step, ids = await _generate_in_parts(chip, job, shards, memory)
+    if job.n_parts(place) > 1 and (step == 0 or (job.layout.pp > 1 and step > job.first_step)):
+        step, ids = await _generate_in_parts(chip, job, shards, memory, step, state)
     stage = job.shape.stage(chip, job.layout, job.dtype, memory, job.peers(place, first_step=step))
     whole = _Rank(chip, job, place, stage, rows, _Output(chip))
     await _generate(whole, range(step, job.new_tokens), caches, ids)
@@ -202,24 +203,42 @@ async def _stop(chip: Chip, job: DecodeJob, step: int) -> None:
 
 
 async def _generate_in_parts(
-    chip: Chip, job: DecodeJob, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor]
-) -> tuple[int, Array]:
-    """Generate tokens, the parts of the rows turn by turn, as long as that pays; return how many, and the last ids."""
+    chip: Chip, job: DecodeJob, shards: Sequence[ShardSpec], memory: Mapping[str, Tensor], first: int,
+    state: Mapping[str, Any],
+) -> tuple[int, Array]:  # fmt: skip
+    """Generate tokens, the parts of the rows turn by turn, as long as that pays; return how many, and the last ids.
+
+    With a checkpoint before each step: in steps that follow one another, the first stage has not yet received the ids.
+    """
     place, layout = job.layout.place(chip.rank), job.layout
     own_rows, n_parts = job.rows(layout.replica(place)), job.n_parts(place)
     staged, output = layout.pp > 1, _Output(chip, n_parts)
     parts = []
     for i, rows in enumerate(split_evenly(len(own_rows), n_parts)):
-        view = shared(chip, f"part {i}", MESSAGES if staged else COMMUNICATION)
-        own, peers = rows_of(memory, shards, rows), job.peers(place, i, n_parts)
+        view = shared(chip, _name(i), MESSAGES if staged else COMMUNICATION)
+        own, peers = rows_of(memory, shards, rows), job.peers(place, i, n_parts, first)
         stage = job.shape.stage(view, layout, job.dtype, own, peers)
         parts.append(_Rank(view, job, place, stage, own_rows[rows.start : rows.stop], output, i))
-    ids: Sequence[Array] = (None,) * n_parts
-    steps = range(job.new_tokens if staged else 1)
-    for span in _spans(job, steps):
-        ids = await take_turns(chip, [part.generate(span, own) for part, own in zip(parts, ids, strict=True)])
+    caches = {shard.name: memory[shard.name].values for shard in shards if shard.role == "kv"}
+    ids, at_hand = state["ids"] or [None] * n_parts, state.get("at hand", True)
+    for span in _spans(job, range(first, job.new_tokens if staged else 1)):
+        if at_hand:
+            chip.checkpoint(span.start, {"ids": ids, "at hand": True, "caches": caches})
+        keep = partial(_keep_between, chip, parts, iter(span[1:]), caches)
+        programs = [part.generate(span, own, at_hand=at_hand) for part, own in zip(parts, ids, strict=True)]
+        ids, at_hand = await take_turns(chip, programs, keep), True
         await _stop(chip, job, span.stop)
-    return steps.stop, None if staged else concatenate(ids)
+    return span.stop, None if staged else concatenate(ids)
+
+
+def _keep_between(chip: Chip, parts: Sequence[_Rank], steps: Iterator[int], caches: Mapping[str, Any]) -> None:
+    """Keep a checkpoint of the next step, which no part has begun; what the last stage handed over is on its way."""
+    sent = [(ids, part.first_stage, _name(part.part)) for part in parts for ids in part.handed_over]
+    chip.checkpoint(next(steps), {"ids": None, "at hand": False, "caches": caches}, sent)
+
+
+def _name(part: int) -> str:
+    return f"part {part}"
 
 
 @frozen(eq=False)
@@ -241,7 +260,10 @@ class _Output:
 
 @frozen(eq=False)
 class _Rank:
-    """One rank at work on some rows of the batch, the `part`-th of its replica's."""
+    """One rank at work on some rows of the batch, the `part`-th of its replica's.
+
+    handed_over: the ids that it has sent to the first stage last, if it is of the last one.
+    """
 
     chip: Chip
     job: DecodeJob
@@ -250,11 +272,19 @@ class _Rank:
     rows: range
     output: _Output
     part: int = 0
+    handed_over: list[Array] = field(factory=list)
 
-    async def generate(self, steps: range, ids: Array = None) -> Array:
-        """Run the steps, of which 0 is the prefill; return the ids that the last one picks, where they are known."""
+    async def generate(self, steps: range, ids: Array = None, *, at_hand: bool = True) -> Array:
+        """Run the steps, of which 0 is the prefill; return the ids that the last one picks, where they are known.
+
+        Between two steps all parts meet. `at_hand` False: the first stage has yet to receive its ids.
+        """
         lengths = tuple(self.job.prompt_lengths[row] for row in self.rows)
         for step in steps:
+            if step > steps.start:
+                await meet()
+            if step > steps.start or not at_hand:
+                ids = await self._fed(ids)
             starts, picked = tuple(length + step - 1 for length in lengths), tuple(range(len(lengths)))
             n = len(lengths)
             if step == 0:
@@ -263,7 +293,19 @@ class _Rank:
                 picked = tuple(row * longest + length - 1 for row, length in enumerate(lengths))
             hidden = await self._forward(ids, starts, n)
             ids = await self._next_ids(hidden, picked, n, step)
-        return ids
+        return await self._fed(ids) if steps.stop < self.job.new_tokens else ids
+
+    @property
+    def first_stage(self) -> int:
+        """The rank that the ids go to."""
+        return self.job.layout.on_stage(self.chip.rank, 0)
+
+    async def _fed(self, ids: Array) -> Array:
+        """Return the ids of the next step: on the first stage what the last one sends, elsewhere what is given."""
+        layout = self.job.layout
+        if layout.pp == 1 or self.place.pp > 0:
+            return ids
+        return await self.chip.recv(layout.on_stage(self.chip.rank, layout.pp - 1))
 
     async def _forward(self, ids: Array, starts: tuple[int, ...], n: int) -> Array:
         """Pass the n new tokens through the stages; return this stage's hidden states."""
@@ -281,15 +323,14 @@ class _Rank:
         return x
 
     async def _next_ids(self, hidden: Array, picked: tuple[int, ...], n: int, step: int) -> Array:
-        """Bring the ids that the last stage picks to the first; None on the stages between."""
-        layout, rank = self.job.layout, self.chip.rank
-        hand_over = layout.pp > 1 and step + 1 < self.job.new_tokens
+        """Pick the next ids on the last stage, which sends them to the first; None elsewhere."""
+        layout = self.job.layout
         if self.place.pp < layout.pp - 1:
-            last = layout.on_stage(rank, layout.pp - 1)
-            return await self.chip.recv(last) if hand_over and self.place.pp == 0 else None
+            return None
         ids = await self._pick(hidden, picked, n, step)
-        if hand_over:
-            await self.chip.send(ids, layout.on_stage(rank, 0))
+        if layout.pp > 1 and step + 1 < self.job.new_tokens:
+            self.handed_over[:] = [ids]
+            await self.chip.send(ids, self.first_stage)
         return ids
 
     async def _pick(self, hidden: Array, picked: tuple[int, ...], n: int, step: int) -> Array:

@@ -36,6 +36,19 @@ class _Turn(Generic[T]):
         return (yield self)
 
 
+@frozen(eq=False)
+class _Meeting:
+    """What a program yields when it waits until all programs of its chip have come as far."""
+
+    def __await__(self) -> Generator[_Meeting, None, None]:
+        yield self
+
+
+def meet() -> Awaitable[None]:
+    """Wait until all programs of the chip, those of `take_turns`, have come to their meeting or to their end."""
+    return _Meeting()
+
+
 class _SharedChip:
     """A chip as one of several programs sees it: awaiting an operation of `beside` ends the turn."""
 
@@ -91,11 +104,12 @@ def shared(chip: Chip, name: str, beside: Collection[str] = COMMUNICATION) -> Ch
 class _Turns(Generic[T]):
     chip: Chip
     programs: Sequence[Coroutine[Any, Any, T]]
+    at_meeting: Callable[[], None]
 
     def __await__(self) -> Generator[Any, Any, list[T]]:
         results: dict[int, T] = {}
         turns: deque[tuple[int, Awaitable[Any] | None]] = deque((i, None) for i in range(len(self.programs)))
-        layers = [self.chip.layer for _ in self.programs]
+        layers, met = [self.chip.layer for _ in self.programs], list[int]()
         try:
             while turns:
                 i, handle = turns.popleft()
@@ -103,22 +117,38 @@ class _Turns(Generic[T]):
                 value = None if handle is None else (yield from handle.__await__())
                 try:
                     asked = self.programs[i].send(value)
-                    while not isinstance(asked, _Turn):  # the program waits for an operation that blocks the chip
+                    while not isinstance(
+                        asked, _Turn | _Meeting
+                    ):  # the program waits for an operation that blocks the chip
                         asked = self.programs[i].send((yield asked))
                 except StopIteration as end:
                     results[i] = end.value
                 else:
                     layers[i] = self.chip.layer
-                    turns.append((i, asked.operation if asked.started else self.chip.start(asked.operation)))
+                    if isinstance(asked, _Meeting):
+                        met.append(i)
+                    else:
+                        turns.append((i, asked.operation if asked.started else self.chip.start(asked.operation)))
+                if met and not turns:
+                    self.at_meeting()
+                    turns.extend((i, None) for i in met)
+                    met.clear()
         finally:
             for program in self.programs:
                 program.close()
         return [results[i] for i in range(len(self.programs))]
 
 
-def take_turns(chip: Chip, programs: Sequence[Coroutine[Any, Any, T]]) -> Awaitable[list[T]]:
+def _nothing() -> None:
+    """Do nothing at a meeting."""
+
+
+def take_turns(
+    chip: Chip, programs: Sequence[Coroutine[Any, Any, T]], at_meeting: Callable[[], None] = _nothing
+) -> Awaitable[list[T]]:
     """Run programs on `shared` views of the chip to their ends, turn by turn; return what they return.
 
     A turn lasts until the program awaits an operation, which is started then; its next turn begins with the result.
+    `at_meeting` is called at each meeting (`meet`), before the programs go on in the order in which they came.
     """
-    return _Turns(chip, programs)
+    return _Turns(chip, programs, at_meeting)

@@ -49,7 +49,7 @@ def _tuples(value: Any) -> Any:
 def pack_kept(rank: int, kept: Kept) -> bytes:
     """Return what is kept of a chip; raise ProgramError for a state that cannot be."""
     records, trace = [*map(pack_record, kept.records)], kept.trace
-    rest = [records, pack_value(trace.numbers), pack_value(trace.layers), kept.n_emitted]
+    rest = [records, pack_value(trace.numbers), pack_value(trace.layers), kept.n_emitted, list(kept.sent)]
     try:
         packed: bytes = msgpack.packb([kept.step, kept.state, rank, *rest], default=pack_state)
     except (TypeError, ValueError, OverflowError) as error:
@@ -93,11 +93,11 @@ def unpack_traffic(packed: list[Any]) -> Traffic:
 
 def unpack_kept(data: bytes) -> Kept:
     """Undo `pack_kept`; arrays of the state can be written."""
-    step, state, rank, records, numbers, layers, n_emitted = msgpack.unpackb(
+    step, state, rank, records, numbers, layers, n_emitted, sent = msgpack.unpackb(
         data, object_hook=unpack_value, strict_map_key=False
     )
     trace = Trace(rank, numbers, layers)
-    return Kept(step, _writable(state), [*map(unpack_record, records)], trace, n_emitted)
+    return Kept(step, _writable(state), [*map(unpack_record, records)], trace, n_emitted, [*map(tuple, sent)])
 
 
 def _writable(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgpack
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ from cluster.records import Await, Collective, Compute, Mark, Receive, Send, Sta
 from cluster.selection import Chooser
 from cluster.timeline import time_run
 from cluster.vocabulary import VOCABULARY
-from configs.errors import ConfigError, ProgramError
+from configs.errors import ProgramError
 from configs.loader import load_experiment
 from configs.plain import fingerprint
 from tests.cluster.machines import mesh
@@ -149,14 +150,19 @@ def experiment(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("overlap=true", "parallel.pp=1", "parallel.dp=1"), ("parallel.cp=2", "parallel.tp=1"), ("numerics=shapes",)],
+    [
+        (), ("overlap=true", "parallel.pp=1", "parallel.dp=1"), ("parallel.cp=2", "parallel.tp=1"),
+        ("numerics=shapes",), ("micro_batches=2",), ("micro_batches=3", "parallel.tp=1", "parallel.dp=1", "stops"),
+        ("micro_batches=3", "parallel.dp=1", "numerics=shapes"),
+    ],
     ids=" ".join,
-)
+)  # fmt: skip
 @pytest.mark.parametrize("lost_after", [1, 47])
 def test_decoding_goes_on(experiment, overrides, lost_after):
     """Tokens, logits and timeline of a model are the same after a loss at any time."""
-    spec = experiment(*overrides)
+    spec = experiment(*(word for word in overrides if word != "stops"))
     job, _ = prepare(spec, keep_logits=spec.numerics == "real")
+    job = evolve(job, stops=((2, 10**6), (5, 10**6)) if "stops" in overrides else ())
     whole, seen = play(spec.system, 9, decode, (job,), numerics=spec.numerics)
     n = min(lost_after, len(seen) - 3)
     found, seen_in_parts, went_on = interrupted(spec.system, 9, decode, (job,), 2, [n, 2], spec.numerics)
@@ -165,13 +171,28 @@ def test_decoding_goes_on(experiment, overrides, lost_after):
     assert (went_on[-1] > 0) == (lost_after > 1)
 
 
+@settings(max_examples=12)
+@given(
+    losses=st.lists(st.integers(1, 30), max_size=10), every=st.integers(1, 4), parts=st.integers(2, 3),
+    stops=st.sets(st.integers(1, 6), max_size=2),
+)  # fmt: skip
+def test_micro_batches_go_on_wherever_they_are_cut(experiment, losses, every, parts, stops):
+    """Over stages, the parts are kept between the same two steps, with the ids that are on their way."""
+    spec = experiment("parallel.tp=1", "parallel.dp=1", "parallel.pp=2", f"micro_batches={parts}", "numerics=shapes")
+    job, _ = prepare(spec)
+    job = evolve(job, stops=tuple((stop, 10**6) for stop in sorted(stops)))
+    whole, seen = play(spec.system, 3, decode, (job,), numerics="shapes")
+    found, seen_in_parts, went_on = interrupted(spec.system, 3, decode, (job,), every, losses, "shapes")
+    assert found == whole
+    assert by_chip(seen_in_parts) == by_chip(seen)
+    assert went_on == [step - step % every for step in went_on]
+
+
 def test_the_keys_decide_no_result(experiment):
-    """They are no part of the fingerprint; what cannot be is refused."""
+    """They are no part of the fingerprint."""
     keys = ("on_failure=restart", "checkpoint_every=4")
     assert fingerprint(experiment(*keys)) == fingerprint(experiment())
     assert experiment(*keys).checkpoint_every == 4
-    with pytest.raises(ConfigError, match="checkpoint_every: is not possible with micro-batches over stages"):
-        experiment(*keys, "micro_batches=2")
 
 
 def test_a_checkpoint_counts_when_all_chips_have_it():

@@ -135,16 +135,19 @@ def test_a_model_decodes_through_a_loss(clean, experiment):
 
 @pytest.mark.heavy
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("seed", "chips_per_actor"), [(11, 1), (12, 3)])
-def test_ten_kills_at_random(clean, tmp_path, seed, chips_per_actor):
-    """Over a run of 64 tokens on eight chips: the same tokens, the same timeline."""
+@pytest.mark.parametrize(
+    ("seed", "chips_per_actor", "parallel", "micro_batches"),
+    [(11, 1, {"tp": 2, "pp": 2, "dp": 2}, 1), (12, 3, {"tp": 2, "pp": 2, "dp": 2}, 1), (13, 1, {"tp": 2, "pp": 2}, 2)],
+)
+def test_ten_kills_at_random(clean, tmp_path, seed, chips_per_actor, parallel, micro_batches):
+    """Over a run of 64 tokens on four or eight chips: the same tokens, the same timeline."""
     system = SYSTEM | {"topology": SYSTEM["topology"] | {"dims": [4, 2]}}
     path = write_tiny(tmp_path / "m.gguf", embedding_length=128, context=80)
     from cluster.vocabulary import VOCABULARY  # noqa: PLC0415
     from configs.loader import load_experiment  # noqa: PLC0415
 
     spec = load_experiment(
-        {"name": "kills", "system": system, "model": str(path), "parallel": {"tp": 2, "pp": 2, "dp": 2},
+        {"name": "kills", "system": system, "model": str(path), "parallel": parallel, "micro_batches": micro_batches,
          "workload": {"prompt_ids": [[5, 17, 100, 3], [7]], "new_tokens": 64,
                       "sampling": {"kind": "temperature", "seed": 1}},
          "on_failure": "restart", "checkpoint_every": 3}, (), VOCABULARY,
