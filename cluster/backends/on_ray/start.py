@@ -30,6 +30,17 @@ PACKAGES = (configs, topology, collectives, workloads, cluster)
 REACH_S = 5.0
 
 
+class _SamePath(ray.job_config.JobConfig):
+    """Lets workers look for modules where this process does.
+
+    Ray would let them look first in the folder that the driver was started in, which may hold a `cluster.py` or a
+    package `configs` of its own. It does not for those that bring a folder of their own.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
 def refuse_second() -> None:
     """Raise ConfigError if this process uses Ray already: a second start would share it, and stop it at its end."""
     if ray.is_initialized():
@@ -49,7 +60,7 @@ def private_ray(folder: Path, n_workers: int, n_cpus: int | None = None) -> Iter
         with _own_sigterm(), _loopback_only(), _environment(own):
             _read_authentication()
             ray.init(
-                address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+                address="local", job_config=_SamePath(_py_driver_sys_path=sys.path[::-1]), include_dashboard=False, log_to_driver=False, logging_level="ERROR",
                 _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
                 _system_config={"worker_maximum_startup_concurrency": n_workers + 1}, num_cpus=n_cpus,
             )  # fmt: skip

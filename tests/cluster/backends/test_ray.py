@@ -164,14 +164,18 @@ HEAVY = pytest.mark.heavy
     ],
 )  # fmt: skip
 def test_a_command_that_is_ended_leaves_nothing(clean, number, there, tmp_path):
-    """A signal while Ray starts, or once there are actors, stops everything; exit code 1, if there is one."""
+    """A signal while Ray starts, or once there are actors, stops everything; exit code 1, if there is one.
+
+    What lies in the folder that it is started in has nothing to do with it.
+    """
     config = tmp_path / "long.yaml"
     config.write_text(
         f"system: wormhole-galaxy\nmodel: {write_tiny(tmp_path / 'm.gguf', embedding_length=1024)}\n"
         "parallel: {tp: 2}\nworkload: {batch: 64, prompt_tokens: 30, new_tokens: 30}\n"
     )
-    command = [sys.executable, "-m", "cluster.cli", "run", str(config), "--backend", "ray"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    (tmp_path / "cluster.py").write_text("raise SystemExit('a module of the user, which has a name of ours')")
+    command = [sys.executable, "-P", "-m", "cluster.cli", "run", str(config), "--backend", "ray"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     file = {"gcs_server": "ray/session_*/logs/gcs_server.*", "actor": "0.sock"}[there]
     await_path(clean[1], f"chipmesh-*/{file}", 60)
     process.send_signal(number)
