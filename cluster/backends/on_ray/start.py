@@ -30,7 +30,7 @@ PACKAGES = (configs, topology, collectives, workloads, cluster)
 REACH_S = 5.0
 
 
-class _SamePath(ray.job_config.JobConfig):
+class _SamePath(ray.job_config.JobConfig):  # type: ignore[misc]  # Ray's types are not read
     """Lets workers look for modules where this process does.
 
     Ray would let them look first in the folder that the driver was started in, which may hold a `cluster.py` or a
@@ -60,9 +60,10 @@ def private_ray(folder: Path, n_workers: int, n_cpus: int | None = None) -> Iter
         with _own_sigterm(), _loopback_only(), _environment(own):
             _read_authentication()
             ray.init(
-                address="local", job_config=_SamePath(_py_driver_sys_path=sys.path[::-1]), include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-                _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
-                _system_config={"worker_maximum_startup_concurrency": n_workers + 1}, num_cpus=n_cpus,
+                address="local", job_config=_SamePath(_py_driver_sys_path=sys.path[::-1]), num_cpus=n_cpus,
+                include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=100 * 2**20,
+                _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1",
+                _system_config={"worker_maximum_startup_concurrency": n_workers + 1},
             )  # fmt: skip
         yield
 
