@@ -75,7 +75,7 @@ def shapes_for(op, n):
 @pytest.mark.parametrize(("op", "name"), ROWS)
 def test_values_and_shapes(op, name, dtype):
     """Results are numpy's, keep the dtype, and have in shapes mode the same shape and the same timeline."""
-    for about in (2, 3, 6):
+    for about in (2, 3, 6) if dtype == np.float32 else (3,):
         machine = fitting_system(op, name, about)
         n = fitting(op, name, about)[1]
         for shape in shapes_for(op, n):

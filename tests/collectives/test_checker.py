@@ -53,7 +53,7 @@ MUTATIONS = [drop, duplicate, swap_chunk, turn_reduce, redirect]
 
 @pytest.mark.parametrize("mutate", MUTATIONS)
 @pytest.mark.parametrize(("op", "name"), ROWS)
-@pytest.mark.parametrize("n", [4, 7])
+@pytest.mark.parametrize("n", [3, 4, pytest.param(7, marks=pytest.mark.heavy)])
 def test_every_mutation_of_every_transfer_is_refused(op, name, n, mutate):
     """Whichever transfer is changed, the schedule is refused: none of ours has a transfer that is not needed.
 

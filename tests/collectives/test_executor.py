@@ -152,7 +152,7 @@ def whole_numbers(n_ranks, size, dtype, seed=0):
 @pytest.mark.parametrize(("op", "name"), ROWS)
 def test_values_of_every_size(op, name, dtype):
     """The outputs are numpy's for whole numbers, at sizes below, at and above the number of ranks, even or not."""
-    for about in (1, 2, 3, 5, 8, 13, 33):
+    for about in (1, 2, 3, 5, 8, 13, 33) if DTYPES[dtype] == np.float32 else (2, 3, 8):
         schedule = fitting_schedule(op, name, about)
         n = schedule.n_ranks
         for size in (0, 1, n - 1, n, n + 1, 3 * n, 7 * n + 2):

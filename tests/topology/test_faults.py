@@ -57,7 +57,7 @@ def some_faults(topology: Topology, draw: np.random.Generator) -> FaultsSpec:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.n_chips <= 64], ids=lambda row: row.name)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.heavy) for seed in (1, 2))])
 def test_every_kind_with_faults(row: Row, seed: int) -> None:
     """Routes use live links from end to end, their ways carry all; metrics are those of the graph that is left."""
     whole = row.spec.build(RoutingSpec())

@@ -52,7 +52,9 @@ def check(model, layout):
         assert ids[: len(expected)].tolist() == expected
 
 
-@pytest.mark.parametrize("entry", ORACLE, ids=lambda entry: entry["prompt"])
+@pytest.mark.parametrize(
+    "entry", [pytest.param(e, id=e["prompt"], marks=[pytest.mark.heavy] * (i > 0)) for i, e in enumerate(ORACLE)]
+)
 def test_each_prompt_alone(smollm2, entry):
     """The first tokens of every prompt on four ranks, whose heads and layers do not divide."""
     ids = decoded(smollm2, Layout(tp=4), [entry], 8)
