@@ -1,14 +1,16 @@
-"""What this host has left for actors: memory and cores."""
+"""What this host has left for actors, memory and cores, and what the system does to them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 
 from cluster.backends.processes import n_cores
 
-MEMINFO = Path("/proc/meminfo")
+PROC = Path("/proc")
+MEMINFO = PROC / "meminfo"
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -33,6 +35,26 @@ def _of_container() -> int | None:
     except OSError:
         return None
     return None if limit == "max" else max(0, int(limit) - int(used))
+
+
+def oom_kills() -> int | None:
+    """Return how many processes the system has ended for lack of memory: of this container, else of the host.
+
+    None if nothing says so (control groups, version 2; proc_vmstat(5)).
+    """
+    for path in (CGROUP / "memory.events", PROC / "vmstat"):
+        with contextlib.suppress(OSError):
+            if found := re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE):
+                return int(found[1])
+    return None
+
+
+def is_ready(pid: int) -> bool:
+    """Tell whether a process of this host computes, or would if a core were free (state R, proc_pid_stat(5))."""
+    with contextlib.suppress(OSError):
+        states = [path.read_text().rpartition(")")[2].split()[0] for path in (PROC / str(pid) / "task").glob("*/stat")]
+        return "R" in states
+    return False
 
 
 def survey() -> tuple[int | None, int, int]:

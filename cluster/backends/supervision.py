@@ -134,6 +134,10 @@ class Watch:
                 return index, limit_s
         return None
 
+    def excuse(self, index: int) -> None:
+        """Take an actor that was silent for one that has just been heard of."""
+        self.control.heard_s[index] = time.monotonic()
+
     def _chosen(self, call: Collective) -> dict[str, Any]:
         try:
             return {"algorithm": self.choose(call)}

@@ -17,6 +17,7 @@ from cluster.backends.folders import RunFolder
 from cluster.backends.greeting import Address, Listeners
 from cluster.backends.packing import pack_kept, pack_traffic, unpack_kept
 from cluster.backends.processes import keep_freed_memory
+from cluster.backends.resources import oom_kills
 from cluster.backends.supervision import chips_of_actor
 from cluster.checkpoints import Keeping, Kept, traffic_of
 from cluster.host import Host
@@ -68,9 +69,9 @@ class ActorHost:
         self._folder.leave()
         ray.actor.exit_actor()
 
-    def up(self) -> tuple[int, Address]:
-        """Return the process id and where this actor listens."""
-        return os.getpid(), self._plane.listeners.address
+    def up(self) -> tuple[int, Address, int | None]:
+        """Return the process id, where this actor listens, and the `oom_kills` of its host."""
+        return os.getpid(), self._plane.listeners.address, oom_kills()
 
     def run(self, order: Assignment, program: Program, args: Sequence[Any]) -> Outcome:
         """Run a program on this actor's chips."""

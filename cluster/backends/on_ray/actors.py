@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,9 +21,12 @@ from cluster.backends.on_ray import nodes
 from cluster.backends.on_ray.actor import ActorHost, Assignment
 from cluster.backends.options import RayOptions
 from cluster.backends.placement import ActorPlace, name_chips
+from cluster.backends.resources import is_ready, oom_kills
 from configs.errors import RunError
 
 PROGRESS_S = 1.0
+KNOCK_S = 1.5
+COUNT_S = 2.0
 LEAVE_DEADLINE_S = 1.0
 
 
@@ -44,6 +48,8 @@ class Actors:
     pids: list[int] = field(factory=list)
     addresses: list[Address] = field(factory=list)
     _handles: list[Any] = field(factory=list)
+    _oom_kills: dict[str, int | None] = field(factory=dict)
+    """How many processes every host had ended for lack of memory when it was last asked."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -85,9 +91,11 @@ class Actors:
         return actor_class.remote(self.setting, index, self.owner, self.folder.path.name, driver, node.id, ip, token)
 
     def _await_up(self, indices: Iterable[int], what: str) -> list[tuple[int, Address]]:
-        """Return what actors say when they are up, in the order of the indices."""
+        """Return the process and address of actors once they are up, in the order of the indices."""
         refs = [self._handles[index].up.remote() for index in indices]
-        return await_all(refs, what, self.options.start_deadline_s, self.options.on_status)
+        up = await_all(refs, what, self.options.start_deadline_s, self.options.on_status)
+        self._oom_kills |= {address.host: count for _, address, count in up}
+        return [(pid, address) for pid, address, _ in up]
 
     def run(self, assignment: Assignment, program: Program, args: Sequence[Any]) -> dict[Any, int]:
         """Let all of them run a program; return the references to their outcomes, each with its actor."""
@@ -115,6 +123,34 @@ class Actors:
     def is_here(self, index: int) -> bool:
         """Tell whether an actor that has come up is on the driver's host."""
         return self.addresses[index].host == self._own_host
+
+    def answers(self, index: int) -> bool:
+        """Tell whether the host of an actor answers, whatever the actor does."""
+        if self.is_here(index):
+            return True
+        try:
+            socket.create_connection((self.addresses[index].ip, self.addresses[index].port), KNOCK_S).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def beside(self, index: int) -> set[int]:
+        """Return the actors on the host of an actor, this one among them."""
+        return {other for other, address in enumerate(self.addresses) if address.host == self.addresses[index].host}
+
+    def waits_for_core(self, index: int) -> bool:
+        """Tell whether an actor would do something if a core of its host were free, where the driver can see it."""
+        return self.is_here(index) and is_ready(self.pids[index])
+
+    def out_of_memory(self, index: int) -> bool:
+        """Tell whether an actor's host has ended a process for lack of memory since this was last asked."""
+        host = self.addresses[index].host
+        before = self._oom_kills.get(host)
+        self._oom_kills[host] = oom_kills() if self.is_here(index) else nodes.ask(host, oom_kills, COUNT_S)
+        now = self._oom_kills[host]
+        return before is not None and now is not None and now > before
 
     def chips(self, indices: Iterable[int]) -> str:
         """Return the chips of actors in words."""

@@ -16,6 +16,8 @@ from configs.errors import ChipDiedError, ConfigError, OutOfMemoryError, Program
 
 CAUSE_DEADLINE_S = 3.0
 STOP_DEADLINE_S = 20.0
+NO_ANSWER = "its node does not answer"
+OUT_OF_MEMORY = "killed, probably by the kernel's out-of-memory killer"
 
 
 @define(eq=False)
@@ -44,7 +46,7 @@ class Attempt:
 
     def stop(self, loss: LossError) -> LossError:
         """End the programs on all actors that are left; return the loss with all actors that must be replaced."""
-        lost = set(loss.actors)
+        lost = set(loss.actors).union(*(self.actors.beside(i) for i in loss.actors if not self.actors.answers(i)))
         waiting = {ref: index for ref, index in self.calls.items() if index not in lost}
         for index in waiting.values():
             self.actors.control.tell(index, self.run, "stop")
@@ -69,10 +71,18 @@ class Attempt:
             raise self._death(loss.actors[0]) from None
         silent = self.watch.silent()
         if silent is not None:
-            index, limit_s = silent
-            self.actors.kill(index)
-            how = f"hung ({self.actors.process(index)}, no sign of life for {limit_s:.0f} s)"
-            raise LossError((index,), f"{self.actors.chips([index])} {how} {self.watch.after}")
+            self._judge(*silent)
+
+    def _judge(self, index: int, limit_s: float) -> None:
+        """Raise LossError for an actor that is silent, unless it only waits for a core."""
+        if not self.actors.answers(index):
+            raise self._died(index, NO_ANSWER)
+        if self.actors.waits_for_core(index):
+            self.watch.excuse(index)
+            return
+        self.actors.kill(index)
+        how = f"hung ({self.actors.process(index)}, no sign of life for {limit_s:.0f} s)"
+        raise LossError((index,), f"{self.actors.chips([index])} {how} {self.watch.after}")
 
     def _outcome(self, ref: Any) -> Outcome:
         """Return what an actor brings back, or raise what ended it."""
@@ -112,14 +122,16 @@ class Attempt:
         except ray.exceptions.OutOfMemoryError:
             cause = "Ray ended it, as its node ran out of memory"
         except (ray.exceptions.ActorUnavailableError, ray.exceptions.GetTimeoutError):
-            cause = cause if self.actors.is_here(index) else "its node does not answer"
+            cause = cause if self.actors.is_here(index) else NO_ANSWER
         except ray.exceptions.RayActorError as error:
-            cause = first_cause(str(error))
+            cause = OUT_OF_MEMORY if self.actors.out_of_memory(index) else first_cause(str(error))
         except ray.exceptions.RayError:
             pass  # the process is gone all the same
-        return LossError(
-            (index,), f"{self.actors.chips([index])} died ({self.actors.process(index)}) {self.watch.after}: {cause}"
-        )
+        return self._died(index, cause)
+
+    def _died(self, index: int, cause: str) -> LossError:
+        who = f"{self.actors.chips([index])} died ({self.actors.process(index)}) {self.watch.after}"
+        return LossError((index,), f"{who}: {cause}")
 
 
 def _is_gone(ref: Any) -> bool:

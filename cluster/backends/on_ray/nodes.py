@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -71,6 +72,15 @@ def lost_nodes(suspects: Iterable[str]) -> set[str]:
         except ray.exceptions.RayError:
             lost.add(asked[ref])
     return lost | {asked[ref] for ref in late}
+
+
+def ask(node_id: str, function: Callable[[], Any], timeout_s: float) -> Any:
+    """Return what a function returns on a node, or None if that takes too long."""
+    try:
+        ref = ray.remote(function).options(num_cpus=0, scheduling_strategy=on_node(node_id), max_retries=0).remote()
+        return ray.get(ref, timeout=timeout_s)
+    except ray.exceptions.RayError:
+        return None
 
 
 def place_again(place: ActorPlace, lost: Collection[str]) -> ActorPlace:
