@@ -363,3 +363,45 @@ def test_a_process_that_ray_ends_for_lack_of_memory(monkeypatch):
     )
     with launch(SYSTEM, backend="ray", n_chips=2) as cluster, pytest.raises(ChipDiedError, match=message):
         cluster.run(program)
+
+
+@pytest.fixture
+def small_room():
+    """A control group of the system with little memory, or a skip with the reason."""
+    group = Path("/sys/fs/cgroup")
+    version_1 = (group / "memory").is_dir()
+    group = group / ("memory" if version_1 else ".") / f"chipmesh-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if version_1 else "memory.max")).write_text(str(400 << 20))
+    except OSError as error:
+        pytest.skip(f"no control group of one's own: {error}")
+    yield group
+    group.rmdir()
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("clean")
+def test_a_process_that_the_system_ends_for_lack_of_memory(small_room, tmp_path):
+    """It is told from one that somebody kills, although both end by SIGKILL."""
+    full, killed = tmp_path / "full", tmp_path / "killed"
+
+    async def program(chip):
+        again = full.exists() and not killed.exists()
+        await chip.barrier()
+        if chip.rank == 1 and not full.exists():
+            full.touch()
+            (small_room / "cgroup.procs").write_text(str(os.getpid()))
+            np.ones(1 << 30, np.uint8)
+        if chip.rank == 0 and again:
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        await chip.barrier()
+        return chip.rank
+
+    with launch(SYSTEM, backend="ray", n_chips=2, on_failure="restart") as cluster:
+        found = cluster.run(program)
+    assert found.values == [0, 1]
+    first, second = (restart.lost for restart in found.restarts)
+    assert re.match(r"chip 1 died .*: killed, probably by the kernel's out-of-memory killer$", first)
+    assert re.match(r"chip 0 died .*: Worker unexpectedly exits", second)

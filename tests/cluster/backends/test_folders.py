@@ -87,3 +87,34 @@ def test_free_memory(tmp_path, monkeypatch):
     assert resources.free_memory_bytes() == 2048 * 1024
     (tmp_path / "memory.max").write_text("1000\n")
     assert resources.free_memory_bytes() == 400
+
+
+def test_processes_that_the_system_ended(tmp_path, monkeypatch):
+    """The container's count, else the host's; None if neither says."""
+    monkeypatch.setattr(resources, "PROC", tmp_path)
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    assert resources.oom_kills() is None
+    (tmp_path / "vmstat").write_text("nr_free_pages 12\noom_kill 3\n")
+    assert resources.oom_kills() == 3
+    (tmp_path / "memory.events").write_text("low 0\noom 7\noom_kill 5\noom_group_kill 0\n")
+    assert resources.oom_kills() == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_who_computes_and_who_waits():
+    """A process in a loop is ready, one that is stopped or waits is not, nor one that is not there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+    ) as busy:
+        busy.stdout.readline()
+        assert resources.is_ready(busy.pid)
+        os.kill(busy.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, busy.pid, os.WSTOPPED)
+        assert not resources.is_ready(busy.pid)
+        busy.kill()
+    assert not resources.is_ready(busy.pid)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waits:
+        waits.stdin.write(b"x")
+        waits.stdin.flush()
+        waits.stdout.read1()
+        assert not all(resources.is_ready(waits.pid) for _ in range(10_000))  # it takes a moment until it waits

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
+import yaml
 from attrs import evolve
 
 from cluster import launch
@@ -185,3 +188,21 @@ def test_a_command_that_is_ended_leaves_nothing(clean, number, there, tmp_path):
         assert process.returncode == -signal.SIGKILL
     elif process.returncode != 0:  # a fast machine may have ended before the signal
         assert (process.returncode, err.splitlines()[-1:]) == (1, ["chipmesh: interrupted"])
+
+
+def test_the_cluster_files_of_the_docs():
+    """Ray's launcher takes the one; the other has the fields of KubeRay's RayCluster (raycluster_types.go)."""
+    from ray.autoscaler._private.util import prepare_config, validate_config  # noqa: PLC0415
+
+    text = Path("docs/ray.md").read_text(encoding="utf-8")
+    launcher, kube = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    validate_config(prepare_config(launcher))
+    assert (kube["apiVersion"], kube["kind"], kube["spec"]["rayVersion"]) == (
+        "ray.io/v1",
+        "RayCluster",
+        ray.__version__,
+    )
+    (workers,) = kube["spec"]["workerGroupSpecs"]
+    assert kube["spec"].keys() == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    assert kube["spec"]["headGroupSpec"].keys() == {"rayStartParams", "template"}
+    assert workers.keys() == {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
