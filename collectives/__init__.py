@@ -55,6 +55,7 @@ from collectives.together import JointStep, execute_together, joint_steps
 from configs.algorithm_names import PROTOCOL, Offered, is_algorithm_file, split_name
 from configs.errors import ConfigError
 from configs.fields import Bounds
+from topology.graph import Topology
 
 Builder = Callable[..., Schedule]
 """(group, detail, *, parameters) -> schedule; raises ConfigError where the algorithm does not fit the group.
@@ -209,6 +210,17 @@ def _prove(schedule: Schedule, detail: Detail) -> None:
     check(schedule, detail)
 
 
+def _made(op: str, algorithm: str, topology: Topology, ranks: tuple[int, ...], detail: Detail) -> Schedule:
+    name, parameters = split_name(algorithm)
+    parameters.pop(PROTOCOL, None)
+    return ALGORITHMS[op][name](GroupView(topology, ranks), detail, **parameters)
+
+
+MOST_KEPT = 64
+"""Ranks of a group whose last schedules are kept: the same calls come again, and theirs are small."""
+_kept = lru_cache(maxsize=32)(_made)
+
+
 def build(
     op: str, algorithm: str, group: GroupView, detail: Detail = 0, files: Mapping[str, Schedule] = NO_FILES
 ) -> Schedule:
@@ -217,9 +229,8 @@ def build(
     Raises ConfigError where it does not fit the group.
     """
     if algorithm not in files:
-        name, parameters = split_name(algorithm)
-        parameters.pop(PROTOCOL, None)
-        return ALGORITHMS[op][name](group, detail, **parameters)
+        kept = len(group) <= MOST_KEPT
+        return (_kept if kept else _made)(op, algorithm, group.topology, group.ranks, detail)
     schedule = files[algorithm]
     if schedule.n_ranks != len(group):
         n = schedule.n_ranks

@@ -8,15 +8,16 @@ others do is what it does, with their groups and peers in the place of its own.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Protocol, cast
 
 from attrs import define, evolve, field
 
+from configs.spec import DtypeSpec
 from workloads.chip import Group
 from workloads.decode import DecodeJob
-from workloads.layout import Place, split_evenly
+from workloads.layout import Layout, Place, split_evenly
 from workloads.models.blocks.experts import Experts
 from workloads.models.blocks.heads import heads_of, own_rows
 from workloads.models.decoder import DecoderShape
@@ -55,7 +56,9 @@ class DecodeRoles:
 
     @_tp.default
     def _alike_shares(self) -> tuple[int, ...]:
-        return first_alike([self._share(tp) for tp in range(self.job.layout.tp)])
+        job = self.job
+        alike = _alike_shards(self._shape, job.layout, job.dtype, job.max_length)
+        return first_alike([(alike[tp], self._own_lengths(tp)) for tp in range(job.layout.tp)])
 
     def representative(self, rank: int) -> int:
         """Return the lowest rank that does the same."""
@@ -80,19 +83,6 @@ class DecodeRoles:
     @cached_property
     def _shape(self) -> DecoderShape:
         return cast("DecoderShape", self.job.shape)
-
-    def _share(self, tp: int) -> Hashable:
-        """Return what a tensor-parallel index decides: the shapes of the shards, and which heads go together."""
-        job, shape = self.job, self._shape
-        shards = (
-            evolve(shard, parts=())
-            for pp in range(job.layout.pp)
-            for cp in range(job.layout.cp)
-            for shard in shape.shards(Place(0, pp, tp, cp=cp), job.layout, job.dtype, 1, job.max_length)
-        )
-        across = job.layout.across(Place(0, 0, tp))
-        heads = tuple(heads_of(shape.n_heads, shape.n_kv_heads, job.layout.tp, i % job.layout.tp) for i in across)
-        return tp == 0, tp - across[0], tuple(share.queries for share in heads), tuple(shards), self._own_lengths(tp)
 
     def _own_lengths(self, tp: int) -> Hashable:
         """Return the lengths of the rows that a tensor-parallel index attends to alone, in every replica."""
@@ -123,6 +113,25 @@ class DecodeRoles:
             for i, share in enumerate(shares):
                 found[i].append((traffic.rows.sent[i], received[i], traffic.loads[share.start : share.stop]))
         return [tuple(some) for some in found]
+
+
+@lru_cache(maxsize=256)
+def _alike_shards(shape: DecoderShape, layout: Layout, dtype: DtypeSpec, max_length: int) -> tuple[int, ...]:
+    """Return of every tensor-parallel index the first one whose shards are alike."""
+    return first_alike([_share(shape, layout, dtype, max_length, tp) for tp in range(layout.tp)])
+
+
+def _share(shape: DecoderShape, layout: Layout, dtype: DtypeSpec, max_length: int, tp: int) -> Hashable:
+    """Return what a tensor-parallel index decides: the shapes of the shards, and which heads go together."""
+    shards = tuple(
+        (shard.name, shard.shape, shard.dtype)
+        for pp in range(layout.pp)
+        for cp in range(layout.cp)
+        for shard in shape.shards(Place(0, pp, tp, cp=cp), layout, dtype, 1, max_length)
+    )
+    across = layout.across(Place(0, 0, tp))
+    heads = tuple(heads_of(shape.n_heads, shape.n_kv_heads, layout.tp, i % layout.tp) for i in across)
+    return tp == 0, tp - across[0], tuple(share.queries for share in heads), shards
 
 
 def first_alike(values: Sequence[Hashable]) -> tuple[int, ...]:

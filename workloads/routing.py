@@ -51,13 +51,16 @@ def balanced_traffic(tokens: Counts, choice: Choice) -> Traffic:
     """
     n, n_ranks, n_slots = choice.n_experts, len(tokens), choice.n_experts + choice.n_redundant
     n_turns = math.lcm(*set(np.bincount(copies(n, choice.n_redundant)).tolist()))
-    first = np.concatenate([i * n // n_ranks + np.arange(count) for i, count in enumerate(tokens)]) % n
-    rank, turn = np.repeat(np.arange(n_ranks), tokens), np.arange(len(first)) % n_turns
-    # Tokens that begin at the same expert in the same turn go the same ways: there are few kinds of them.
-    kinds = np.bincount((rank * n + first) * n_turns + turn, minlength=n_ranks * n * n_turns).reshape(n_ranks, -1)
+    # Tokens that begin at the same expert in the same turn go the same ways: a rank's first ones, until it all repeats.
+    period, counts = math.lcm(n, n_turns), np.array(tokens, np.int64)
+    rank = np.repeat(np.arange(n_ranks), np.minimum(counts, period))
+    token = np.concatenate([np.arange(min(count, period)) for count in tokens])
+    first, turn = (rank * n // n_ranks + token) % n, ((np.cumsum(counts) - counts)[rank] + token) % n_turns
+    alike = counts[rank] // period + (token < counts[rank] % period)
+    kinds = np.bincount((rank * n + first) * n_turns + turn, alike, n_ranks * n * n_turns).reshape(n_ranks, -1)
     first, turn = np.divmod(np.arange(n * n_turns), n_turns)
     slots = spread(evenly_spaced(first, choice), n, choice.n_redundant, turn)
-    rows = kinds.astype(np.float64) @ rank_masks(slots, n_slots, n_ranks)
+    rows = kinds @ rank_masks(slots, n_slots, n_ranks)
     loads = np.bincount(slots.ravel(), np.repeat(kinds.sum(axis=0), choice.k), minlength=n_slots)
     return Traffic(Rows(map(tuple, rows.astype(np.int64).tolist())), tuple(loads.astype(np.int64).tolist()))
 

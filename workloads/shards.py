@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Part:
-    """A block of a model's matrix `name`: its rows and columns; None takes all."""
+    """A block of a model's matrix, called `name` within its layer: its rows and columns; None takes all."""
 
     name: str
     rows: range | None = None
@@ -28,12 +28,16 @@ class Part:
 
 @frozen
 class ShardSpec:
-    """A tensor of one rank: its parts stacked along axis 0; one without parts starts as zeros (KV cache)."""
+    """A tensor of one rank: its parts stacked along axis 0; one without parts starts as zeros (KV cache).
+
+    prefix: what the names of the parts begin with.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     parts: tuple[Part, ...] = ()
+    prefix: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -73,5 +77,5 @@ def _part(cache: Tensor, rows: range) -> Tensor:
 def _values(shard: ShardSpec, source: WeightSource) -> Floats:
     if not shard.parts:
         return np.zeros(shard.shape, np.float32)
-    blocks = [source.read(part.name, part.rows, part.cols) for part in shard.parts]
+    blocks = [source.read(shard.prefix + part.name, part.rows, part.cols) for part in shard.parts]
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)

@@ -10,7 +10,7 @@ from workloads.routing import Choice, balanced_traffic, evenly_spaced, traffic_o
 
 
 @given(
-    st.lists(st.integers(0, 40), min_size=1, max_size=9).map(tuple),
+    st.lists(st.integers(0, 40) | st.integers(0, 2000), min_size=1, max_size=9).map(tuple),
     st.sampled_from([(8, 2, 1, 1), (8, 3, 4, 2), (16, 8, 8, 4), (12, 5, 2, 2), (3, 1, 1, 1)]),
     st.sampled_from([0, 1, 3, 8, 20]),
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -68,8 +69,7 @@ class Experts:
             found.append(plan.weights("router_bias", (self.n_experts,)))
         if experts:
             held = copies(self.n_experts, n_redundant)[experts.start : experts.stop]
-            up = [Part(f"experts.{e}.{name}", own) for e in held for name in ("gate", "up")]
-            down = [Part(f"experts.{e}.down", None, own) for e in held]
+            up, down = _parts(held, own)
             found.append(plan.of_feed_forward.weights("experts_gate_up", (len(experts) * 2 * len(own), hidden), *up))
             found.append(plan.of_feed_forward.weights("experts_down", (len(experts) * hidden, len(own)), *down))
         shared = self.shared.shards(plan.under(f"{plan.prefix}shared.")) if self.shared else ()
@@ -95,6 +95,13 @@ class Experts:
             site.tensors("router"), site.tensors("router_bias"),
             site.tensors("experts_gate_up"), site.tensors("experts_down"), shared,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=64)  # models have many experts, in layers that are alike
+def _parts(held: tuple[int, ...], own: range) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Return the own rows of the gates and of what goes up of these experts, and what goes down."""
+    up = tuple(Part(f"experts.{e}.{name}", own) for e in held for name in ("gate", "up"))
+    return up, tuple(Part(f"experts.{e}.down", None, own) for e in held)
 
 
 @frozen(eq=False)

@@ -66,9 +66,8 @@ class Plan:
 
     def weights(self, name: str, shape: tuple[int, ...], *parts: Part) -> ShardSpec:
         """Return a shard of weights; without parts, all of the matrix of the same name. Vectors keep 16 bits."""
-        parts = tuple(Part(self.prefix + part.name, part.rows, part.cols) for part in parts)
         dtype = self.dtype.weights if len(shape) > 1 else vector_dtype(self.dtype.weights)
-        return ShardSpec(self.prefix + name, shape, dtype, parts or (Part(self.prefix + name),))
+        return ShardSpec(self.prefix + name, shape, dtype, parts or (Part(name),), self.prefix)
 
     def cache(self, name: str, shape: tuple[int, ...]) -> ShardSpec:
         """Return a KV cache [rows, ..., max length, ...] as `shape` says."""
