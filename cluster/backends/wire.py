@@ -236,9 +236,8 @@ class FrameReader:
         if expected.body_crc is not None and zlib.crc32(body.data) != expected.body_crc:
             raise FrameError("the checksum of a frame's body is wrong")
         guessable = expected.body_crc is None and SCRATCH_BYTES <= expected.body_bytes <= MAX_GUESSED_BYTES
-        before = self._prefix + header
-        if self._like is None and guessable and len(before) <= SCRATCH_BYTES:
-            self._like = (before, expected, header)
+        if self._like is None and guessable and len(self._prefix + header) <= SCRATCH_BYTES:
+            self._like = (self._prefix + header, expected, header)
         self._expected = self._header = self._body = None
         return [_decode(header, body)]
 
