@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from attrs import frozen
 
 from cluster.experiment import ExperimentResult
+from cluster.uncertainty import band_of
 from configs.errors import ConfigError
 from configs.fields import QUANTITIES, fields_of
 from configs.problems import dotted
@@ -36,6 +37,7 @@ RESULT_COLUMNS: Mapping[str, pa.DataType] = {
     "compute_s": pa.float64(), "memory_s": pa.float64(), "communication_s": pa.float64(),
     "exposed_communication_s": pa.float64(), "idle_s": pa.float64(),
     "weights_bytes": pa.int64(), "kv_bytes": pa.int64(), "capacity_bytes": pa.int64(),
+    "tpot_rel_p50": pa.float64(), "tpot_rel_p90": pa.float64(), "uncertainty_basis": pa.string(),
     "timeline_sha256": pa.string(),
 }  # fmt: skip
 END_COLUMNS: Mapping[str, pa.DataType] = {
@@ -113,13 +115,16 @@ def spec_columns(spec: ExperimentSpec) -> Row:
 def result_columns(result: ExperimentResult) -> Row:
     """Return the columns that a run decides; tokens/s/chip counts the chips in use."""
     times = attrs.asdict(result.times)
+    band = band_of(result.spec.system)
     memory = {name: result.memory[name] for name in ("weights_bytes", "kv_bytes", "capacity_bytes")}
     return {
         "n_chips": result.n_chips, **times,
         "tokens_per_s_per_chip": result.times.tokens_per_s / result.spec.parallel.n_ranks,
         "energy_j_per_token": result.energy.energy_j_per_token, "energy_method": result.energy.method,
         "cost_usd_per_million_tokens": result.cost.cost_usd_per_million_tokens,
-        **result.timeline.breakdown._asdict(), **memory, "timeline_sha256": result.timeline.sha256(),
+        **result.timeline.breakdown._asdict(), **memory,
+        "tpot_rel_p50": band and band.p50, "tpot_rel_p90": band and band.p90, "uncertainty_basis": band and band.basis,
+        "timeline_sha256": result.timeline.sha256(),
     }  # fmt: skip
 
 

@@ -173,6 +173,9 @@ class SweepResults:
         planned = [point for point in found if point is not None]
         if not planned:
             raise ConfigError((f"{self.sweep.name}: where leaves no point of {len(found)}; accepted: at least one",))
+        if all(point.fingerprint is None for point in planned):
+            n = len(planned)
+            raise ConfigError((f"{self.sweep.name}: none of {n} points can be loaded; the first: {planned[0].error}",))
         named: dict[str, str] = {}
         for point in planned:
             for key, value in point.axes.items():

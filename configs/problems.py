@@ -17,6 +17,8 @@ Keys = tuple[str | int, ...]
 _LONGEST_VALUE = 60
 _LONGEST_TEXT = 200
 _MOST_CHOICES = 16
+_MOST_NEAR = 4
+_SHORTEST_PART = 4
 
 
 @frozen
@@ -113,13 +115,17 @@ def shown(value: object) -> str:
 
 
 def suggestion(given: str, choices: Iterable[str]) -> str:
-    """Return a suggestion of the nearest choice, or nothing.
+    """Return a suggestion: the choices that hold what is given, a few of them, else the nearest, or nothing.
 
     >>> suggestion("bandwith", ["latency", "bandwidth"]), suggestion("x", ["latency"])
     ("; did you mean 'bandwidth'?", '')
+    >>> suggestion("llama-3", ["llama-2-7b", "llama-3-8b", "t3000-llama-3"])
+    "; did you mean 'llama-3-8b' or 't3000-llama-3'?"
     """
-    near = difflib.get_close_matches(given, list(choices), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    choices = list(choices)
+    longer = sorted((c for c in choices if len(given) >= _SHORTEST_PART and given in c), key=len)[:_MOST_NEAR]
+    near = longer or difflib.get_close_matches(given, choices, n=1)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def unknown(given: object, what: str, choices: Collection[str]) -> str:

@@ -223,6 +223,24 @@ def test_the_table_sorts_and_finds(shown):
     assert "accepted" in browser.execute_script("return document.querySelector('#chosen .alert').textContent")
 
 
+def test_the_table_shows_what_there_is(shown):
+    """Columns without a value are left out; whole numbers are whole, others have four digits, large ones no more."""
+    browser = shown("sweep")
+    browser.find_element("id", "all-columns").click()
+    headings, full, rounded = browser.execute_script(
+        """
+        const { columns } = Page.data.points;
+        const full = Object.keys(columns).filter((name) => columns[name].some((value) => value !== null));
+        const values = { batch: 131072, tokens_per_s: 1234.5678, tpot_s: 0.00123456 };
+        return [[...document.querySelectorAll("#table th")].map((th) => th.textContent), full.map(withoutUnit),
+                Object.entries(values).map(([name, value]) => shownNumber(name, value))];
+        """
+    )
+    assert headings == full
+    assert "cost_usd_per_million_tokens" not in headings
+    assert rounded == ["131,072", "1,235", "1.235 ms"]
+
+
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_readable_in_both_themes(shown, kind, theme):

@@ -17,9 +17,13 @@ import yaml
 from cluster import sweep
 from cluster.backends.processes import Lost, run_in_processes
 from cluster.cli import main
+from cluster.experiment import run_experiment
 from cluster.sweep_store import Store
+from cluster.sweep_table import result_columns
 from cluster.sweeps import points_to_run
+from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
+from configs.loader import load_experiment
 from tests.cluster.test_cli import EXPERIMENT
 from workloads.sweeps import read_sweep
 
@@ -81,6 +85,16 @@ def test_a_row_is_the_run(undisturbed, tmp_path, capsys):
     assert row["timeline_sha256"] == found["timeline_sha256"]
     assert {name: row[name] for name in found["time"]} == found["time"]
     assert {name: row[name] for name in found["breakdown"]} == found["breakdown"]
+    assert found["uncertainty"] is row["tpot_rel_p50"] is row["uncertainty_basis"] is None
+
+
+def test_a_row_says_how_sure_it_is():
+    """On a machine with measured neighbours, a row has the error band of the run."""
+    spec = load_experiment("t3000-llama-3.1-70b", ["workload.new_tokens=1"], VOCABULARY)
+    result = run_experiment(spec)
+    row, band = result_columns(result), result.to_json()["uncertainty"]
+    assert [row["tpot_rel_p50"], row["tpot_rel_p90"]] == band["tpot_rel"]
+    assert row["uncertainty_basis"] == band["basis"]
 
 
 def test_the_command(undisturbed, file, tmp_path, capsys):
@@ -180,6 +194,18 @@ def test_no_point_succeeds(file, tmp_path, capsys):
     assert json.loads(out)["counts"]["failed"] == 2
     assert "no point has succeeded; the first: " in err
     assert "Traceback" not in err
+
+
+def test_a_misspelt_key_of_all_points(file, tmp_path, capsys):
+    """Exit code 2 before anything runs, with the key, what is accepted and what was meant."""
+    path = file(grid={"parallel.tpp": [1, 2]}, where=[])
+    assert main(["sweep", str(path), "--out", str(tmp_path / "out"), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "points can be loaded; the first: " in err
+    assert "parallel.tpp: unknown key; accepted: tp, pp" in err
+    assert "did you mean 'tp'?" in err
+    assert not (tmp_path / "out" / "results.parquet").exists()
 
 
 @pytest.mark.heavy

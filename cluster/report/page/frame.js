@@ -73,9 +73,9 @@ function watchFigures() {
   for (const place of waiting) watcher.observe(place);
 }
 
-function withUnit(ps) {
+function withUnit(ps, digits = 6) {
   for (const [unit, size] of [["s", 1e12], ["ms", 1e9], ["us", 1e6], ["ns", 1e3]]) {
-    if (Math.abs(ps) >= size) return `${+(ps / size).toPrecision(6)} ${unit}`;
+    if (Math.abs(ps) >= size) return `${+(ps / size).toPrecision(digits)} ${unit}`;
   }
   return `${ps} ps`;
 }

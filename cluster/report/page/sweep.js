@@ -26,9 +26,9 @@ class Points {
 function shownNumber(name, value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
-  if (/_s$/.test(name) && !/per_s$/.test(name)) return withUnit(value * 1e12);
+  if (/_s$/.test(name) && !/per_s$/.test(name)) return withUnit(value * 1e12, 4);
   if (/_bytes$/.test(name)) return sizeOf(value);
-  return value.toLocaleString("en", { maximumSignificantDigits: Math.abs(value) < 1000 ? 4 : 7 });
+  return value.toLocaleString("en", Number.isInteger(value) ? {} : { maximumSignificantDigits: 4 });
 }
 
 function sizeOf(bytes) {
@@ -169,7 +169,8 @@ class SweepPage {
 
   columns() {
     const { points } = this;
-    return document.getElementById("all-columns").checked ? Object.keys(points.columns) : [...points.shown, "error"];
+    const names = document.getElementById("all-columns").checked ? Object.keys(points.columns) : [...points.shown, "error"];
+    return names.filter((name) => points.columns[name].some((value) => value !== null));
   }
 
   headTable() {
