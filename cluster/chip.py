@@ -44,7 +44,7 @@ from configs.errors import ProgramError
 from configs.spec import ChipSpec, Numerics, SystemSpec
 from topology import Topology, chips_of
 from workloads.array import Array, ShapeArray
-from workloads.chip import Group, Tensor
+from workloads.chip import Group, Tensor, Work
 from workloads.rounding import round_to
 
 T = TypeVar("T")
@@ -67,6 +67,8 @@ class Machine:
     chips: tuple[ChipSpec, ...] = field(init=False)
     kernel_results: dict[str, dict[Any, tuple[tuple[int, ...], Any, int]]] = field(factory=lambda: defaultdict(dict))
     """By the name of the chip, then by kernel and shapes."""
+    works: dict[int, Work] = field(factory=dict)
+    """By the number of a kernel's record, what it asked of its chip."""
     _schedules: dict[tuple[str, str, tuple[int, ...], Detail], Schedule] = field(factory=dict)
     _chosen: dict[Collective, Collective] = field(factory=dict)
 
@@ -214,7 +216,9 @@ class SimChip:
         duration_ps, bound = duration(self.spec, work)
         flops, moved_bytes = work_flops(self.spec, work), work_bytes(self.spec, work)
         record = Compute(kernel.name, duration_ps, bound, flops, work.dtype, moved_bytes)
-        return shape, np.dtype(dtype), self.machine.table.number(record)
+        number = self.machine.table.number(record)
+        self.machine.works[number] = work
+        return shape, np.dtype(dtype), number
 
     # --- communication ------------------------------------------------------------------------------------------
 

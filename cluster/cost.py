@@ -2,8 +2,9 @@
 
     duration = start + max(flops / (peak(dtype) × compute), Σ_tier bytes / (bandwidth × efficiency × memory)) + launch
 
-start, compute and memory are those of the kernel's kind (`configs.spec.KernelSpec`): 0, 1 and 1 on ideal kernels. A
-fused kind takes no time. docs/fidelity.md tells where the constants come from.
+and at least the chip's `kernel_floor`. start, compute and memory are those of the kernel's kind
+(`configs.spec.KernelSpec`): 0, 1 and 1 on ideal kernels. A fused kind takes no time. docs/fidelity.md tells where the
+constants come from.
 
 Matrix work is counted with its dimensions rounded up to the chip's tile, which is how utilisation enters: a tile that
 is half empty takes as long as a full one. A tier whose bandwidth is unknown is not charged.
@@ -38,10 +39,10 @@ def duration(chip: ChipSpec, work: Work) -> tuple[int, Literal["compute", "memor
     """Return (duration in ps, what bounds it); raise ConfigError if the chip has no peak for the dtype."""
     reached = chip.kernels.kinds.get(work.kind, ROOFLINE)
     flops = work_flops(chip, work)
-    compute_s = flops / (_peak(chip, work.dtype) * reached.compute) if flops else 0.0
+    compute_s = flops / (peak_flops(chip, work.dtype) * reached.compute) if flops else 0.0
     streams = (0, work.activation_bytes), *work.tensor_bytes
     memory = min(reached.memory, reached.stream * work.streams) if work.streams else reached.memory
-    memory_s = sum(_stream_s(chip, tier, size) for tier, size in streams) / memory
+    memory_s = sum(stream_s(chip, tier, size) for tier, size in streams) / memory
     bound: Literal["compute", "memory"] = "memory" if memory_s > compute_s else "compute"
     longest_s = max(compute_s, memory_s)
     if longest_s > LONGEST_S:
@@ -50,7 +51,7 @@ def duration(chip: ChipSpec, work: Work) -> tuple[int, Literal["compute", "memor
     if reached.fused:
         return 0, bound
     start_ps = reached.start_ps + (chip.kernels.rounding_ps if work.rounded_bytes else 0)
-    return round_ps(longest_s * 1e12) + start_ps + chip.kernel_launch_ps, bound
+    return max(round_ps(longest_s * 1e12) + start_ps + chip.kernel_launch_ps, chip.kernel_floor_ps), bound
 
 
 def work_flops(chip: ChipSpec, work: Work) -> int:
@@ -71,14 +72,16 @@ def work_bytes(chip: ChipSpec, work: Work) -> tuple[int, ...]:
     return tuple(moved)
 
 
-def _stream_s(chip: ChipSpec, tier: int, size_bytes: int) -> float:
+def stream_s(chip: ChipSpec, tier: int, size_bytes: int) -> float:
+    """Return how long bytes of a memory tier stream at its bandwidth; 0 where that is unknown."""
     memory = chip.memory[tier]
     if memory.bandwidth_bytes_per_s is None:
         return 0.0
     return size_bytes / (memory.bandwidth_bytes_per_s * memory.efficiency)
 
 
-def _peak(chip: ChipSpec, dtype: str) -> float:
+def peak_flops(chip: ChipSpec, dtype: str) -> float:
+    """Return the chip's peak for a dtype; raise ConfigError if it has none."""
     rates = DTYPES[dtype].rates if dtype in DTYPES else (dtype,)
     peak = next((chip.peak_flops[rate] for rate in rates if rate in chip.peak_flops), None)
     if peak is None:

@@ -16,7 +16,7 @@ from cluster.comparison import LogitError, against_fp32
 from cluster.energy import Cost, Energy, Span, cost_of, energy_of
 from cluster.fitting import fullest_chip
 from cluster.placing import place
-from cluster.serving import served
+from cluster.serving import host_ps, served
 from cluster.session import BackendName, RunResult, launch
 from cluster.uncertainty import band_of
 from configs.dtypes import DTYPES
@@ -91,7 +91,7 @@ class ExperimentResult:
                        "n_chips_used": self.spec.parallel.n_ranks, "chips": self.chips},
             "tokens": {"prompt_ids": self.prompt_ids, "output_ids": self.output_ids, "text": self.text},
             "time": asdict(self.times),
-            "uncertainty": None if (band := band_of(self.spec.system)) is None else band.to_json(),
+            "uncertainty": None if (band := band_of(self.spec.system, self.spec.software)) is None else band.to_json(),
             "energy": _without_notes(self.energy),
             "cost": _without_notes(self.cost),
             "breakdown": self.timeline.breakdown._asdict(),
@@ -172,7 +172,8 @@ def run_experiment(
     refuse_cut_off(topology, np.full_like(used, used[0]), used)
     on_status(f"starting {job.layout.n_ranks} chips ({backend})")
     with launch(
-        served(spec.system, spec.software), backend=backend, n_chips=max(job.layout.ranks) + 1, numerics=spec.numerics,
+        served(spec.system, spec.software, job.layout.n_ranks), backend=backend, n_chips=max(job.layout.ranks) + 1,
+        numerics=spec.numerics,
         contention=spec.contention, collectives=spec.collectives, address=address, chips_per_actor=chips_per_actor,
         on_failure=spec.on_failure, checkpoint_every=spec.checkpoint_every,
         groups=_tensor_groups(job.layout), chip_bytes=_host_bytes(spec, memory), on_status=on_status,
@@ -219,7 +220,7 @@ def _host_bytes(spec: ExperimentSpec, memory: Mapping[str, Any]) -> int:
 def _trial_s(spec: ExperimentSpec, job: DecodeJob) -> float:
     """Return the simulated time of a job, played without data."""
     with launch(
-        served(spec.system, spec.software), n_chips=max(job.layout.ranks) + 1, numerics="shapes",
+        served(spec.system, spec.software, job.layout.n_ranks), n_chips=max(job.layout.ranks) + 1, numerics="shapes",
         contention=spec.contention, collectives=spec.collectives,
     ) as cluster:  # fmt: skip
         return cluster.run(decode, job).time_s
@@ -257,7 +258,7 @@ def prepare(spec: ExperimentSpec, *, keep_logits: bool = False) -> tuple[DecodeJ
     layout = Layout(p.tp, p.pp, p.dp, p.ep, spec.experts.redundant, p.cp, p.sequence, p.tp_grid, p.tp_attention)
     job = DecodeJob(spec.model, layout, spec.dtype, lengths, workload.new_tokens, ids, keep_logits, spec.n_parts,
                     spec.seed, spec.experts.skew, _stops(spec), workload.sampling, spec.tiers,
-                    spec.software.step_ps, spec.software.row_ps)  # fmt: skip
+                    *host_ps(spec.software, layout.n_replicas))  # fmt: skip
     check_job(job)
     if ids is None and spec.numerics == "real":  # after the check: the length may be absurd
         draw = np.random.default_rng(spec.seed).integers(0, spec.model.shape.vocab, job.prompt_lengths[0])

@@ -1,25 +1,47 @@
-"""What the serving software makes of a system: more time between kernels and before collectives."""
+"""What the serving software makes of a system: its kernels, more time between them and before collectives."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from attrs import evolve
 
-from configs.spec import ChipSpec, SoftwareSpec, SystemSpec
+from configs.loader import load_kernels
+from configs.spec import ChipSpec, KernelsSpec, SoftwareSpec, SystemSpec
 from topology.kinds.compose import Compose
 
 
-def served(system: SystemSpec, software: SoftwareSpec) -> SystemSpec:
-    """Return the system as programs find it that run under this software."""
-    if not (software.kernel_ps or software.call_ps):
+def served(system: SystemSpec, software: SoftwareSpec, n_chips: int) -> SystemSpec:
+    """Return the system as programs find it that run under this software on so many of its chips."""
+    floor_ps = software.dispatch_ps * (n_chips if software.one_host else 1)
+    if not (software.kernel_ps or software.call_ps or floor_ps or software.kernels):
         return system
 
-    def slowed(chip: ChipSpec) -> ChipSpec:
-        return evolve(chip, kernel_launch_ps=chip.kernel_launch_ps + software.kernel_ps)
+    def changed(chip: ChipSpec) -> ChipSpec:
+        own = software.kernels.get(chip.kernels.name)
+        return evolve(
+            chip, kernel_launch_ps=chip.kernel_launch_ps + software.kernel_ps,
+            kernel_floor_ps=max(chip.kernel_floor_ps, floor_ps),
+            kernels=chip.kernels if own is None else _kernels(own),
+        )  # fmt: skip
 
-    communication = evolve(system.communication, launch_ps=system.communication.launch_ps + software.call_ps)
-    return evolve(_each_chip(system, slowed), communication=communication)
+    communication = evolve(system.communication, launch_ps=system.communication.launch_ps + software.call_ps + floor_ps)
+    return evolve(_each_chip(system, changed), communication=communication)
+
+
+def host_ps(software: SoftwareSpec, n_replicas: int) -> tuple[int, int]:
+    """Return how long a replica waits for the host before every step, and for every row of its own.
+
+    >>> host_ps(SoftwareSpec(step_ps=5, row_ps=3, one_host=True), 4)
+    (20, 3)
+    """
+    return software.step_ps * (n_replicas if software.one_host else 1), software.row_ps
+
+
+@lru_cache(maxsize=16)
+def _kernels(name: str) -> KernelsSpec:
+    return load_kernels(name)
 
 
 def _each_chip(system: SystemSpec, change: Any) -> SystemSpec:

@@ -58,7 +58,7 @@ def print_run(console: Console, result: ExperimentResult) -> None:
         )
     for restart in result.restarts:
         console.print(f"restarted from step {restart.from_step}: {restart.lost}")
-    band = band_of(spec.system)
+    band = band_of(spec.system, spec.software)
     if band is not None:
         console.print(f"TPOT within {band.p50:.0%} (half) to {band.p90:.0%} (nine in ten): {band.basis}")
     for note in result.notes:

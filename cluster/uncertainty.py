@@ -1,4 +1,8 @@
-"""How sure a run's times are: the errors that validation has found for the same system, as they are kept."""
+"""How sure a run's times are: the errors that validation has found, as they are kept.
+
+They are those of the same system's rows, or, if larger, those on what constants of its chip were not fitted on: models
+that were left out; where the constants of kernels or software rest on one source, whole sources that were left out.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ from typing import Any
 
 from attrs import frozen
 
-from configs.catalogue_files import errors_path
-from configs.spec import CommunicationSpec, SystemSpec
+from configs.catalogue_files import errors_path, held_out_decode_path
+from configs.spec import CommunicationSpec, SoftwareSpec, SystemSpec
 from configs.yaml_source import parse_yaml, read_file
+
+IDEAL_SOFTWARE = SoftwareSpec()
 
 
 @frozen
@@ -35,7 +41,16 @@ def stored_figures() -> Mapping[str, Any]:
     return found
 
 
-def band_of(system: SystemSpec) -> Band | None:
+@cache
+def stored_held_out() -> Mapping[str, Any]:
+    """Return the errors on what was left out of fits, and how many sources every profile rests on."""
+    path = held_out_decode_path()
+    found = parse_yaml(read_file(path), str(path))
+    assert isinstance(found, dict)
+    return found
+
+
+def band_of(system: SystemSpec, software: SoftwareSpec = IDEAL_SOFTWARE) -> Band | None:
     """Return how far the decode times of a system were off; where none was measured, those of all systems.
 
     None where libraries are ideal: nothing measured is like that.
@@ -45,4 +60,19 @@ def band_of(system: SystemSpec) -> Band | None:
         return None
     own = decode["systems"].get(system.name)
     figures, of = (own, system.name) if own is not None else (decode["all"], "all systems; none is of this one")
-    return Band(figures["median"], figures["p90"], f"{figures['n']} measured rows of {of}")
+    held, why = _held_out(system.chip.kernels.name, software.name)
+    basis = f"{figures['n']} measured rows of {of}{why}"
+    return Band(max(figures["median"], held["median"]), max(figures["p90"], held["p90"]), basis)
+
+
+def _held_out(kernels: str, software: str) -> tuple[Mapping[str, float], str]:
+    """Return the errors on what was left out that say most about these profiles, and what that is."""
+    found = stored_held_out()
+    single = [name for name in (kernels, software) if found["profiles"].get(name, {}).get("sources") == 1]
+    if single:
+        return found["all"], f"; {' and '.join(single)} rest on one source, so the errors on sources left out count"
+    family = next((one for one in found["families"].values() if kernels in one["kernels"]), None)
+    if family is None:
+        return {"median": 0.0, "p90": 0.0}, ""
+    figures: Mapping[str, float] = family["model"]["held_out"]
+    return figures, "; the errors on models left out count"

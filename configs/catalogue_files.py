@@ -63,6 +63,11 @@ def errors_path() -> Path:
     return _FOLDER / "measured" / "errors.yaml"
 
 
+def held_out_decode_path() -> Path:
+    """Return the file of the errors on what was left out of fits."""
+    return errors_path().with_name("held_out_decode.yaml")
+
+
 def label(path: Path) -> str:
     """Return how messages name a file: short inside the catalogue, as given elsewhere."""
     return f"catalogue/{path.relative_to(_FOLDER)}" if path.is_relative_to(_FOLDER) else str(path)

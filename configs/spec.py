@@ -118,6 +118,7 @@ class ChipLinks:
 class ChipSpec:
     """A chip: dense peak FLOPS per dtype, matrix tile (m, k, n), memory tiers, the nearest first.
 
+    kernel_launch_ps is added to every kernel; none takes less than kernel_floor_ps, in which the next one is started.
     devices: how many accelerators software sees in it. measured_flops: the best matrix product that was measured.
     power_w: the most that it draws; idle_power_w: what it draws doing nothing. energy_per_flop_pj, by dtype, and
     energy_per_link_bit_pj, of a bit over one link, both ends together, come on top of that (docs/energy.md).
@@ -128,6 +129,7 @@ class ChipSpec:
     memory: tuple[MemoryTier, ...]
     matrix_tile: tuple[int, int, int] = field(default=(1, 1, 1), metadata=at_least(1))
     kernel_launch_ps: int = 0
+    kernel_floor_ps: int = 0
     kernels: KernelsSpec = KernelsSpec()
     power_w: float | None = None
     idle_power_w: float | None = None
@@ -494,6 +496,9 @@ class SoftwareSpec:
     sampling and handing out tokens does not go on beside the chips' work.
     kernel_ps, call_ps: more time between kernels, and before collectives, than the libraries' own.
     stall: the fraction of a prefill's time for which rows that are decoding stand still, where both share the chips.
+    dispatch_ps: what the host takes to start a kernel where no graph or trace does it: none takes less on the chip.
+    one_host: one process starts the kernels of all chips, and the steps of all replicas, in turn.
+    kernels: profiles of kernels that it has in place of a chip's: {amd-cdna3: amd-cdna3-2024}.
     """
 
     name: str = "ideal"
@@ -502,6 +507,9 @@ class SoftwareSpec:
     kernel_ps: int = field(default=0, metadata=at_least(0))
     call_ps: int = field(default=0, metadata=at_least(0))
     stall: float = field(default=1.0, metadata=between(0, 1))
+    dispatch_ps: int = field(default=0, metadata=at_least(0))
+    one_host: bool = False
+    kernels: Mapping[str, str] = field(factory=dict)
     description: str = field(default="", eq=False)
     provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
 

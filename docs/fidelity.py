@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
-from cluster.uncertainty import stored_figures
+from cluster.uncertainty import stored_figures, stored_held_out
 from cluster.validation import read_rows, validate_rows
+from cluster.validation.decode_held_out import BY
 from cluster.validation.figures import figures_of, grown, kind_of
 from configs.catalogue_files import catalogue_names, errors_path
 from configs.loader import load_communication
@@ -60,6 +61,7 @@ def _tables(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"{section['all']['n']} rows are predicted, {section['skipped']} skipped.\n"
         yield from _table("rows", {"all": section["all"], **section["sizes"]})
         yield from _table("system", section["systems"])
+    yield from _left_out(stored_held_out())
     yield "### Profiles\n"
     yield "| profile | ranks | nodes | measurements | what |\n| --- | --- | --- | --- | --- |"
     for name in catalogue_names("communication"):
@@ -68,6 +70,29 @@ def _tables(figures: Mapping[str, Any]) -> Iterator[str]:
         ranks, nodes = (" to ".join(map(str, pair or ("-",))) for pair in (valid.ranks, valid.nodes))
         yield f"| {name} | {ranks} | {nodes} | {valid.measurements or 0} | {profile.description} |"
     yield ""
+
+
+def _left_out(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "### Decode, held out\n"
+    yield "| chips | fitted on all | median, p90 | left out in turn | rows | median, p90 there | worst: rows, median |"
+    yield "| --- | ---: | ---: | --- | ---: | ---: | --- |"
+    for family, columns in found["families"].items():
+        for by in (by for by in BY if columns[by]["values"]):
+            one, fit = columns[by], columns["fitted"]
+            worst = f"{one['worst']}: {one['worst_figures']['n']}, {one['worst_figures']['median']:.1%}"
+            yield (
+                f"| {family} | {fit['n']} | {_pair(fit)} | {by}: {one['values']} | {one['held_out']['n']} "
+                f"| {_pair(one['held_out'])} | {worst} |"
+            )
+    yield f"\nAll sources left out: {found['all']['n']} rows, {_pair(found['all'])}.\n"
+    yield "| profile | rows | sources |\n| --- | ---: | ---: |"
+    for name, one in found["profiles"].items():
+        yield f"| {name} | {one['rows']} | {one['sources']} |"
+    yield ""
+
+
+def _pair(figures: Mapping[str, float]) -> str:
+    return f"{figures['median']:.1%}, {figures['p90']:.1%}"
 
 
 def _table(name: str, groups: Mapping[str, Any]) -> Iterator[str]:

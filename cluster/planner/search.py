@@ -216,7 +216,7 @@ def assess(task: tuple[Request, Shape, tuple[int, ...], tuple[int, ...]]) -> Ass
         most_rows = _most_that_fit(whole, lambda rows: fits(chips, _with_rows(template, rows)))
         if not most_rows:
             return Assessed(shape)
-        system = served(spec.system, spec.software)
+        system = served(spec.system, spec.software, template.layout.n_ranks)
         bound = bound_of(system, topology, spec.contention, _with_rows(template, parts[0]))
         return Assessed(shape, None, most_rows, bound)
     except Exception as error:  # noqa: BLE001  a worker raises nothing
@@ -302,7 +302,9 @@ def visit(asked: Visit) -> Visited | str:
     try:
         spec = one_replica(request, candidate.shape, candidate.part_rows)
         job = prepare(spec)[0]
-        bound = bound_of(served(spec.system, spec.software), build_topology(spec.system), spec.contention, job)
+        bound = bound_of(
+            served(spec.system, spec.software, job.layout.n_ranks), build_topology(spec.system), spec.contention, job
+        )
         entry = _bounded(candidate, bound, request, asked.usd_per_chip_s)
         runs = entry.status == "bound" and entry.least_score <= asked.reach
         return Visited(bound, run_task(_task(request, candidate)) if runs else None)

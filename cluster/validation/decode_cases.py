@@ -11,6 +11,7 @@ from attrs import frozen
 from cluster.validation.decode_work import DecodeWork, Method
 from cluster.validation.kernel_cases import KERNEL_METRICS, kernel_case
 from cluster.validation.rows import DecodeRow
+from cluster.validation.serving_software import software_of
 from cluster.validation.vocabulary import Case, Skipped
 from cluster.vocabulary import VOCABULARY
 from configs.loader import load_model
@@ -29,6 +30,7 @@ SYSTEMS = _named(
     (r"\bH200", "dgx-h200"),
     (r"\bGB200", "gb200-nvl72"),
     (r"\bGB300", "gb300-nvl72"),
+    (r"\bGH200", "gh200-node"),
     (r"\bB200", "hgx-b200"),
     (r"\bB300", "hgx-b300"),
     (r"\bMI300X", "mi300x-node"),
@@ -41,6 +43,7 @@ SYSTEMS = _named(
     (r"Wormhole.*\bT3000", "wormhole-t3000"),
     (r"Wormhole.*\bGalaxy", "wormhole-galaxy"),
     (r"Blackhole.*\bp150", "blackhole-p150"),
+    (r"Blackhole.*\bp100", "blackhole-p100"),
 )
 """Catalogue systems by "chip | system"; the first that matches."""
 
@@ -55,47 +58,30 @@ MODELS = _named(
     (r"^(Llama-2|CodeLlama)-13b", "llama-2-13b"),
     (r"^Llama-2-70b", "llama-2-70b"),
     (r"^Mistral-7B", "mistral-7b"),
-    (r"^Mixtral-8x7B", "mixtral-8x7b"),
-    (r"^Qwen2\.5-7B", "qwen2.5-7b"),
-    (r"^Qwen2\.5-72B", "qwen2.5-72b"),
+    (r"^Mixtral-8x(7|22)B", "mixtral-8x{0}b"),
+    (r"^Qwen2(?:\.5)?-(7|72)B", "qwen2.5-{0}b"),
     (r"^QwQ-32B", "qwq-32b"),
-    (r"^Qwen3-8B", "qwen3-8b"),
-    (r"^Qwen3-32B", "qwen3-32b"),
-    (r"^Qwen3-30B-A3B", "qwen3-30b-a3b"),
-    (r"^Qwen3-235B-A22B", "qwen3-235b-a22b"),
+    (r"^Qwen3-(0\.6|1\.7|4|8|14|32)B", "qwen3-{0}b"),
+    (r"^Qwen3-(30B-A3B|235B-A22B)", "qwen3-{0}"),
     (r"^gpt-oss-120b", "gpt-oss-120b"),
     (r"^gpt-oss-20b", "gpt-oss-20b"),
     (r"^DeepSeek-(R1/V3|V3/R1|V3|R1|R1-0528)\b(?!\.)(?!-Distill)", "deepseek-v3"),
     (r"^Kimi-K2(\.[56])?$", "kimi-k2"),
+    (r"^Phi-4$", "phi-4"),
     (r"^MiniMax-M2(\.[15])?$", "minimax-m2"),
     (r"^Falcon-7B", "falcon-7b"),
     (r"^Falcon-40B", "falcon-40b"),
     (r"^Megatron-530B", "megatron-530b"),
-    (r"^GPT-89B", "gpt-89b"),
+    (r"^GPT-(20|89|175)B", "gpt-{0}b"),
 )
-"""Catalogue models by name; the same architecture and sizes serve every release of a model."""
-
-SOFTWARE = _named(
-    (r"device perf", "ideal"),
-    (r"TensorRT-LLM.*LLM-Inference-Bench", "trtllm-2024"),
-    (r"vLLM.*LLM-Inference-Bench.*MI\d", "vllm-2024-rocm"),
-    (r"vLLM.*LLM-Inference-Bench", "vllm-2024"),
-    (r"tt-metal|tt_transformers", "tt-metal"),
-    (r"trt-?llm|TensorRT-LLM|^NIM\b", "trtllm"),
-    (r"\bvLLM\b", "vllm"),
-    (r"\bSGLang\b", "sglang"),
-    (r"FasterTransformer", "fastertransformer"),
-    (r"gpt-fast", "gpt-fast"),
-    (r"NeuronX", "neuronx"),
-    (r"Deepspeed", "deepspeed"),
-)
-"""Serving software by "software | source | chip"; the first that matches. A source may tell of which year it is."""
+"""Catalogue models by name, of which groups are a part; the same architecture serves every release of a model."""
 
 COMMUNICATION: Mapping[str, str] = {
     "dgx-a100": "nccl-nvswitch2",
     "dgx-a100-4-nodes": "nccl-nvswitch2-ib",
     "dgx-h100": "nccl-nvswitch3",
     "dgx-h200": "nccl-nvswitch3",
+    "gh200-node": "nccl-nvlink4",
     "hgx-b200": "nccl-nvswitch4",
     "hgx-b300": "nccl-nvswitch4",
     "gb200-nvl72": "nccl-nvl72",
@@ -168,9 +154,6 @@ def _work(row: DecodeRow, metric: Metric) -> DecodeWork:
         raise LookupError("no catalogue system", f"{row.chip} | {row.system}")
     if model is None:
         raise LookupError("no catalogue model", row.model)
-    software = _found(SOFTWARE, f"{row.software} | {row.source} | {row.chip}")
-    if software is None:
-        raise LookupError("no catalogue software", row.software)
     if row.batch_total is None:
         raise LookupError("the batch is not given")
     if row.input_len is None:
@@ -181,8 +164,7 @@ def _work(row: DecodeRow, metric: Metric) -> DecodeWork:
     if row.batch_total < layout.n_replicas:
         raise LookupError("fewer rows than replicas", f"{row.batch_total} rows, {layout.n_replicas} replicas")
     dtype = _dtype(row, experts=experts)
-    if layout.tp_grid is not None:
-        software = "tt-metal-galaxy"
+    software = "tt-metal-galaxy" if layout.tp_grid is not None else software_of(row)
     return DecodeWork(
         system, _communication(system, software), software, model, layout, dtype, row.batch_total, row.input_len,
         row.output_len or 0, method,
@@ -217,7 +199,10 @@ def _layout(row: DecodeRow, *, experts: bool) -> Layout:
     tp, pp, replicas = row.tp, row.pp or 1, row.dp or 1
     if "counts NeuronCores (2 per chip)" in row.notes:
         tp //= 2
-    if row.n_chips is not None and tp * pp * replicas != row.n_chips:
+    n_chips = row.n_chips
+    if re.search(r"\bMI250", row.chip):  # software sees two devices in each
+        tp, n_chips = 2 * tp, n_chips and 2 * n_chips
+    if n_chips is not None and tp * pp * replicas != n_chips:
         raise LookupError("the layout does not fit the number of chips", f"TP {tp}, PP {pp}, DP {replicas}")
     # on a mesh of several rows tt-metal cuts matrices along both sides
     grid = (MESH_COLUMNS, tp // MESH_COLUMNS) if row.chip == "Wormhole" and tp > 2 * MESH_COLUMNS else None
@@ -232,11 +217,7 @@ def _dtype(row: DecodeRow, *, experts: bool) -> DtypeSpec:
     """
     chip, given = f"{row.chip} | {row.system}", row.weights_dtype.lower()
     if re.search("Wormhole|Blackhole", chip):
-        if "bf16" in given:
-            return DtypeSpec("bf16", "bfp8", "bf16", feed_forward="bfp8")
-        # the demos' own choice where none is given: Falcon's is older than the feed-forward blocks in four bits
-        in_four_bits = "bfp4" in given or (not given and not row.model.startswith("Falcon"))
-        return DtypeSpec("bfp8", "bfp8", "bf16", feed_forward="bfp4" if in_four_bits else None)
+        return _tenstorrent_dtype(row.model, given)
     if given in ("", "bf16", "fp16"):
         return DtypeSpec("fp16", "fp16", "fp16") if given == "fp16" else DtypeSpec()
     if given == "int8":
@@ -256,5 +237,19 @@ def _dtype(row: DecodeRow, *, experts: bool) -> DtypeSpec:
     raise LookupError("no such number format in the simulator", row.weights_dtype)
 
 
+def _tenstorrent_dtype(model: str, given: str) -> DtypeSpec:
+    """Return the formats of tt-metal's demos (models/tt_transformers/tt/model_config.py, ModelOptimizations).
+
+    Models from 70B on keep their feed-forward blocks in four bits, and Llama 3, Mistral and Phi their attention in
+    eight, also where more is asked for. Where nothing is given, Falcon's demos are older than blocks in four bits.
+    """
+    large = re.search(r"\b(7\d|90)B", model) is not None
+    wide = "bf16 attention" in given and not (large or re.match(r"(Meta-)?Llama-3|Mistral-7B|Phi", model))
+    in_four_bits = large or "bfp4" in given.partition(",")[0] or (not given and not model.startswith("Falcon"))
+    feed_forward = "bfp4" if in_four_bits else "bfp8"
+    return DtypeSpec("bf16" if wide else "bfp8", "bfp8", "bf16", feed_forward=feed_forward, head="bfp8")
+
+
 def _found(table: tuple[tuple[re.Pattern[str], str], ...], text: str) -> str | None:
-    return next((name for pattern, name in table if pattern.search(text)), None)
+    found = ((pattern.search(text), name) for pattern, name in table)
+    return next((name.format(*match.groups()).lower() for match, name in found if match), None)

@@ -7,19 +7,20 @@ linear in the number of layers that are alike, so a model that is not cut into s
 
 serving:  a fixed number of requests; each time one ends, another one's prefill holds up those that decode:
           TPOT = step(rows, ISL + OSL / 2) + stall · (rows - 1) / OSL · prefill(1, ISL), rows those whose cache fits.
-batch:    one batch as a whole: E2E = prefill(rows, ISL) + (OSL - 1) · step(rows, ISL + OSL / 2).
+batch:    one batch as a whole: E2E = prefill(rows, ISL) + (OSL - 1) · step(rows, ISL + OSL / 2), in as many waves as
+          its cache needs.
 step:     one step of all rows at a context of ISL tokens, or of ISL + OSL / 2 where an output is generated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal, cast
 
 from attrs import evolve, frozen
 
-from cluster.serving import served
+from cluster.serving import host_ps, served
 from cluster.session import Cluster, launch
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
@@ -67,32 +68,43 @@ class DecodeWork:
 
     def run(self) -> Mapping[str, float]:
         """Return tpot_s, and e2e_s of a batch."""
-        context = self.input_len + self.output_len // 2
+        stall = software_named(self.software).stall
+        return {
+            quantity: sum(weight * (stall if stalls else 1) * step.time_s() for weight, step, stalls in terms)
+            for quantity, terms in self.terms().items()
+        }
+
+    def terms(self) -> Mapping[str, tuple[tuple[float, Step, bool], ...]]:
+        """Return what every quantity is the sum of: so many times a step, and whether decoding rows stall in it."""
+        context, n_replicas = self.input_len + self.output_len // 2, self.layout.n_replicas
+        rows = min(self.rows, self._rows_that_fit(context)) if self.method == "serving" else self.rows
+        step = (1.0, self._step(rows, context, first_step=1), False)
         if self.method == "step":
-            return {"tpot_s": self._step_s(self.rows, context)}
+            return {"tpot_s": (step,)}
         if self.method == "batch":
-            step_s = self._step_s(self.rows, context)
-            prefill_s = self._prefill_s(self.rows)
-            return {"tpot_s": step_s, "e2e_s": prefill_s + (self.output_len - 1) * step_s}
-        rows = min(self.rows, self._rows_that_fit(context))
-        waiting = max(rows / self.layout.n_replicas - 1, 0) / self.output_len
-        step_s = self._step_s(rows, context)
-        stall = _software(self.software).stall
-        return {"tpot_s": step_s + stall * waiting * self._prefill_s(self.layout.n_replicas)}
+            return {"tpot_s": (step,), "e2e_s": tuple(self._waves())}
+        waiting = max(rows / n_replicas - 1, 0) / self.output_len
+        return {"tpot_s": (step, (waiting, self._step(n_replicas, self.input_len, first_step=0), True))}
 
-    def _step_s(self, rows: int, context: int) -> float:
-        return _step_s(self._machine, self.model, self.layout, self.dtype, rows, context, first_step=1)
+    def _waves(self) -> Iterator[tuple[float, Step, bool]]:
+        """Yield the terms of a batch: as many rows at a time as the memory has room for at their longest."""
+        most = self._rows_that_fit(self.input_len + self.output_len)
+        for rows, count in ((most, self.rows // most), (self.rows % most, 1)):
+            if rows and count:
+                yield float(count), self._step(rows, self.input_len, first_step=0), False
+                context = self.input_len + self.output_len // 2
+                yield count * (self.output_len - 1.0), self._step(rows, context, first_step=1), False
 
-    def _prefill_s(self, rows: int) -> float:
-        return _step_s(self._machine, self.model, self.layout, self.dtype, rows, self.input_len, first_step=0)
-
-    @property
-    def _machine(self) -> tuple[str, str, str]:
-        return self.system, self.communication, self.software
+    def _step(self, rows: int, context: int, *, first_step: int) -> Step:
+        machine = self.system, self.communication, self.software
+        return Step(machine, self.model, self.layout, self.dtype, rows, context, first_step)
 
     def _rows_that_fit(self, context: int) -> int:
         """Return how many rows of this context the fullest chip has room for beside its weights, at least one each."""
-        cluster, n_replicas = _cluster(self._machine, self.layout.n_ranks), self.layout.n_replicas
+        cluster, n_replicas = (
+            _cluster((self.system, self.communication, self.software), self.layout.n_ranks),
+            self.layout.n_replicas,
+        )
         capacity = chips_of(cluster.system, cluster.topology)[0].memory[-1].capacity_bytes
         if capacity is None:
             return self.rows
@@ -106,40 +118,49 @@ class DecodeWork:
 @lru_cache(maxsize=1024)
 def _sizes(model: str, layout: Layout, dtype: DtypeSpec, context: int) -> tuple[int, int]:
     """Return the bytes of the first rank's weights, and of its cache per row."""
-    shards = plan_rank(_job(_model(model), layout, dtype, layout.n_replicas, context, 1), 0)
+    shards = plan_rank(_job(_model(model, context + 1), layout, dtype, layout.n_replicas, context, 1), 0)
     weights = sum(shard.size_bytes for shard in shards if shard.role != "kv")
     return weights, sum(shard.size_bytes for shard in shards) - weights
 
 
-@lru_cache(maxsize=4096)
-def _step_s(
-    machine: tuple[str, str, str],
-    model: str,
-    layout: Layout,
-    dtype: DtypeSpec,
-    rows: int,
-    context: int,
-    first_step: int,
-) -> float:
-    """Return the time of a prefill (first step 0) or of a decode step after it."""
-    spec = _model(model)
-    cluster, software = _cluster(machine, layout.n_ranks), _software(machine[2])
-    job = _job(spec, layout, dtype, rows, context, first_step + 1)
-    job = evolve(job, first_step=first_step, step_ps=software.step_ps, row_ps=software.row_ps)
-    if first_step == 0:  # many tokens use every expert, whoever they prefer
-        job = evolve(job, skew=None)
-    check_job(job)
-    shape = cast("DecoderShape", spec.shape)
-    few, more = fewer_layers(shape)
-    if layout.pp > 1 or more >= shape.n_layers:
-        return _total_s(cluster, job)
-    few_s, more_s = (
-        _total_s(cluster, evolve(job, model=evolve(spec, shape=evolve(shape, n_layers=n)))) for n in (few, more)
-    )
-    return few_s + (shape.n_layers - few) / (more - few) * (more_s - few_s)
+@frozen
+class Step:
+    """A prefill (first step 0) of so many rows, or a decode step after it; machine: system, communication, software."""
+
+    machine: tuple[str, str, str]
+    model: str
+    layout: Layout
+    dtype: DtypeSpec
+    rows: int
+    context: int
+    first_step: int
+
+    def time_s(self) -> float:
+        """Return how long it takes."""
+        return sum(weight * total_s(cluster, job) for weight, cluster, job in self.runs())
+
+    def runs(self) -> tuple[tuple[float, Cluster, DecodeJob], ...]:
+        """Return the runs whose weighted sum is the step: of few layers and of more, unless stages cut the model."""
+        spec, software = _model(self.model, self.context + self.first_step + 1), software_named(self.machine[2])
+        cluster = _cluster(self.machine, self.layout.n_ranks)
+        job = _job(spec, self.layout, self.dtype, self.rows, self.context, self.first_step + 1)
+        step_ps, row_ps = host_ps(software, self.layout.n_replicas)
+        job = evolve(job, first_step=self.first_step, step_ps=step_ps, row_ps=row_ps)
+        if self.first_step == 0:  # many tokens use every expert, whoever they prefer
+            job = evolve(job, skew=None)
+        check_job(job)
+        shape = cast("DecoderShape", spec.shape)
+        few, more = fewer_layers(shape)
+        if self.layout.pp > 1 or more >= shape.n_layers:
+            return ((1.0, cluster, job),)
+        beyond = (shape.n_layers - few) / (more - few)
+        shallow, deep = (evolve(job, model=evolve(spec, shape=evolve(shape, n_layers=n))) for n in (few, more))
+        return (1 - beyond, cluster, shallow), (beyond, cluster, deep)
 
 
-def _total_s(cluster: Cluster, job: DecodeJob) -> float:
+@lru_cache(maxsize=8192)
+def total_s(cluster: Cluster, job: DecodeJob) -> float:
+    """Return the time of a run without data."""
     return cluster.run(decode, job, roles=DecodeRoles(job)).time_s
 
 
@@ -170,18 +191,24 @@ def _job(model: ModelSpec, layout: Layout, dtype: DtypeSpec, rows: int, context:
     return DecodeJob(model, layout, dtype, (context,) * rows, new_tokens, skew=skew)
 
 
-@lru_cache(maxsize=64)
-def _model(name: str) -> ModelSpec:
-    return load_model(name, [], VOCABULARY)
+@lru_cache(maxsize=1024)
+def _model(name: str, context: int) -> ModelSpec:
+    """Return a model that takes contexts so long: a benchmark may go beyond what it was trained for."""
+    spec = load_model(name, [], VOCABULARY)
+    shape = cast("DecoderShape", spec.shape)
+    return spec if shape.max_context >= context else evolve(spec, shape=evolve(shape, max_context=context))
 
 
 @lru_cache(maxsize=64)
-def _software(name: str) -> SoftwareSpec:
+def software_named(name: str) -> SoftwareSpec:
+    """Return the serving software of the catalogue, or `ideal`."""
     return SoftwareSpec() if name == SoftwareSpec().name else load_software(name)
 
 
 @lru_cache(maxsize=16)
 def _cluster(machine: tuple[str, str, str], n_chips: int) -> Cluster:
     system, communication, software = machine
-    spec = served(load_system(system, [f"communication={communication}"], VOCABULARY), _software(software))
+    spec = served(
+        load_system(system, [f"communication={communication}"], VOCABULARY), software_named(software), n_chips
+    )
     return launch(spec, n_chips=n_chips, numerics="shapes")

@@ -53,10 +53,12 @@ class KernelWork:
 
     def run(self) -> Mapping[str, float]:
         """Return the time of the kernel."""
+        return {"time_s": duration(*self.asked())[0] * 1e-12}
+
+    def asked(self) -> tuple[ChipSpec, Work]:
+        """Return the chip, and what the kernel asks of it."""
         chip = _chip(self.chip)
-        return {
-            "time_s": duration(chip, _product(chip, self) if self.kind == "gemm" else _attention(chip, self))[0] * 1e-12
-        }
+        return chip, _product(chip, self) if self.kind == "gemm" else _attention(chip, self)
 
 
 def kernel_case(row: DecodeRow) -> Case | Skipped:

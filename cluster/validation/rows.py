@@ -68,6 +68,8 @@ class DecodeRow:
     source: str = ""
     quality: str = ""
     notes: str = ""
+    date: str = ""
+    """Of the measurement or its software, as in 2024-09-05."""
     line: int = field(default=0, eq=False)
 
 

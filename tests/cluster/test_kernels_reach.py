@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from cluster.cost import duration
 from cluster.experiment import run_experiment
+from cluster.serving import served
 from cluster.vocabulary import VOCABULARY
 from configs.catalogue_files import catalogue_names
-from configs.loader import load_chip, load_experiment, load_kernels, load_software
+from configs.loader import load_chip, load_experiment, load_kernels, load_software, load_system
 from configs.spec import KernelSpec, KernelsSpec
 from tests.cluster.machines import CHIP
 from workloads.chip import Work
@@ -59,10 +60,11 @@ def test_ideal_kernels_are_the_roofline(flops, size, kind):
 
 @pytest.mark.parametrize("name", catalogue_names("kernels"))
 def test_no_profile_is_faster_than_the_roofline(name):
-    """All fractions are at most 1, the large kinds are there, and every chip that names it loads."""
+    """All fractions are at most 1, the large kinds are there, and a chip names it, or software that brings it."""
     kernels = load_kernels(name)
     assert {"matmul", "attention", "norm"} <= set(kernels.kinds)
-    assert any(load_chip(chip).kernels == kernels for chip in catalogue_names("chips"))
+    brought = (one for software in catalogue_names("software") for one in load_software(software).kernels.values())
+    assert name in brought or any(load_chip(chip).kernels == kernels for chip in catalogue_names("chips"))
 
 
 def test_the_ideal_word():
@@ -100,3 +102,22 @@ def test_software_of_the_catalogue_is_about_microseconds():
     """Every profile loads; a decode step waits for the host for less than twenty milliseconds."""
     for name in catalogue_names("software"):
         assert load_software(name).step_ps < 20e9
+
+
+@pytest.mark.parametrize(("one_host", "starts"), [(False, 1), (True, 2)])
+def test_software_without_graphs_starts_every_kernel(one_host, starts):
+    """None takes less than its start, of all chips in turn where one process drives them, and calls wait for it."""
+    software = {"name": "eager", "dispatch": "1ms", "one_host": one_host}
+    run = run_experiment(load_experiment({**EXPERIMENT, "software": software}, [], VOCABULARY))
+    base = run_experiment(load_experiment(EXPERIMENT, [], VOCABULARY))
+    started = sum(o.count for o in base.timeline.operations if o.name != "add")
+    least_s = starts * 1e-3 * started / 2
+    assert least_s < run.times.total_s < least_s + base.times.total_s
+
+
+def test_software_brings_its_kernels():
+    """In place of those that it names, and of no others."""
+    system = load_system("mi300x-node", [], VOCABULARY)
+    old = served(system, load_software("vllm-2024-rocm"), 8)
+    assert old.chip.kernels == load_kernels("amd-cdna3-2024")
+    assert served(system, load_software("vllm"), 8).chip.kernels == load_kernels("amd-cdna3")

@@ -32,6 +32,7 @@ SYSTEMS = {
     "blackhole-loudbox-cube": (8, 0, 12, 24, 6, 6, 400),
     "blackhole-loudbox-x2": (16, 0, 24, 48, 4, 8, 400),
     "blackhole-loudbox-x4": (32, 0, 52, 104, 4, 8, 400),
+    "blackhole-p100": (1, 0, 0, 0, 0, 0, 0),
     "blackhole-p150": (1, 0, 0, 0, 0, 0, 0),
     "blackhole-p300": (2, 0, 1, 2, 2, 2, 100),
     "blackhole-quietbox": (4, 0, 4, 16, 8, 8, 400),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import evolve
 
 from cluster.experiment import run_experiment
+from cluster.validation.collective_cases import CollectiveWork
 from cluster.validation.decode_cases import decode_case
 from cluster.validation.decode_work import DecodeWork, fewer_layers
 from cluster.validation.rows import DecodeRow
@@ -73,9 +75,49 @@ def test_few_layers_tell_the_time_of_all():
     assert abs(few.run()["tpot_s"] - whole.times.tpot_s) < 1e-3 * whole.times.tpot_s
 
 
-def test_more_chips_and_no_gain():
-    """At 64 rows in FP4, eight B200 are hardly faster than four, and stages do not make a token come sooner."""
-    four, eight = (evolve(work(), layout=Layout(tp), method="step").run()["tpot_s"] for tp in (4, 8))
-    assert eight > 0.85 * four
-    plain, staged = (evolve(work(), layout=Layout(2, pp=pp), rows=8, method="step").run()["tpot_s"] for pp in (1, 2))
-    assert staged > 0.98 * plain
+PAIRS = [("trtllm", 1024, 1024, 1.09), ("trtllm", 1024, 8192, 0.91), ("trtllm", 8192, 1024, 0.87),
+         ("vllm", 1024, 1024, 1.05), ("vllm", 8192, 1024, 0.85)]  # fmt: skip
+"""Engine, input and output length, and TPOT on eight B200 by that on four: Llama 3.1 70B in FP4 for 64 requests."""
+
+
+@pytest.mark.parametrize(("engine", "input_len", "output_len", "measured"), PAIRS)
+def test_eight_chips_gain_little_over_four(engine, input_len, output_len, measured):
+    """As measured (ai-dynamo/aiconfigurator@095f58a51: silicon_sample.csv) within 12 %; at 1K in and out not 5 %."""
+    of = {"software": engine, "input_len": input_len, "output_len": output_len}
+    four, eight = (work(tp=tp, n_chips=tp, **of).run()["tpot_s"] for tp in (4, 8))
+    assert eight / four == pytest.approx(measured, rel=0.12)
+    assert eight > 0.95 * four or input_len + output_len > 2048
+
+
+def test_all_reduces_of_more_ranks_take_longer():
+    """Why: 160 of 1 MiB a step take 6 us longer among eight, as long as the weights' shorter streaming saves."""
+    four, eight = (
+        CollectiveWork("hgx-b200", ("communication=serving-nvswitch4",), "all_reduce", n, 2**20, "bf16").run()["time_s"]
+        for n in (4, 8)
+    )
+    assert eight > 1.4 * four
+
+
+STAGED = [("dgx-a100", "nccl-nvswitch2", "trtllm-2024", 2), ("dgx-h100", "serving-nvswitch3", "vllm", 1),
+          ("hgx-b200", "serving-nvswitch4", "trtllm", 2), ("mi300x-node", "rccl-mi300x", "vllm", 1),
+          ("gb200-nvl72", "serving-nvl72", "sglang", 2), ("wormhole-t3000", "tt-ccl-wormhole", "tt-metal", 2),
+          ("gaudi2-box", "ideal", "deepspeed", 2),
+          ("dgx-a100-4-nodes", "nccl-nvswitch2-ib", "fastertransformer", 8)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("system", "communication", "software", "tp"), STAGED)
+def test_stages_do_not_make_a_token_come_sooner(system, communication, software, tp):
+    """A token passes all stages: with more of them it takes as long or longer, on every system."""
+    plain = DecodeWork(
+        system, communication, software, "llama-3.2-1b", Layout(tp), DtypeSpec(kv="fp16"), 8, 1024, 0, "step"
+    )  # fmt: skip
+    times = [evolve(plain, layout=Layout(tp, pp=pp)).run()["tpot_s"] for pp in (1, 2, 4) if tp * pp <= 32]
+    assert all(times[0] < 1.001 * later for later in times[1:])
+
+
+def test_a_batch_that_does_not_fit_runs_in_waves():
+    """Its rows share the memory for their cache at full length; half as many run twice as often."""
+    tight = DecodeWork("dgx-h100", "ideal", "ideal", "llama-2-7b", Layout(1), DtypeSpec(), 64, 2048, 2048, "batch")
+    most, rest = tight.terms()["e2e_s"][0][1].rows, tight.terms()["e2e_s"][-1][1].rows
+    assert (64 % most or most, most < 64) == (rest, True)
+    assert tight.run()["e2e_s"] > 1.5 * evolve(tight, rows=most).run()["e2e_s"]
