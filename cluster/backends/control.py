@@ -108,13 +108,13 @@ class ControlClient:
             self.sock.sendall(data)
 
     @contextlib.contextmanager
-    def beating(self) -> Iterator[None]:
-        """Show signs of life from a thread of its own, as long as the block runs.
+    def beating(self, look: Callable[[], None]) -> Iterator[None]:
+        """Show signs of life and `look` after other connections from a thread of its own, as long as the block runs.
 
         Only then: nobody reads between runs, and a full socket would hold up the next message.
         """
         over = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(over,), name="beat", daemon=True)
+        thread = threading.Thread(target=self._beat, args=(over, look), name="beat", daemon=True)
         thread.start()
         try:
             yield
@@ -122,10 +122,11 @@ class ControlClient:
             over.set()
             thread.join()
 
-    def _beat(self, over: threading.Event) -> None:
+    def _beat(self, over: threading.Event, look: Callable[[], None]) -> None:
         with contextlib.suppress(OSError):  # the driver is gone: `await_end` says so
             self.send("beat")
             while not over.wait(BEAT_S):
+                look()
                 self.send("beat")
 
     def await_end(self) -> None:

@@ -24,7 +24,16 @@ from typing import Any
 
 from attrs import define, field
 
-from cluster.backends.greeting import HELLO_BYTES, HELLO_DEADLINE_S, Address, Listeners, hello, prepare, read_hello
+from cluster.backends.greeting import (
+    HELLO_BYTES,
+    HELLO_DEADLINE_S,
+    Address,
+    Listeners,
+    break_off,
+    hello,
+    prepare,
+    read_hello,
+)
 from cluster.backends.placement import name_chips
 from cluster.backends.wire import Frame, FrameError, FrameReader, encode
 from cluster.host import Key
@@ -131,6 +140,11 @@ class DataPlane:
         """Wait until the peers have taken everything that was sent."""
         while any(c.unsent for c in self._outgoing.values()):
             self._turn(list)
+
+    def break_off(self) -> None:
+        """End the connections to hosts that are lost; any thread may call this."""
+        for sock, _ in list(self._watched.values()):
+            break_off(sock)
 
     def close(self) -> None:
         """Close all connections."""

@@ -6,6 +6,7 @@ not send it in time, or sends another, is shut out before anything else of it is
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import socket
 from pathlib import Path
@@ -17,8 +18,8 @@ from cluster.backends.wire import VERSION
 HELLO_BYTES = 64
 HELLO_DEADLINE_S = 5.0
 CONNECT_DEADLINE_S = 5.0
-DEAD_PEER_S = 8
-"""A TCP connection whose other end takes or answers nothing for so long is broken: its host is lost."""
+MOST_REPEATS = 5
+"""After so many repeats of what was sent, in about 6 s on a near network, the other host is taken for lost."""
 BACKLOG = 1024
 UNIX_BUFFER_BYTES = 1 << 20
 
@@ -89,19 +90,41 @@ def _family(ip: str) -> socket.AddressFamily:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Give a Unix socket room for several messages; let TCP send at once, and notice soon that the other host is lost.
+    """Give a Unix socket room for several messages; let TCP send at once, and notice that the other host is lost.
 
-    By default a Unix socket takes less than two messages of 64 KiB: then every second one is sent in two parts.
+    By default a Unix socket takes less than two messages of 64 KiB: then every second one is sent in two parts. TCP
+    asks the other end of an idle connection for 8 s whether it is there; while something is under way, `is_cut_off`
+    tells. (TCP_USER_TIMEOUT would do both, but also break the connection to a process that computes and does not read.)
     """
     if sock.family == socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)  # the system may give less
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3),
-                        ("TCP_USER_TIMEOUT", DEAD_PEER_S * 1000)):  # fmt: skip
+    for name, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, name):  # as far as the system has them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def is_cut_off(sock: socket.socket) -> bool:
+    """Tell whether the other host of a TCP connection has long not answered what it was sent (tcp(7), TCP_INFO).
+
+    A process that does not read is no reason: its host answers. False where the system does not say.
+    """
+    if sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+        return False
+    try:
+        _, _, repeats, probes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4)
+    except OSError:  # it is closed already
+        return False
+    return max(repeats, probes) >= MOST_REPEATS
+
+
+def break_off(sock: socket.socket) -> None:
+    """End a connection whose other host is lost: whoever waits on it learns of it; any thread may call this."""
+    if is_cut_off(sock):
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def hello(token: str, index: int) -> bytes:

@@ -79,7 +79,7 @@ class ActorHost:
 
         self._control.run = order.run
         try:
-            with threadpool_limits(limits=1), self._control.beating():
+            with threadpool_limits(limits=1), self._control.beating(self._plane.break_off):
                 outcome = self._play(order, program, args)
                 self._plane.flush()
             self._control.send("done", self._plane.sent)

@@ -82,6 +82,12 @@ class Machines:
         """Take the link of a machine down: what is sent to it and by it is lost, and nobody is told."""
         self._in("b", "link", "set", f"port{i}", "down")
 
+    def part(self, i: int, j: int) -> None:
+        """Let two machines no longer reach each other, only the others."""
+        for k in (i, j):
+            command = ["bridge", "link", "set", "dev", f"port{k}", "isolated", "on"]
+            ip("netns", "exec", f"{self.name}b", *command)
+
     def join(self, i: int) -> None:
         """Bring the link of a machine up."""
         self._in("b", "link", "set", f"port{i}", "up")

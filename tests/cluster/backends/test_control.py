@@ -61,7 +61,7 @@ def test_beats_come_until_the_block_ends(server, monkeypatch):
     """Signs of life come from beside the program, and stop with it."""
     monkeypatch.setattr("cluster.backends.control.BEAT_S", 0.01)
     client = connect(server)
-    with client.beating():
+    with client.beating(lambda: None):
         assert heard(server, 3)[:3] == [(3, ["beat"])] * 3
     heard(server)
     assert "beat" not in {thread.name for thread in threading.enumerate()}

@@ -43,7 +43,7 @@ def on_emit(rank, name, value, step):
 address, system, options, steps = json.loads(sys.argv[1])
 with launch(system) as local:
     expected = local.run(program, steps)
-with launch(system, backend="ray", address=address, groups=[(0, 1), (2, 3)], **options) as cluster:
+with launch(system, backend="ray", address=address, **{"groups": [(0, 1), (2, 3)]} | options) as cluster:
     actors = cluster.backend.actors
     say(token=actors.control.token, addresses=[[a.ip, a.port] for a in actors.addresses],
         nodes=[place.node.ip for place in actors.places])
@@ -209,3 +209,21 @@ def test_a_link_goes_down(two, on_failure):
         assert found["same"]
         assert [chips for _, chips, _, _ in found["restarts"]] == [[2, 3]]
     driver.process.communicate(timeout=60)
+
+
+def test_two_machines_that_no_longer_reach_each_other(two, machines, python):
+    """The driver hears of both: what is sent between them is missed all the same."""
+    _, folder = two
+    with machines.ray(2, python, folder / "third"):
+        driver = Driver(machines, folder / "0", {"chips_per_actor": 1, "groups": [[0], [1], [2], [3]]}, 400)
+        nodes = driver.hear()["nodes"]
+        assert len(set(nodes)) == 3
+        driver.go()
+        assert driver.hear() == {"step": 12}
+        machines.part(1, 2)
+        began = time.monotonic()
+        driver.go()
+        error = driver.hear()["error"]
+        assert time.monotonic() - began < NOTICED_S
+        assert "lost a connection after x" in error
+        driver.process.communicate(timeout=60)

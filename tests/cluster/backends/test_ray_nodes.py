@@ -9,7 +9,9 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 
+import numpy as np
 import pytest
 from attrs import evolve
 
@@ -100,6 +102,23 @@ def test_the_commands_on_a_cluster(two_nodes, tmp_path):
     )
     counts = command("sweep", str(sweep), "--out", str(tmp_path / "out"))["counts"]
     assert (counts["done"], counts["failed"]) == (3, 0)
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("clean_of_runs")
+def test_who_computes_for_long_is_not_lost(two_nodes):
+    """What it is sent meanwhile, more than the sockets between the nodes hold, waits until it takes it."""
+
+    async def program(chip):
+        await chip.barrier()
+        if chip.rank == 0:
+            await chip.send(np.full(8 << 20, 7.0), 1)
+            return 0.0
+        threading.Event().wait(12)
+        return float((await chip.recv(0)).min())
+
+    with launch(SYSTEM, backend="ray", address=two_nodes, n_chips=2) as cluster:
+        assert cluster.run(program).values == [0, 7]
 
 
 @pytest.mark.heavy
