@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from cluster.progress import Lines
 from cluster.sweep_table import TABLE, Row
 from cluster.sweeps import OnProgress, Progress, SweepResults
 from cluster.terminal import seconds
@@ -20,12 +21,16 @@ MOST_ROWS = 20
 
 @contextmanager
 def shown_progress(console: Console) -> Iterator[OnProgress]:
-    """Give a callback that shows points, rate and time left, if the console is a terminal."""
+    """Give a callback that shows points, rate and time left: on a terminal a bar, elsewhere lines."""
+    if not console.is_terminal:
+        lines = Lines("points")
+        yield lambda progress: lines(progress.n_finished, progress.n_points)
+        return
     columns = (
         BarColumn(), MofNCompleteColumn(), TextColumn("points"), TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[failed]}"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         shown = bar.add_task("", total=None, rate="reading", failed="")
 
         def show(progress: Progress) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from cluster.progress import Lines
 from cluster.uncertainty import stored_figures, stored_held_out
 from cluster.validation import read_rows, validate_rows
 from cluster.validation.decode_held_out import BY
@@ -38,7 +39,7 @@ def main(target: str, *options: str) -> None:
 def found(kinds: Sequence[str]) -> dict[str, Any]:
     """Return the errors over the catalogue's measured figures (of some kinds)."""
     rows = [row for row in read_rows() if not kinds or kind_of(row) in kinds]
-    return figures_of(validate_rows(rows))
+    return figures_of(validate_rows(rows, on_progress=Lines("simulations")))
 
 
 def measure(kinds: Sequence[str]) -> None:

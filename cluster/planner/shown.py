@@ -17,6 +17,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from cluster.planner.search import Entry, OnProgress, Plan
+from cluster.progress import Lines
 from cluster.terminal import seconds
 from configs.errors import ConfigError
 from configs.units import format_size
@@ -28,14 +29,19 @@ GOALS = {"tpot": "least time per token", "throughput": "most tokens/s", "cost": 
 
 @contextmanager
 def shown_plan(console: Console) -> Iterator[OnProgress]:
-    """Give a callback that shows how far the search is, if the console is a terminal."""
+    """Give a callback that shows how far the search is: on a terminal bars, elsewhere lines."""
+    names = {"bounds": "bounds", "runs": "visits, at most"}
+    if not console.is_terminal:
+        lines = {what: Lines(name) for what, name in names.items()}
+        yield lambda what, n_done, n_most: lines[what](n_done, n_most)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         shown: dict[str, Any] = {}
 
         def show(what: str, n_done: int, n_most: int) -> None:
             if what not in shown:
-                shown[what] = bar.add_task({"bounds": "bounds", "runs": "visits, at most"}[what])
+                shown[what] = bar.add_task(names[what])
             bar.update(shown[what], total=n_most, completed=n_done)
 
         yield show

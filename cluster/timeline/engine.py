@@ -15,10 +15,12 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from cluster.timeline.compiling import announce
 from cluster.timeline.kernel import Calls, Graph, new_state, play_all, successors
 from cluster.timeline.tasks import TaskGraph
 from configs.errors import ConfigError, ProgramError
 
+announce()
 CLOCK_END_PS = 2.0**62
 Learn = Callable[[int, NDArray[np.int64]], Calls]
 """(call, ends of all tasks so far) -> the calls, with a pattern that fits this one."""

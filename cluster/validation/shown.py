@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cluster.curves import COLOURS
+from cluster.progress import Lines
 from cluster.validation.errors import Errors, Validation
 from cluster.validation.predictions import OnProgress, Prediction
 
@@ -24,9 +25,12 @@ UNITS = {"collective": "seconds", "decode": "measured unit"}
 
 @contextmanager
 def shown_progress(console: Console) -> Iterator[OnProgress]:
-    """Give a callback that shows how many simulations are done, if the console is a terminal."""
+    """Give a callback that shows how many simulations are done: on a terminal a bar, elsewhere lines."""
+    if not console.is_terminal:
+        yield Lines("simulations")
+        return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("simulations"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         shown = bar.add_task("", total=None)
         yield lambda done, of: bar.update(shown, total=of, completed=done)
 
