@@ -101,18 +101,19 @@ MESH_COLUMNS = 4
 
 @frozen
 class Metric:
-    """A metric that can be predicted: how it was measured, the quantity it is, and that from its value."""
+    """A metric that can be predicted: the quantity it is, and that from its value, the rows and the output's length."""
 
     quantity: Literal["tpot_s", "e2e_s"]
-    seconds: Callable[[float], float]
+    seconds: Callable[[float, int, int], float]
 
 
 METRICS: Mapping[str, Metric] = {
-    "tpot_ms": Metric("tpot_s", lambda ms: ms * 1e-3),
-    "tokens_per_s_per_user": Metric("tpot_s", lambda rate: 1 / rate),
-    "tokens_per_s_per_user_device_only": Metric("tpot_s", lambda rate: 1 / rate),
-    "e2e_latency_ms": Metric("e2e_s", lambda ms: ms * 1e-3),
-    "e2e_latency_s": Metric("e2e_s", lambda s: s),
+    "tpot_ms": Metric("tpot_s", lambda ms, _rows, _length: ms * 1e-3),
+    "tokens_per_s_per_user": Metric("tpot_s", lambda rate, _rows, _length: 1 / rate),
+    "tokens_per_s_per_user_device_only": Metric("tpot_s", lambda rate, _rows, _length: 1 / rate),
+    "e2e_latency_ms": Metric("e2e_s", lambda ms, _rows, _length: ms * 1e-3),
+    "e2e_latency_s": Metric("e2e_s", lambda s, _rows, _length: s),
+    "tokens_per_s_total": Metric("e2e_s", lambda rate, rows, length: rows * length / rate),
 }
 """What stands in the column `metric` and is predicted."""
 
@@ -131,8 +132,9 @@ def decode_case(row: DecodeRow) -> Case | Skipped:
     assert row.value is not None
     assert row.batch_total is not None
     name = f"{work.layout.tp}" if work.layout.n_replicas == 1 else f"{work.layout.tp} x {work.layout.n_replicas}"
+    measured = metric.seconds(row.value, row.batch_total, row.output_len or 1)
     return Case(
-        row, work, "decode", metric.quantity, metric.seconds(row.value), work.system, f"TP {name}",
+        row, work, "decode", metric.quantity, measured, work.system, f"TP {name}",
         next(text for limit, text in SIZE_CLASSES if row.batch_total < limit), float(row.batch_total),
     )  # fmt: skip
 
