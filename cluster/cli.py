@@ -32,6 +32,9 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+PIPE_WIDTH = 200
+"""Columns of what does not go to a terminal; COLUMNS says another number."""
+
 Backend = Literal["local", "ray"]
 Overrides = Annotated[
     tuple[str, ...],
@@ -471,7 +474,10 @@ def _system(source: str, overrides: Sequence[str]) -> Any:
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    return console
 
 
 def _print_json(document: object) -> None:

@@ -53,9 +53,11 @@ def print_validation(console: Console, validation: Validation) -> None:
 def _table(names: Sequence[str], groups: Mapping[tuple[str, ...], Errors]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in names:
-        table.add_column(name.replace("_", " "), no_wrap=True)
-    for name in ("rows", "median", "p90", "pred/meas", "worst", "error"):
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for name in ("rows", "median", "p90", "pred/meas"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("worst", justify="right", overflow="fold")
+    table.add_column("error", justify="right", no_wrap=True)
     for key, errors in groups.items():
         table.add_row(
             *key, str(errors.n), f"{errors.median:.1%}", f"{errors.p90:.1%}", f"{errors.ratio:.2f}",
