@@ -148,7 +148,7 @@ class DataPlane:
 
     def close(self) -> None:
         """Close all connections."""
-        for sock, _ in self._watched.values():
+        for sock, _ in list(self._watched.values()):
             sock.close()
         self._watched.clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from cluster.backends import dataplane
 from cluster.backends.dataplane import DataPlane
-from cluster.backends.greeting import Listeners, hello
+from cluster.backends.greeting import Listeners, break_off, hello, is_cut_off, prepare
 from cluster.backends.wire import MAGIC, PREFIX, VERSION, Frame, FrameError, encode
 from configs.errors import ChipDiedError
 from workloads.array import ShapeArray
@@ -343,3 +344,20 @@ def test_a_death_while_flushing(planes):
     threading.Timer(0.2, c.close).start()
     with pytest.raises(ChipDiedError, match=r"chip 4: the connection (broke|closed)"):
         a.flush()
+
+
+def test_who_does_not_read_is_not_cut_off():
+    """A full TCP connection and a Unix socket are let be; test_machines has one that is lost."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
+        prepare(sock)
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock.send(bytes(1 << 16))
+        assert not is_cut_off(sock)
+        break_off(sock)
+        with pytest.raises(BlockingIOError):
+            sock.send(b"x")
+    assert not is_cut_off(sock)
+    with socket.socket(socket.AF_UNIX) as local:
+        assert not is_cut_off(local)
