@@ -31,7 +31,7 @@ FAMILIES: Mapping[str, str] = {
     "NVIDIA Hopper and Blackwell": "nvidia-(hopper|blackwell)",
     "NVIDIA A100": "nvidia-ampere",
     "AMD MI300X": "amd-cdna3",
-    "Tenstorrent Wormhole": "tt-",
+    "Tenstorrent Wormhole": "tt-wormhole",
 }
 """Families of chips by the profiles of their kernels."""
 TOGETHER = 48
