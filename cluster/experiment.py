@@ -10,6 +10,7 @@ import numpy as np
 from attrs import asdict, evolve, frozen
 from numpy.typing import NDArray
 
+from cluster.beyond import notes_beyond
 from cluster.checkpoints import OnRestart, Restart
 from cluster.collector import Collector, OnToken
 from cluster.comparison import LogitError, against_fp32
@@ -193,12 +194,13 @@ def run_experiment(
     shown = tuple(cut(ids, stop_ids) for ids in output_ids) if output_ids else None
     times, in_use = _times(job, result), [chips[rank] for rank in job.layout.ranks]
     energy = energy_of(result.timeline, chips, _spans(job, result))
+    beyond = notes_beyond(spec.system.name, spec.system.communication, topology, result.timeline.records)
     cost = cost_of(spec.cost, energy, in_use, times.tokens_per_s)
     return ExperimentResult(
         spec, topology.n_chips, job.prompt_ids, shown,
         tuple(_text(tokenizer, ids, stop_ids) for ids in shown) if tokenizer and shown else None,
         times, result.timeline, memory, energy, cost, job,
-        (*_notes(spec, in_use), *job.shape.remarks(job.layout), *energy.notes, *cost.notes),
+        (*_notes(spec, in_use), *beyond, *job.shape.remarks(job.layout), *energy.notes, *cost.notes),
         collector.ready_s, run_s,
         logits if keep_logits else None, error, job.layout.ranks, result.restarts,
     )  # fmt: skip
@@ -347,13 +349,6 @@ def _notes(spec: ExperimentSpec, chips: Sequence[ChipSpec]) -> tuple[str, ...]:
         )
     if spec.system.communication == type(spec.system.communication)():
         notes.append(f"{spec.system.name}: communication is ideal; the library's overheads are not charged")
-    p, valid = spec.parallel, spec.system.communication.valid.ranks
-    largest = max(p.tp, p.ep, p.cp, p.dp)
-    if valid is not None and largest > valid[1]:
-        notes.append(
-            f"{spec.system.name}: groups have up to {largest} ranks; what communication costs was derived from calls "
-            f"among {valid[0]} to {valid[1]}"
-        )
     if _stops(spec):
         notes.append(f"{spec.system.name}: rewiring is charged for failed cubes; bringing back their state is not")
     return tuple(notes)

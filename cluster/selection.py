@@ -75,7 +75,7 @@ class Chooser:
         from cluster.prediction import predict_quickly_ps  # noqa: PLC0415  numba takes a third of a second to import
 
         call = representative(call)
-        offered = self._offered(call)
+        offered = self.offered(call)
         tried = offered or tried_for(call.op, len(call.ranks))
         for name in offered or candidates(call.op):
             if name not in tried:
@@ -97,7 +97,7 @@ class Chooser:
                 continue
             yield Candidate(name, time_ps, "" if time_ps is not None else "has too many transfers to be tried unasked")
 
-    def _offered(self, call: Collective) -> list[str]:
+    def offered(self, call: Collective) -> list[str]:
         """Return the algorithms under the library's protocols that serve a call; empty: all algorithms are tried."""
         size_bytes, n = call.n_elements * call.dtype.itemsize, len(call.ranks)
         return [
@@ -109,8 +109,8 @@ class Chooser:
         ]
 
     def _choose(self, call: Collective) -> str:
-        if len(self._offered(call) or candidates(call.op)) == 1:
-            return (self._offered(call) or candidates(call.op))[0]
+        if len(self.offered(call) or candidates(call.op)) == 1:
+            return (self.offered(call) or candidates(call.op))[0]
         alike = (call._replace(ranks=()), self._structure(call.ranks))
         known = self._chosen.get(alike)
         if known is not None and self._fits(known, call):
@@ -123,7 +123,7 @@ class Chooser:
 
     def _first_that_fits(self, call: Collective) -> str:
         """Return the first algorithm of the table that fits, for groups in which none is predicted quickly."""
-        for name in self._offered(call) or tried_for(call.op, len(call.ranks)):
+        for name in self.offered(call) or tried_for(call.op, len(call.ranks)):
             if self._fits(name, call):
                 return name
         raise ConfigError((f"{call.op} among {len(call.ranks)} chips: no algorithm fits",))

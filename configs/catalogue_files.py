@@ -68,6 +68,11 @@ def held_out_decode_path() -> Path:
     return errors_path().with_name("held_out_decode.yaml")
 
 
+def held_out_collectives_path() -> Path:
+    """Return the file of the errors on rows that constants were not derived from."""
+    return errors_path().with_name("held_out_collectives.yaml")
+
+
 def label(path: Path) -> str:
     """Return how messages name a file: short inside the catalogue, as given elsewhere."""
     return f"catalogue/{path.relative_to(_FOLDER)}" if path.is_relative_to(_FOLDER) else str(path)

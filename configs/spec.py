@@ -207,15 +207,6 @@ NO_PROTOCOL = ProtocolSpec()
 
 
 @frozen
-class ValiditySpec:
-    """What the figures were derived from: from the fewest to the most ranks and nodes of a call, by measurements."""
-
-    ranks: tuple[int, int] | None = field(default=None, metadata=at_least(1))
-    nodes: tuple[int, int] | None = field(default=None, metadata=at_least(1))
-    measurements: int | None = field(default=None, metadata=at_least(0))
-
-
-@frozen
 class CommunicationSpec:
     """What the communication library adds to the links; `ideal` is all zeros and the whole link.
 
@@ -237,7 +228,6 @@ class CommunicationSpec:
     protocols: Mapping[str, ProtocolSpec | None] = field(factory=dict)
     name: str = field(default="", eq=False)
     description: str = field(default="", eq=False)
-    valid: ValiditySpec = field(default=ValiditySpec(), eq=False)
     provenance: Mapping[str, Provenance] = field(factory=dict, eq=False)
 
     def __attrs_post_init__(self) -> None:

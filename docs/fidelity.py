@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
@@ -19,8 +20,10 @@ from cluster.uncertainty import stored_figures, stored_held_out
 from cluster.validation import read_rows, validate_rows
 from cluster.validation.decode_held_out import BY
 from cluster.validation.figures import figures_of, grown, kind_of
-from configs.catalogue_files import catalogue_names, errors_path
+from configs.catalogue_files import catalogue_names, errors_path, held_out_collectives_path
 from configs.loader import load_communication
+from configs.units import format_size
+from configs.yaml_source import parse_yaml, read_file
 
 BEGIN, END = "<!-- Written by docs/fidelity.py: from here -->", "<!-- to here -->"
 
@@ -63,13 +66,25 @@ def _tables(figures: Mapping[str, Any]) -> Iterator[str]:
         yield from _table("rows", {"all": section["all"], **section["sizes"]})
         yield from _table("system", section["systems"])
     yield from _left_out(stored_held_out())
+    yield from _profiles(figures["collective"]["profiles"])
+    path = held_out_collectives_path()
+    yield from _collectives_held_out(parse_yaml(read_file(path), path.name))
+
+
+def _profiles(figures: Mapping[str, Any]) -> Iterator[str]:
     yield "### Profiles\n"
-    yield "| profile | ranks | nodes | measurements | what |\n| --- | --- | --- | --- | --- |"
+    yield "Ranks, nodes and sizes are those of the measured calls; a run outside of them says so in a note.\n"
+    yield "| profile | what | rows | sources | ranks | nodes | sizes | median | p90 |"
+    yield "| --- | --- | ---: | ---: | --- | --- | --- | ---: | ---: |"
     for name in catalogue_names("communication"):
-        profile = load_communication(name)
-        valid = profile.valid
-        ranks, nodes = (" to ".join(map(str, pair or ("-",))) for pair in (valid.ranks, valid.nodes))
-        yield f"| {name} | {ranks} | {nodes} | {valid.measurements or 0} | {profile.description} |"
+        f, what = figures.get(name), load_communication(name).description
+        if f is None:
+            yield f"| {name} | {what} | 0 | | | | | | |"
+            continue
+        ranks, nodes = (" to ".join(str(n) for n in dict.fromkeys(f[key])) for key in ("ranks", "nodes"))
+        sizes = " to ".join(dict.fromkeys(map(format_size, f["sizes_bytes"])))
+        errors = f"{f['median']:.1%} | {f['p90']:.1%}"
+        yield f"| {name} | {what} | {f['n']} | {f['sources']} | {ranks} | {nodes} | {sizes} | {errors} |"
     yield ""
 
 
@@ -94,6 +109,48 @@ def _left_out(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _pair(figures: Mapping[str, float]) -> str:
     return f"{figures['median']:.1%}, {figures['p90']:.1%}"
+
+
+def _collectives_held_out(parts: Any) -> Iterator[str]:
+    yield "### Collectives, held out\n"
+    yield "Of the parts left out in one way: how many, their rows, the median of their medians and of those fitted.\n"
+    yield "| left out | parts | rows | median there | median fitted |\n| --- | ---: | ---: | ---: | ---: |"
+    every = [part for of_profile in parts.values() for part in of_profile]
+    for by in dict.fromkeys(part["by"] for part in every):
+        alike = [part for part in every if part["by"] == by]
+        there = median(part["held"][0] for part in alike)
+        fitted = [part["fitted"][0] for part in alike if "fitted" in part]
+        shown = f"{median(fitted):.1%}" if fitted else ""
+        yield f"| {by} | {len(alike)} | {sum(part['n_held'] for part in alike)} | {there:.1%} | {shown} |"
+    yield ""
+    yield "| profile | left out | rows | median, p90 there | rows fitted on | median, p90 there |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    for name, of_profile in sorted(parts.items()):
+        for part in of_profile:
+            left_out = f"{part['by']}: {_short(part['left_out'])}"
+            if part["by"] == "everything":
+                left_out = f"everything; constants of {part['left_out']}"
+            fitted = " | ".join([str(part["n_fitted"]), _two(part["fitted"])] if "fitted" in part else ["0", ""])
+            yield f"| {name} | {left_out} | {part['n_held']} | {_two(part['held'])} | {fitted} |"
+    yield ""
+
+
+def _two(figures: Sequence[float]) -> str:
+    return f"{figures[0]:.1%}, {figures[1]:.1%}"
+
+
+def _short(text: str) -> str:
+    """Return a source's owner, repository and last name, or its words.
+
+    >>> _short("https://github.com/NVIDIA/nccl/issues/309@4f5")
+    'NVIDIA/nccl … issues/309'
+    """
+    if text.startswith("stored public text"):
+        return "no address"
+    address = text.partition("@")[0].partition(" (")[0].removeprefix("https://").removeprefix("github.com/")
+    owner, _, rest = address.partition("/")
+    repository, _, path = rest.replace(" ", "/").partition("/")
+    return f"{owner}/{repository} … {'/'.join(path.split('/')[-5:])}" if path else address
 
 
 def _table(name: str, groups: Mapping[str, Any]) -> Iterator[str]:

@@ -7,12 +7,22 @@ from typing import Any
 
 from cluster.validation.collective_cases import collective_case
 from cluster.validation.decode_cases import decode_case
+from cluster.validation.exchange_cases import METRICS, MOE, moe_case, operation_case
 from cluster.validation.rows import CollectiveRow, DecodeRow, Row
 from cluster.validation.vocabulary import Case, Skipped
 
+
+def _of_collective(row: CollectiveRow) -> Case | Skipped:
+    return moe_case(row) if row.collective in MOE else collective_case(row)
+
+
+def _of_decode(row: DecodeRow) -> Case | Skipped:
+    return operation_case(row) if row.metric in METRICS else decode_case(row)
+
+
 CASES: Mapping[type[Row], Callable[[Any], Case | Skipped]] = {
-    CollectiveRow: collective_case,
-    DecodeRow: decode_case,
+    CollectiveRow: _of_collective,
+    DecodeRow: _of_decode,
 }
 """By kind of row, what makes a case of it; only the columns decide."""
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from cluster.bench import Bench
 from cluster.prediction import predict_ps
+from cluster.records import Collective
 from cluster.selection import Chooser
 from cluster.validation.machines import LAUNCHES, LIBRARIES, MACHINES, RESTRICTIONS, Machine
-from cluster.validation.rows import CollectiveRow
+from cluster.validation.rows import CollectiveRow, Row
 from cluster.validation.vocabulary import Case, Skipped
 from cluster.vocabulary import VOCABULARY
 from collectives import OPERATIONS
 from configs.algorithm_names import AUTO
+from configs.catalogue_files import catalogue_names
 from configs.errors import ConfigError
 from configs.loader import load_system
 from topology import Topology, build_topology
@@ -36,6 +38,9 @@ NAMES: Mapping[str, tuple[str, str]] = {
     "reduce_scatter": ("reduce_scatter", "time_s"),
     "all_to_all": ("all_to_all", "time_s"),
     "broadcast": ("broadcast", "time_s"),
+    "reduce": ("reduce", "time_s"),
+    "gather": ("gather", "time_s"),
+    "scatter": ("scatter", "time_s"),
     "sendrecv": ("permute", "time_s"),
     "p2p_oneway_hop": ("permute", "time_s"),
     "p2p_roundtrip": ("permute", "round_trip_s"),
@@ -80,8 +85,8 @@ class CollectiveWork:
         """Works on one system share its topology and its choices of algorithms."""
         return (self.system, self.overrides)
 
-    def run(self) -> Mapping[str, float]:
-        """Return the predicted time, and that of the way there and back."""
+    def asked(self) -> tuple[Chooser, Collective]:
+        """Return the call, its algorithm still open, and what chooses one for it."""
         chooser = _chooser(self.system, self.overrides)
         ranks = self._ranks(chooser.topology)
         bench = Bench(
@@ -89,6 +94,14 @@ class CollectiveWork:
             False, {},
         )  # fmt: skip
         call = bench.calls(bench.case(self.size_bytes))[0]
+        if chooser.system.communication.protocols and not chooser.offered(call):
+            told = f"{chooser.system.communication.name} has no protocol for {self.op} among {self.n_ranks} ranks"
+            raise ConfigError((told,))
+        return chooser, call
+
+    def run(self) -> Mapping[str, float]:
+        """Return the predicted time, and that of the way there and back."""
+        chooser, call = self.asked()
         time_s = predict_ps(chooser.system, chooser.topology, call._replace(algorithm=chooser(call))) * 1e-12
         return {"time_s": time_s, "round_trip_s": 2 * time_s}
 
@@ -98,6 +111,8 @@ class CollectiveWork:
             if not axes:
                 raise ConfigError((f"no axis of {self.line} chips; there are {topology.dims}",))
             return topology.axis_ranks(0, axes[0])
+        if self.n_ranks > topology.n_chips:
+            raise ConfigError((f"{self.n_ranks} ranks on {self.system}, which has {topology.n_chips} chips",))
         if self.n_domains == 1 or topology.domain_of_chip is None:
             return tuple(range(self.n_ranks))
         _, first = np.unique(topology.domain_of_chip, return_index=True)
@@ -109,6 +124,12 @@ class CollectiveWork:
 def _chooser(system: str, overrides: tuple[str, ...]) -> Chooser:
     spec = load_system(system, overrides, VOCABULARY)
     return Chooser(spec, topology=build_topology(spec))
+
+
+@lru_cache(maxsize=256)
+def profile_of(system: str, overrides: tuple[str, ...]) -> str:
+    """Return the communication profile of a system."""
+    return load_system(system, overrides, VOCABULARY).communication.name
 
 
 def collective_case(row: CollectiveRow) -> Case | Skipped:
@@ -126,38 +147,59 @@ def collective_case(row: CollectiveRow) -> Case | Skipped:
     if times is None:
         return Skipped(row, "the message size cannot be told from its convention", row.message_convention)
     text = f"{row.system} | {row.topology}"
-    machine = next((m for m in MACHINES if m.pattern.search(text)), None)
-    if machine is None or UNKNOWN.search(text):
+    machine = machine_of(text)
+    if machine is None:
         return Skipped(row, "no catalogue system", text)
-    return _case(row, machine, dtype, row.message_bytes * times(row.n_chips))
+    return _case(row, machine, row.time_us, dtype, row.message_bytes * times(row.n_chips))
 
 
-def _case(row: CollectiveRow, machine: Machine, dtype: str, size_bytes: int) -> Case | Skipped:
+def machine_of(text: str) -> Machine | None:
+    """Return the rule that knows a machine by the texts of its system and topology."""
+    return None if UNKNOWN.search(text) else next((m for m in MACHINES if m.pattern.search(text)), None)
+
+
+def _case(row: CollectiveRow, machine: Machine, time_us: float, dtype: str, size_bytes: int) -> Case | Skipped:
     text = f"{row.system} | {row.topology} | {row.algorithm_or_note}"
-    n_domains = machine.n_domains(text, row.n_nodes)
-    if row.n_chips < 2 or row.n_chips % n_domains or row.n_chips // n_domains > machine.chips_per_domain:
-        return Skipped(row, "the ranks do not fall evenly on nodes", f"{row.n_chips} on {n_domains}: {row.topology}")
+    library = next((name for pattern, name in LIBRARIES if pattern.search(text)), None)
+    settings = [f"communication={library}"] if library else []
+    settings += [f"communication.mode={next(mode for pattern, mode in LAUNCHES if pattern.search(text))}"]
+    settings += [f"communication.protocols.{name}=null" for name in _left_out(row.algorithm_or_note)]
+    op, quantity = NAMES[row.collective]
+    n_domains, line = machine.n_domains(text, row.n_nodes), re.search(r"axis of (\d+) chips", text)
     if n_domains > 1 and re.search(r"NICs? unstated", text):
         return Skipped(row, "the network between the nodes is not stated", row.topology)
+    work = work_on(row, machine, text, n_domains, settings, op, row.n_chips, size_bytes, dtype)
+    if isinstance(work, CollectiveWork):
+        return case_with(row, evolve(work, line=int(line[1]) if line else None), time_us, quantity)
+    return work
+
+
+def work_on(
+    row: Row, machine: Machine, text: str, n_domains: int, settings: Sequence[str], op: str, n_chips: int,
+    size_bytes: int, dtype: str = "int8",
+) -> CollectiveWork | Skipped:  # fmt: skip
+    """Return a call on the machine that the texts mean, with these settings; or why there is no such machine."""
+    if n_chips < 2 or n_chips % n_domains or n_chips // n_domains > machine.chips_per_domain:
+        return Skipped(row, "the ranks do not fall evenly on nodes", f"{n_chips} on {n_domains}: {text}")
     if n_domains > 1 and machine.cluster is None:
-        return Skipped(row, "no catalogue system of several such nodes", row.topology)
-    library = next((name for pattern, name in LIBRARIES if pattern.search(text)), None)
-    overrides = [*machine.overrides(text, n_domains)]
-    overrides += [f"communication={library}"] if library else []
-    overrides += [f"communication.mode={next(mode for pattern, mode in LAUNCHES if pattern.search(text))}"]
-    overrides += [f"communication.protocols.{name}=null" for name in _left_out(row.algorithm_or_note)]
+        return Skipped(row, "no catalogue system of several such nodes", text)
     system = machine.named(text, n_domains)
-    line = re.search(r"axis of (\d+) chips", text)
-    op, quantity = NAMES[row.collective]
-    work = CollectiveWork(
-        system, tuple(overrides), op, row.n_chips, size_bytes, dtype, n_domains, int(line[1]) if line else None
-    )
+    if system not in catalogue_names("systems"):
+        return Skipped(row, "no catalogue system", system or text)
+    overrides = (*machine.overrides(text, n_domains), *settings)
+    return CollectiveWork(system, overrides, op, n_chips, size_bytes, dtype, n_domains)
+
+
+def case_with(row: Row, work: CollectiveWork, time_us: float, quantity: str = "time_s") -> Case:
+    """Return the case of a row that a call predicts."""
+    size_class = next(name for limit, name in SIZE_CLASSES if work.size_bytes < limit)
+    operation = OPERATIONS[work.op].name
     return Case(
-        row, work, "collective", quantity, row.time_us * 1e-6 if row.time_us else 0.0, system, OPERATIONS[op].name,
-        next(name for limit, name in SIZE_CLASSES if size_bytes < limit), float(size_bytes),
-    )  # fmt: skip
+        row, work, "collective", quantity, time_us * 1e-6, work.system, operation, size_class, float(work.size_bytes)
+    )
 
 
 def _left_out(note: str) -> tuple[str, ...]:
     """Return the protocols that the note says the library was not to use."""
-    return next((left_out for pattern, left_out in RESTRICTIONS if pattern.search(note)), ())
+    found = [name for pattern, left_out in RESTRICTIONS if pattern.search(note) for name in left_out]
+    return tuple(dict.fromkeys(found))

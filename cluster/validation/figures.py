@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster.validation.collective_cases import CollectiveWork, profile_of
 from cluster.validation.errors import Errors, Validation
+from cluster.validation.exchange_cases import METRICS
+from cluster.validation.predictions import Prediction
+from cluster.validation.rows import DecodeRow
 
 GROUPS: Mapping[str, Sequence[str]] = {"all": (), "sizes": ("size_class",), "systems": ("system",)}
 """What is kept for every kind of row."""
@@ -22,6 +26,9 @@ def figures_of(validation: Validation) -> dict[str, Any]:
                 section.setdefault(name, {})[rest[0]] = _figures(errors)
             else:
                 section[name] = _figures(errors)
+    profiles = _by_profile(validation.predictions)
+    if profiles:
+        found["collective"]["profiles"] = profiles
     for kind, section in found.items():
         skipped = sum(kind_of(s.row) == kind for s in validation.skipped)
         section["skipped"] = skipped
@@ -30,7 +37,25 @@ def figures_of(validation: Validation) -> dict[str, Any]:
 
 def kind_of(row: object) -> str:
     """Return which kind of row it is: collective or decode."""
+    if isinstance(row, DecodeRow) and row.metric in METRICS:
+        return "collective"
     return type(row).__name__.removesuffix("Row").lower()
+
+
+def _by_profile(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return the errors of collectives by communication profile, with the range of the calls."""
+    groups: dict[str, list[tuple[Prediction, CollectiveWork]]] = {}
+    for p in predictions:
+        if isinstance(p.case.work, CollectiveWork):
+            groups.setdefault(profile_of(p.case.work.system, p.case.work.overrides), []).append((p, p.case.work))
+    found = {}
+    for name, pairs in sorted(groups.items()):
+        works = [work for _, work in pairs]
+        values = {"ranks": "n_ranks", "nodes": "n_domains", "sizes_bytes": "size_bytes"}
+        ranges = {key: [f(getattr(w, name) for w in works) for f in (min, max)] for key, name in values.items()}
+        sources = len({p.case.row.source for p, _ in pairs})
+        found[name] = {**_figures(Errors.of([p for p, _ in pairs])), **ranges, "sources": sources}
+    return found
 
 
 def _figures(errors: Errors) -> dict[str, Any]:

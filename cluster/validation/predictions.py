@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -13,7 +14,7 @@ from configs.errors import ChipmeshError, RunError
 MOST_TOGETHER = 24
 """Works of one place that one process takes at a time: few enough that all processes are busy to the end."""
 
-Outcome = Mapping[str, float] | str
+Outcome = Mapping[str, Any] | str
 """What a work gave, or why it could not be simulated."""
 OnProgress = Callable[[int, int], None]
 
@@ -40,18 +41,26 @@ def predictions(
     cases: Sequence[Case], n_workers: int | None = None, on_progress: OnProgress = lambda _done, _of: None
 ) -> Iterator[Prediction | Skipped]:
     """Yield the prediction of every case, in the order of the cases, or why it cannot be simulated."""
-    works = list(dict.fromkeys(case.work for case in cases))
-    outcomes: dict[Work, Outcome] = {}
-    on_progress(0, len(works))
-    for done in _outcomes(_batches(works), n_workers or n_cores()):
-        outcomes.update(done)
-        on_progress(len(outcomes), len(works))
+    outcomes = simulated([case.work for case in cases], n_workers, on_progress)
     for case in cases:
         outcome = outcomes[case.work]
         if isinstance(outcome, str):
             yield Skipped(case.row, "cannot be simulated", outcome)
         else:
             yield Prediction(case, outcome[case.quantity])
+
+
+def simulated(
+    works: Sequence[Work], n_workers: int | None = None, on_progress: OnProgress = lambda _done, _of: None
+) -> dict[Work, Outcome]:
+    """Return what every work gave; equal works run once."""
+    different = list(dict.fromkeys(works))
+    outcomes: dict[Work, Outcome] = {}
+    on_progress(0, len(different))
+    for done in _outcomes(_batches(different), n_workers or n_cores()):
+        outcomes.update(done)
+        on_progress(len(outcomes), len(different))
+    return outcomes
 
 
 def run_batch(works: tuple[Work, ...]) -> list[Outcome]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from attrs import frozen
 
@@ -17,8 +17,8 @@ class Work(Protocol):
     def place(self) -> Hashable:
         """Works of one place share what takes long to build: they run one after the other in one process."""
 
-    def run(self) -> Mapping[str, float]:
-        """Return simulated quantities by name; raises ChipmeshError where that cannot be simulated."""
+    def run(self) -> Mapping[str, Any]:
+        """Return what is found, by name (of cases: simulated quantities); raises ChipmeshError where it cannot be."""
 
 
 @frozen

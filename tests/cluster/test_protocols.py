@@ -114,24 +114,43 @@ async def send_nothing(chip):
     del chip
 
 
-def test_switches_add_only_from_their_published_number_of_ranks():
-    """NCCL uses NVLS from 5 GPUs of an H100 node and from 6 of a B200 node (large all-reduces)."""
-    for name, least in (("dgx-h100", 5), ("hgx-b200", 6)):
-        system = load_system(name, [], VOCABULARY)
-        for n in (2, least - 1, least, 8):
-            [row] = bench(system, "all_reduce", n_ranks=n, sizes_bytes=[2**30], numerics="shapes")
-            assert ("NVLS" in row.algorithm) == (n >= least)
+@pytest.mark.parametrize(("name", "least", "most"), [("dgx-h100", 5, 8), ("hgx-b200", 6, 8), ("gb200-nvl72", 4, 9)])
+def test_switches_add_only_from_their_published_number_of_ranks(name, least, most):
+    """NCCL uses NVLS from 5 GPUs of an H100 node, 6 of a B200 node and 4 of a GB200 domain, and gains by it."""
+    system = load_system(name, [], VOCABULARY)
+    left_out = ["communication.protocols.NVLS=null"]
+    left_out += ["communication.protocols.NVLS_small_chunks=null"] if "nvl72" in name else []
+    without = load_system(name, left_out, VOCABULARY)
+    for n in (2, least - 1, least, most):
+        for size in (2**14, 2**34):
+            rows = [
+                next(iter(bench(s, "all_reduce", n_ranks=n, sizes_bytes=[size], numerics="shapes")))
+                for s in (system, without)
+            ]
+            added = "NVLS" in rows[0].algorithm
+            assert added <= (n >= least)
+            assert added or size == 2**14 or n < least
+            assert (rows[0].time_s < rows[1].time_s) == added
 
 
-def test_two_directions_double_a_ring_of_wormholes():
-    """Of large gathers round the ring of a T3000, two directions take half the time; on a line they do not help."""
-    ring = load_system("wormhole-t3000-ring", [], VOCABULARY)
-    one, two = (
-        time_ps(ring, "all_gather", 2**30, f"{name}:protocol=Gather") for name in ("ring", "ring_bidirectional")
-    )
-    assert two == pytest.approx(one / 2, rel=0.02)
-    line = load_system("wormhole-t3000-ring", ["topology.kind=line"], VOCABULARY)
-    assert time_ps(line, "all_gather", 2**30, "line") < time_ps(line, "all_gather", 2**30, "ring_bidirectional") * 1.01
+@pytest.mark.parametrize("op", ["all_gather", "reduce_scatter", "all_reduce"])
+@pytest.mark.parametrize(
+    ("name", "n"), [("wormhole-t3000-ring", 4), ("wormhole-t3000-ring", 8), ("blackhole-galaxy-ring", 8)]
+)
+def test_two_directions_double_a_ring_of_ethernet(name, n, op):
+    """Large calls round a ring take half the time in two directions; on a line the second one is there already.
+
+    Small ones do not: their time is that of the steps, and of these there are fewer, but not half of the whole call.
+    """
+    ring = load_system(name, [f"topology.dims=[{n}]"], VOCABULARY)
+    protocol = {"all_gather": "Gather", "reduce_scatter": "Reduce", "all_reduce": "All_reduce"}[op]
+    one, two = (f"{kind}:protocol={protocol}" for kind in ("ring", "ring_bidirectional"))
+    assert time_ps(ring, op, 2**30, two) == pytest.approx(time_ps(ring, op, 2**30, one) / 2, rel=0.02)
+    assert time_ps(ring, op, 2**12, two) > 0.6 * time_ps(ring, op, 2**12, one)
+    line = load_system(name, [f"topology.dims=[{n}]", "topology.kind=line"], VOCABULARY)
+    best = time_ps(line, op, 2**30, "line")
+    assert best < time_ps(line, op, 2**30, two) * 1.01
+    assert best > 1.5 * time_ps(ring, op, 2**30, two)  # n - 1 parts over each link, not half of them
 
 
 @pytest.mark.parametrize(("shape", "gain"), [("4x4x8", 1.63), ("4x8x8", 1.31)])
