@@ -62,7 +62,7 @@ def heavy_between_nodes(profile):
     return pytest.param(profile, marks=pytest.mark.heavy) if kind == "compose" or "nvl72" in profile else profile
 
 
-@pytest.mark.parametrize("profile", map(heavy_between_nodes, catalogue_names("communication")))
+@pytest.mark.parametrize("profile", [*map(heavy_between_nodes, catalogue_names("communication"))])
 def test_times_grow_with_the_size_and_links_are_not_beaten(profile):
     """No size takes less time than a smaller one or more than four of it, no chip sends above its rate."""
     system = system_with(profile)
