@@ -96,7 +96,7 @@ def operations_figure(run: StoredRun) -> Any:
     p.text("time", "operation", "share", source=source, x_offset=6, text_baseline="middle", text_font_size="11px",
            tags=["ink"])  # fmt: skip
     p.ygrid.grid_line_color = None
-    p.x_range = whole(0, rows[-1].total_s * 1e12 / size * 1.2)
+    p.x_range = whole(0, rows[-1].total_s * 1e12 / size * 1.35)  # room for a share, also on a phone
     p.xaxis.formatter = NumeralTickFormatter(format="0,0.[000]")
     return p
 

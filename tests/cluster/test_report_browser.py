@@ -287,3 +287,20 @@ def test_fits_a_phone(shown, kind):
     )
     assert widths
     assert all(right <= 390 for right in widths)
+
+
+def test_shares_are_not_cut_on_a_phone(shown):
+    """The share beside the longest bar ends within its figure."""
+    browser = shown("run", width=390)
+    room, width = browser.execute_script(
+        """
+        const models = [...Page.documents.get("operations")._all_models.values()];
+        const figure = models.find((model) => model.inner_width > 0);
+        const source = figure.renderers[0].data_source.data, { start, end } = figure.x_range;
+        const last = source.time.length - 1, pen = document.createElement("canvas").getContext("2d");
+        pen.font = "11px " + getComputedStyle(document.body).fontFamily;
+        const right = (source.time[last] - start) / (end - start) * figure.inner_width;
+        return [figure.inner_width - right, 6 + pen.measureText(source.share[last]).width];
+        """
+    )
+    assert room >= width > 6
