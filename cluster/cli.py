@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from attrs import asdict
 from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 
-from configs.errors import ChipmeshError, ConfigError, RunError
+from cluster.command_output import (
+    check_writable,
+    console_of,
+    print_json,
+    save,
+    show_restart,
+    show_status,
+    show_tokens,
+    write,
+)
+from configs.errors import ChipmeshError, ConfigError
 from configs.units import parse_size_bytes
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from cluster.checkpoints import Restart
-    from cluster.experiment import ExperimentResult
 
 app = App(
     name="chipmesh",
@@ -31,9 +34,6 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-
-PIPE_WIDTH = 200
-"""Columns of what does not go to a terminal; COLUMNS says another number."""
 
 Backend = Literal["local", "ray"]
 Overrides = Annotated[
@@ -100,19 +100,19 @@ def run(
     spec = load_experiment(experiment, set_, VOCABULARY)
     if ideal:
         spec = idealised(spec)
-    _writable(out, {"--save-logits": save_logits, "--trace": trace})
+    check_writable(out, {"--save-logits": save_logits, "--trace": trace})
     if chakra is not None and chakra.exists() and not chakra.is_dir():
         raise ConfigError((f"--chakra: {chakra}: is a file; accepted: a folder, which may be new",))
-    console = _console(stderr=json_)
+    console = console_of(stderr=json_)
     result = run_experiment(
         spec, backend=backend, address=ray_address, chips_per_actor=chips_per_actor,
         keep_logits=save_logits is not None,
         compare_fp32=compare_fp32,
-        on_token=_show_tokens(console, spec.workload.prompt or ""), on_status=_show_status(), on_restart=_show_restart,
+        on_token=show_tokens(console, spec.workload.prompt or ""), on_status=show_status(), on_restart=show_restart,
     )  # fmt: skip
-    _save(result, out, save_logits, trace, chakra)
+    save(result, out, save_logits, trace, chakra)
     if json_:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         print_run(console, result)
 
@@ -153,7 +153,7 @@ def bench(
 
     sizes_bytes = parse_sizes(sizes) if sizes else DEFAULT_SIZES_BYTES
     n_ranks, chips = _ranks(ranks)
-    _writable(None, {"--svg": svg})
+    check_writable(None, {"--svg": svg})
     spec = without_overheads(_system(system, set_)) if ideal else _system(system, set_)
     if export is not None:
         write_schedule(spec, op, algorithm, n_ranks, export)
@@ -166,12 +166,12 @@ def bench(
         )
     )  # fmt: skip
     if svg is not None:
-        _write(svg, bandwidth_curves(spec.name, rows), "--svg")
+        write(svg, bandwidth_curves(spec.name, rows), "--svg")
     if json_:
         document = {"schema": "chipmesh.bench.v1", "system": system, "rows": [asdict(row) for row in rows]}
-        _print_json({**document, "left_out": misfits})
+        print_json({**document, "left_out": misfits})
     else:
-        print_bench(_console(), rows)
+        print_bench(console_of(), rows)
         for reason in misfits:
             print(f"chipmesh: left out: {reason}", file=sys.stderr)  # noqa: T201
 
@@ -196,9 +196,9 @@ def topo(
     if svg is not None or export is not None or run is not None:
         _topology_files(spec, svg, run, export)
     if json_:
-        _print_json(topology_json(spec))
+        print_json(topology_json(spec))
     else:
-        print_topology(_console(), spec)
+        print_topology(console_of(), spec)
 
 
 @app.command(name="import")
@@ -226,9 +226,9 @@ def import_(
         for note in system.notes:
             print(f"chipmesh: {note}", file=sys.stderr)  # noqa: T201
     if json_:
-        _print_json(topology_json(spec))
+        print_json(topology_json(spec))
     elif out is not None:
-        print_topology(_console(), spec)
+        print_topology(console_of(), spec)
     else:
         print(system.to_yaml(), end="")  # noqa: T201  the file itself
 
@@ -261,16 +261,16 @@ def sweep(
     from cluster.sweep_progress import print_sweep, shown_progress  # noqa: PLC0415
     from cluster.sweeps import sweep as run_sweep  # noqa: PLC0415
 
-    with shown_progress(_console(stderr=True)) as on_progress:
+    with shown_progress(console_of(stderr=True)) as on_progress:
         results = run_sweep(
             file, out=out, backend=backend, address=ray_address, n_workers=workers, on_progress=on_progress
         )
         for _ in results:
             pass
     if json_:
-        _print_json(results.to_json())
+        print_json(results.to_json())
     else:
-        print_sweep(_console(), results)
+        print_sweep(console_of(), results)
     results.raise_if_none()
 
 
@@ -286,17 +286,17 @@ def validate(
     from cluster.validation import validate as predict  # noqa: PLC0415
     from cluster.validation.shown import as_csv, picture, print_validation, shown_progress  # noqa: PLC0415
 
-    _writable(None, {"--svg": svg, "--csv": csv})
-    with shown_progress(_console(stderr=True)) as on_progress:
+    check_writable(None, {"--svg": svg, "--csv": csv})
+    with shown_progress(console_of(stderr=True)) as on_progress:
         validation = predict(files, n_workers=workers, on_progress=on_progress)
     if svg is not None:
-        _write(svg, picture(validation), "--svg")
+        write(svg, picture(validation), "--svg")
     if csv is not None:
-        _write(csv, as_csv(validation), "--csv")
+        write(csv, as_csv(validation), "--csv")
     if json_:
-        _print_json(validation.to_json())
+        print_json(validation.to_json())
     else:
-        print_validation(_console(), validation)
+        print_validation(console_of(), validation)
 
 
 @app.command
@@ -313,7 +313,7 @@ def report(
     made = write_report(folder, out)
     if json_:
         document = {"kind": made.kind, "path": str(made.path), "size_bytes": made.size_bytes}
-        _print_json({"schema": "chipmesh.report.v1", **document})
+        print_json({"schema": "chipmesh.report.v1", **document})
     else:
         print(f"report of a {made.kind}: {made.path} ({made.size_bytes / 1e6:.1f} MB)")  # noqa: T201
 
@@ -346,15 +346,15 @@ def replay(
     from cluster.timeline import write_trace  # noqa: PLC0415
 
     spec = _system(system, set_)
-    _writable(None, {"--trace": trace})
+    check_writable(None, {"--trace": trace})
     execution = read_chakra(folder, comm_groups)
     found = play(execution, spec, kernels=kernels, algorithms=algorithms, dtype=dtype, contention=contention)
     if trace is not None:
         write_trace(found.timeline, trace, {"system": spec.name, "traces": str(folder)})
     if json_:
-        _print_json(replay_json(found))
+        print_json(replay_json(found))
     else:
-        print_replay(_console(), found)
+        print_replay(console_of(), found)
 
 
 @app.command
@@ -397,15 +397,15 @@ def plan(
         system, model, objective, slo=slo, batch=batch, context=context, new_tokens=new_tokens, where=where,
         overrides=overrides, grids=grids, n_workers=n_cores() if workers is None else workers,
     )  # fmt: skip
-    _writable(None, {"--out": out})
-    with shown_plan(_console(stderr=True)) as on_progress:
+    check_writable(None, {"--out": out})
+    with shown_plan(console_of(stderr=True)) as on_progress:
         found = search(request, on_progress)
     if out is not None:
         write_experiment(found, out)
     if json_:
-        _print_json(plan_json(found))
+        print_json(plan_json(found))
     else:
-        print_plan(_console(), found)
+        print_plan(console_of(), found)
 
 
 @app.command(name="list")
@@ -419,9 +419,9 @@ def list_(
     from cluster.listing import listing, print_listing  # noqa: PLC0415
 
     if json_:
-        _print_json(listing(kind))
+        print_json(listing(kind))
     else:
-        print_listing(_console(), listing(kind))
+        print_listing(console_of(), listing(kind))
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -457,99 +457,11 @@ def _ranks(text: str) -> tuple[int | None, tuple[int, ...] | None]:
     return (chips[0] if len(chips) == 1 else None), (chips if len(chips) > 1 else None)
 
 
-def _write(path: Path, text: str, option: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError((f"{option}: {path}: {error.strerror}; accepted: a file that can be written",)) from None
-
-
 def _system(source: str, overrides: Sequence[str]) -> Any:
     from cluster.vocabulary import VOCABULARY  # noqa: PLC0415
     from configs.loader import load_system  # noqa: PLC0415
 
     return load_system(source, overrides, VOCABULARY)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPE_WIDTH
-    return console
-
-
-def _print_json(document: object) -> None:
-    print(json.dumps(document, indent=1))  # noqa: T201  the one document on stdout
-
-
-def _show_tokens(console: Console, prompt: str) -> Callable[[int, int, str], None]:
-    """Return a callback that writes the first row's text as it comes, after the prompt."""
-
-    def show(row: int, step: int, text: str) -> None:
-        if row == 0 and step == 0:
-            console.out(prompt, end="", style="dim")
-        if row == 0:
-            console.out(text, end="", style=None)
-            console.file.flush()
-
-    return show
-
-
-def _show_status() -> Callable[[str], None]:
-    """Return a callback that says on a terminal what is going on."""
-
-    def show(text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"chipmesh: {text} …", file=sys.stderr)  # noqa: T201
-
-    return show
-
-
-def _show_restart(restart: Restart) -> None:
-    where = f"step {restart.from_step}" if restart.from_step else "its start"
-    print(f"chipmesh: {restart.lost}; the run goes on from {where}", file=sys.stderr)  # noqa: T201
-
-
-def _writable(out: Path | None, files: Mapping[str, Path | None]) -> None:
-    """Refuse places that cannot be written before anything is computed."""
-    problems = []
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            problems.append(f"--out: {out}: {error.strerror}; accepted: a folder that can be written")
-    for option, path in files.items():
-        if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
-            why = "is a folder" if path.is_dir() else f"{'it' if path.exists() else 'its folder'} cannot be written"
-            problems.append(f"{option}: {path}: {why}; accepted: a file in a folder that can be written")
-    if problems:
-        raise ConfigError(tuple(problems))
-
-
-def _save(
-    result: ExperimentResult, out: Path | None, logits: Path | None, trace: Path | None, chakra: Path | None
-) -> None:
-    import numpy as np  # noqa: PLC0415
-
-    from cluster.run_store import save_run  # noqa: PLC0415
-    from cluster.timeline import write_trace  # noqa: PLC0415
-
-    try:
-        if out is not None:
-            save_run(result, out)
-        if logits is not None and result.logits is not None:
-            with logits.open("wb") as file:
-                np.savez_compressed(file, logits=result.logits)
-        if trace is not None:
-            write_trace(result.timeline, trace, result.about())
-        if chakra is not None:
-            from cluster.chakra import write_chakra  # noqa: PLC0415
-
-            write_chakra(result.timeline, chakra, result.about())
-    except OSError as error:
-        raise RunError(f"the result cannot be written: {error}") from None
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
