@@ -48,9 +48,9 @@ SYSTEMS = _named(
 """Catalogue systems by "chip | system"; the first that matches."""
 
 MODELS = _named(
-    (r"^(Meta-)?Llama-3(\.[13])?-70B(-Instruct)?(-hf)?$", "llama-3.1-70b"),
-    (r"^DeepSeek-R1-Distill-Llama-70B$", "r1-distill-llama-70b"),
-    (r"^(Meta-)?Llama-3(\.1)?-8B(-Instruct)?(-FP8)?(-hf)?$", "llama-3.1-8b"),
+    (r"^(?:Meta-)?Llama-3(?:\.[13])?-70B\b", "llama-3.1-70b"),
+    (r"^DeepSeek-R1-Distill-Llama-70B\b", "r1-distill-llama-70b"),
+    (r"^(?:Meta-)?Llama-3(?:\.1)?-8B\b", "llama-3.1-8b"),
     (r"^Llama-3\.1-405B", "llama-3.1-405b"),
     (r"^Llama-3\.2-1B", "llama-3.2-1b"),
     (r"^Llama-3\.2-3B", "llama-3.2-3b"),
@@ -66,7 +66,7 @@ MODELS = _named(
     (r"^gpt-oss-120b", "gpt-oss-120b"),
     (r"^gpt-oss-20b", "gpt-oss-20b"),
     (r"^DeepSeek-(R1/V3|V3/R1|V3|R1|R1-0528)\b(?!\.)(?!-Distill)", "deepseek-v3"),
-    (r"^Kimi-K2(\.[56])?$", "kimi-k2"),
+    (r"^Kimi-K2(?:\.[56])?(?:-(?:Instruct|Thinking))?$", "kimi-k2"),
     (r"^Phi-4$", "phi-4"),
     (r"^MiniMax-M2(\.[15])?$", "minimax-m2"),
     (r"^Falcon-7B", "falcon-7b"),
@@ -149,7 +149,8 @@ SIZE_CLASSES: tuple[tuple[int, str], ...] = (
 
 def _work(row: DecodeRow, metric: Metric) -> DecodeWork:
     """Return what predicts a row; raise LookupError with the reason and the detail."""
-    system, model = _found(SYSTEMS, f"{row.chip} | {row.system}"), _found(MODELS, row.model)
+    system = _found(SYSTEMS, f"{row.chip} | {row.system}")
+    model = _found(MODELS, row.model) or _found(MODELS, row.model.rpartition("/")[2])
     if row.value is None:
         raise LookupError("no value is given")
     if system is None:

@@ -19,7 +19,7 @@ Month = tuple[int, int]
 """(year, month)"""
 Version = tuple[int, ...]
 
-LAG_MONTHS = 3
+LAG_MONTHS = 2
 """How long after the release of a chip or model it is usually measured: an estimate, which decides where dates miss."""
 TODAY: Month = (9999, 1)
 """Of software that runs what this table does not know."""
@@ -54,9 +54,9 @@ def _engine(name: str, chips: str, *ages: Age, versions: bool = True, by_release
 
 
 NVIDIA, AMD, TENSTORRENT = r"\b(A100|G?H[128]00|G?B[23]00)", r"\bMI\d", r"Wormhole|Blackhole|Grayskull"
-VLLM_0_6, TRTLLM_0_12, TRACED = (2024, 9), (2024, 8), (2025, 5)
-"""vLLM 0.6 took the host's work off the step (blog.vllm.ai, 2024-09-05); TensorRT-LLM 0.12 brought the LLM API
-(github.com/NVIDIA/TensorRT-LLM/releases). That tt-metal's demos replay traces since v0.58 is an estimate: in its README
+VLLM_0_6, TRTLLM_0_13, TRACED = (2024, 9), (2024, 9), (2025, 5)
+"""vLLM 0.6 took the host's work off the step (blog.vllm.ai, 2024-09-05); that TensorRT-LLM's host does since
+0.13 (of that month) is an estimate. That tt-metal's demos replay traces since v0.58 is an estimate: in its README
 the same Falcon 40B makes 5.3 tokens/s/user with v0.57 and 11.9 with v0.59, Falcon 7B on a Galaxy 4.8, then 12.5."""
 
 ENGINES: tuple[Engine, ...] = (
@@ -66,8 +66,8 @@ ENGINES: tuple[Engine, ...] = (
     _engine("gpt-fast", "", Age("gpt-fast")),
     _engine("neuronx", "", Age("neuronx")),
     _engine("deepspeed", r"\bGaudi", Age("deepspeed")),
-    _engine(r"trt-?llm|tensorrt-llm", NVIDIA, Age("trtllm-2024"), Age("trtllm", (0, 12), TRTLLM_0_12)),
-    _engine(r"^nim\b", NVIDIA, Age("trtllm-2024"), Age("trtllm", (1, 1), TRTLLM_0_12)),
+    _engine(r"trt-?llm|tensorrt-llm", NVIDIA, Age("trtllm-2024"), Age("trtllm", (0, 13), TRTLLM_0_13)),
+    _engine(r"^nim\b", NVIDIA, Age("trtllm-2024"), Age("trtllm", (1, 1), TRTLLM_0_13)),
     _engine("sglang", f"{NVIDIA}|{AMD}", Age("sglang")),
     _engine("vllm", AMD, Age("vllm-2024-rocm"), Age("vllm", (0, 6), VLLM_0_6)),
     _engine("", r"\bTrainium|\bInferentia", Age("neuronx")),

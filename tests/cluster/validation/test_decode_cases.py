@@ -48,6 +48,7 @@ def test_a_row_becomes_a_run():
     assert work(metric="e2e_latency_s", value=2.0).method == "batch"
     throughput = decode_case(evolve(ROW, metric="tokens_per_s_total", value=128.0))
     assert (throughput.work.method, throughput.quantity, throughput.measured) == ("batch", "e2e_s", 64 * 1024 / 128)
+    assert work(model="meta-llama/Llama-3.1-70B-Instruct-FP8-KV").model == "llama-3.1-70b"
     mixture = work(model="gpt-oss-120b", tp=1, dp=4, ep=4)
     assert mixture.layout == Layout(1, ep=4)
     assert (mixture.dtype.weights, mixture.dtype.feed_forward) == ("bf16", "mxfp4")
