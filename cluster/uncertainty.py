@@ -60,17 +60,21 @@ def band_of(system: SystemSpec, software: SoftwareSpec = IDEAL_SOFTWARE) -> Band
         return None
     own = decode["systems"].get(system.name)
     figures, of = (own, system.name) if own is not None else (decode["all"], "all systems; none is of this one")
-    held, why = _held_out(system.chip.kernels.name, software.name)
+    held, why = _held_out(system.chip.kernels.name, software.name, system.communication.name)
     basis = f"{figures['n']} measured rows of {of}{why}"
     return Band(max(figures["median"], held["median"]), max(figures["p90"], held["p90"]), basis)
 
 
-def _held_out(kernels: str, software: str) -> tuple[Mapping[str, float], str]:
+def _held_out(kernels: str, software: str, communication: str) -> tuple[Mapping[str, float], str]:
     """Return the errors on what was left out that say most about these profiles, and what that is."""
     found = stored_held_out()
     single = [name for name in (kernels, software) if found["profiles"].get(name, {}).get("sources") == 1]
+    calls = stored_figures().get("collective", {}).get("profiles", {})
+    if calls.get(communication, {}).get("sources") == 1:
+        single.append(communication)
     if single:
-        return found["all"], f"; {' and '.join(single)} rest on one source, so the errors on sources left out count"
+        rest = f"{' and '.join(single)} rest{'s' * (len(single) == 1)} on one source"
+        return found["all"], f"; {rest}, so the errors on sources left out count"
     family = next((one for one in found["families"].values() if kernels in one["kernels"]), None)
     if family is None:
         return {"median": 0.0, "p90": 0.0}, ""

@@ -61,7 +61,7 @@ HOLDOUTS = {
     ("system", "software", "band", "basis"),
     [
         ("dgx-h100", "vllm", [0.15, 0.3], "5 measured rows of dgx-h100; the errors on models left out count"),
-        ("dgx-h100", "old", [0.5, 0.9], "5 measured rows of dgx-h100; old rest on one source"),
+        ("dgx-h100", "old", [0.5, 0.9], "5 measured rows of dgx-h100; old rests on one source"),
         (
             "trn1-32xlarge",
             "vllm",
@@ -87,3 +87,11 @@ def test_the_bars_of_decoding_hold():
     assert all(decode[s]["median"] <= 0.20 for s in measured if decode[s]["n"] >= 10)
     assert all(s["median"] <= 0.30 for s in decode.values() if s["n"] > 20)
     assert decode["mi300x-node"]["p90"] <= 0.35
+
+
+def test_a_library_measured_by_one_source_widens_the_band():
+    """As kernels and software do that rest on one."""
+    several, one = (band_of(load_system(name, [], VOCABULARY)) for name in ("dgx-h100", "a3-megagpu-8g-4-nodes"))
+    assert "rests on one source" not in several.basis
+    assert "nccl-nvswitch3-tcpxo rests on one source" in one.basis
+    assert one.p90 >= several.p90
