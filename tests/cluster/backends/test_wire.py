@@ -91,6 +91,30 @@ def test_round_trip_in_any_cuts(sent, check_body, data):
         check_equal(a, b)
 
 
+LONG = [Frame(1, 0, 1, tag, [np.arange(n, dtype=np.float32)]) for n in (4095, 4096, 20_000) for tag in ("a", "other")]
+"""Bodies below, at and above what makes the next message be guessed to begin alike."""
+
+
+@given(
+    st.lists(st.sampled_from([*LONG, Frame(1, 0, 1, "", [])]), max_size=8), st.booleans(),
+    st.lists(st.integers(1, 100_000) | st.integers(1, 200), max_size=30),
+)  # fmt: skip
+def test_alike_or_not_in_any_reads(sent, check_body, reads):
+    """Messages that begin like the one before, or otherwise, come out whole however much a read brings."""
+    reader, rest, found = FrameReader(), memoryview(stream_of(sent, check_body=check_body)), []
+    for n_most in (*reads, *([len(rest)] * 40)):
+        n_left = n_before = min(n_most, len(rest))
+        for room in reader.rooms():
+            n = min(len(room), n_left)
+            room[:n] = rest[:n]
+            rest, n_left = rest[n:], n_left - n
+        found += reader.advance(n_before - n_left) if n_before else []
+    assert len(rest) == 0
+    assert len(found) == len(sent)
+    for a, b in zip(found, sent, strict=True):
+        check_equal(a, b)
+
+
 def test_byte_by_byte():
     """A stream may come a byte at a time."""
     sent = [Frame(1, 2, 3, "x", [np.arange(5), np.zeros((0, 3), np.float32)]), Frame(1, 2, 3, "", [])]
