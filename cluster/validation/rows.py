@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -19,6 +20,8 @@ from configs.problems import shown, suggestion
 
 MOST_BYTES = 2**28
 ACCEPTED = "a CSV file with a header"
+MISSING = ("", "-", "--", "n/a", "na", "none", "null", "?")
+"""What stands in cells of numbers that are not stated."""
 
 
 @frozen
@@ -99,13 +102,13 @@ def _read(text: str, file: str, problems: list[str]) -> list[Row]:
     rows: list[Row] = []
     seen: dict[str, int] = {}
     try:
-        header = next(reader, [])
+        header = [cell.strip() for cell in next((cells for cells in reader if _filled(cells)), [])]
         kind = _kind(header, file, problems)
         if kind is None:
             return []
         for cells in reader:
             line = reader.line_num
-            if not cells:
+            if not _filled(cells):
                 continue
             if len(cells) != len(header):
                 problems.append(f"{file}: line {line}: has {len(cells)} cells; accepted: {len(header)}, as the header")
@@ -121,11 +124,19 @@ def _read(text: str, file: str, problems: list[str]) -> list[Row]:
     return rows
 
 
+def _filled(cells: Sequence[str]) -> bool:
+    return any(cell.strip() for cell in cells)
+
+
 def _kind(header: Sequence[str], file: str, problems: list[str]) -> type[Row] | None:
     """Return the class whose required columns the header has most of, None if some are missing."""
     kinds = {cls: [a.name for a in attrs.fields(cls) if a.default is attrs.NOTHING] for cls in ROWS}
     cls = max(ROWS, key=lambda one: len(set(kinds[one]) & set(header)) / len(kinds[one]))
     missing = [name for name in kinds[cls] if name not in header]
+    if len(missing) == len(kinds[cls]):
+        accepted = "; or ".join(", ".join(names) for names in kinds.values())
+        problems.append(f"{file}: line 1: no column is known; accepted: cells between commas, with columns {accepted}")
+        return None
     twice = sorted({name for name in header if header.count(name) > 1})
     problems += [f"{file}: line 1: {name}: column missing{suggestion(name, header)}" for name in missing]
     problems += [f"{file}: line 1: {name}: column stands there twice" for name in twice]
@@ -148,15 +159,15 @@ def _row(kind: type[Row], cells: Mapping[str, str], line: int, where: str, probl
 def _parsed(hint: Any, text: str) -> Any:
     """Return the value of a cell: text, or a number, which may be missing where the hint allows None.
 
-    >>> _parsed(int | None, ""), _parsed(int, "8"), _parsed(float | None, "1.5")
+    >>> _parsed(int | None, "n/a"), _parsed(int, "8.0"), _parsed(float | None, "1.5")
     (None, 8, 1.5)
     """
     kinds = get_args(hint) or (hint,)
     if str in kinds:
         return text
-    if not text and type(None) in kinds:
+    if text.lower() in MISSING and type(None) in kinds:
         return None
-    parse: Callable[[str], float] = int if int in kinds else float
+    parse: Callable[[str], float] = _whole if int in kinds else float
     noun = "a whole number > 0" if int in kinds else "a number > 0"
     try:
         number = parse(text)
@@ -165,3 +176,8 @@ def _parsed(hint: Any, text: str) -> Any:
     if not 0 < number < math.inf:
         raise ConfigError((f"{shown(text)} is not {noun}",))
     return number
+
+
+def _whole(text: str) -> int:
+    """Return a whole number, which tables may have kept as 8.0."""
+    return int(re.sub(r"\.0*$", "", text))

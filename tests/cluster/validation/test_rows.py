@@ -53,7 +53,9 @@ def test_all_problems_come_at_once_with_their_lines(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "line 1: id: column missing"),
+        ("", "line 1: no column is known; accepted: cells between commas, with columns id, system"),
+        (HEADER.replace(",", ";") + ROW, "no column is known"),
+        (HEADER.replace("id,", "", 1) + ROW, "line 1: id: column missing"),
         (HEADER, "has no rows"),
         (HEADER.replace("dtype", "dtyp") + ROW, "line 1: dtype: column missing; did you mean 'dtyp'?"),
         (HEADER.replace("dtype", "system") + ROW, "line 1: system: column stands there twice"),
@@ -75,3 +77,10 @@ def test_no_row_or_group_of_rows_is_named_in_the_code():
     assert not [source for source in sources if source in code]
     assert ".id" not in (PACKAGE / "collective_cases.py").read_text() + (PACKAGE / "decode_cases.py").read_text()
     assert ".source" not in (PACKAGE / "collective_cases.py").read_text()
+
+
+def test_tables_of_others_keep_what_is_not_stated_in_their_way(tmp_path):
+    """Blank lines, blanks around names, words for a missing number, whole numbers as 8.0."""
+    row = ROW.replace(",8,1,", ",8.0,n/a,").replace(",12.5", ",-")
+    text = "\n\n" + HEADER.replace(",", ", ") + "\n" + row + "," * 10 + "\n"
+    assert [(row.n_chips, row.n_nodes, row.time_us) for row in read_rows([write(tmp_path, text)])] == [(8, None, None)]
