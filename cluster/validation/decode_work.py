@@ -68,6 +68,7 @@ class DecodeWork:
 
     def run(self) -> Mapping[str, float]:
         """Return tpot_s, and e2e_s of a batch."""
+        self._check_weights()
         stall = software_named(self.software).stall
         return {
             quantity: sum(weight * (stall if stalls else 1) * step.time_s() for weight, step, stalls in terms)
@@ -99,20 +100,29 @@ class DecodeWork:
         machine = self.system, self.communication, self.software
         return Step(machine, self.model, self.layout, self.dtype, rows, context, first_step)
 
+    def _check_weights(self) -> None:
+        """Raise ConfigError if no chip could hold its share of the weights: then the formats are not those measured."""
+        capacity = self._capacity_bytes()
+        weights, _ = _sizes(self.model, self.layout, self.dtype, self.input_len)
+        if capacity is not None and weights > capacity:
+            sizes = f"{weights / 1e9:.1f} GB of weights in {self.dtype.weights} on a chip of {capacity / 1e9:.1f} GB"
+            accepted = "more chips, or the weights_dtype that was measured"
+            raise ConfigError((f"{self.model}: {sizes}; accepted: {accepted}",))
+
+    def _capacity_bytes(self) -> int | None:
+        cluster = _cluster((self.system, self.communication, self.software), self.layout.n_ranks)
+        return chips_of(cluster.system, cluster.topology)[0].memory[-1].capacity_bytes
+
     def _rows_that_fit(self, context: int) -> int:
         """Return how many rows of this context the fullest chip has room for beside its weights, at least one each."""
-        cluster, n_replicas = (
-            _cluster((self.system, self.communication, self.software), self.layout.n_ranks),
-            self.layout.n_replicas,
-        )
-        capacity = chips_of(cluster.system, cluster.topology)[0].memory[-1].capacity_bytes
+        capacity = self._capacity_bytes()
         if capacity is None:
             return self.rows
         weights, caches = _sizes(self.model, self.layout, self.dtype, context)
         fitting = int((capacity * CACHE_SHARE - weights) / caches) if caches else self.rows
         if fitting < 1:
             raise ConfigError((f"{self.model}: no row of {context} tokens fits beside {weights / 1e9:.1f} GB",))
-        return fitting * n_replicas
+        return fitting * self.layout.n_replicas
 
 
 @lru_cache(maxsize=1024)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
+from cluster.validation.model_names import plain_name
 from cluster.validation.rows import DecodeRow
 
 Month = tuple[int, int]
@@ -53,7 +54,11 @@ def _engine(name: str, chips: str, *ages: Age, versions: bool = True, by_release
     return Engine(re.compile(name, re.IGNORECASE), re.compile(chips, re.IGNORECASE), ages, versions, by_release)
 
 
-NVIDIA, AMD, TENSTORRENT = r"\b(A100|G?H[128]00|G?B[23]00)", r"\bMI\d", r"Wormhole|Blackhole|Grayskull"
+NVIDIA, AMD, TENSTORRENT = (
+    r"\b(A100|G?H[128]00|G?B[23]00)",
+    r"\bMI\d",
+    r"Wormhole|Blackhole|Grayskull|Tenstorrent|\bn[13][05]0|\bT3[0K]|\bp1[05]0",
+)
 VLLM_0_6, TRTLLM_0_13, TRACED = (2024, 9), (2024, 9), (2025, 5)
 """vLLM 0.6 took the host's work off the step (blog.vllm.ai, 2024-09-05); that TensorRT-LLM's host does since
 0.13 (of that month) is an estimate. That tt-metal's demos replay traces since v0.58 is an estimate: in its README
@@ -138,7 +143,7 @@ def _version(text: str) -> Version | None:
 def _released(row: DecodeRow) -> Month:
     """Return when the newest of chip and model came out."""
     found = ([month for pattern, month in RELEASES if pattern.search(text)]
-             for text in (f"{row.chip} {row.system}", row.model))  # fmt: skip
+             for text in (f"{row.chip} {row.system}", plain_name(row.model)))  # fmt: skip
     return max(max(months, default=TODAY) for months in found)
 
 

@@ -12,7 +12,8 @@ from cluster.validation.decode_work import DecodeWork, fewer_layers
 from cluster.validation.rows import DecodeRow
 from cluster.validation.vocabulary import Case, Skipped
 from cluster.vocabulary import VOCABULARY
-from configs.loader import load_experiment, load_model
+from configs.errors import ConfigError
+from configs.loader import load_experiment, load_model, load_system
 from configs.spec import DtypeSpec
 from workloads.layout import Layout
 
@@ -62,6 +63,44 @@ def test_what_is_skipped_has_a_reason():
     assert reason(tp=8) == "the layout does not fit the number of chips"
     assert reason(metric="mfu") == "not a metric of the simulator"
     assert reason(notes="disaggregated", input_len=8192).startswith("the batch is bounded")
+
+
+MACHINES = [
+    ("MI325X", "8x MI325X", 8, "mi325x-node"),
+    ("H800", "HGX H800", 8, "hgx-h800"),
+    ("Tenstorrent", "n150", 1, "wormhole-n150"),
+    ("Wormhole_b0", "T3K", 8, "wormhole-t3000"),
+    ("Wormhole", "Galaxy (TG)", 32, "wormhole-galaxy"),
+    ("Blackhole", "QuietBox (4x p150)", 4, "blackhole-quietbox"),
+    ("H100", "2x DGX H100", 16, "dgx-h100-4-nodes"),
+    ("H200", "HGX H200", 16, "a3-ultragpu-8g-4-nodes"),
+    ("B200", "HGX B200", 8, "hgx-b200"),
+    ("GH200", "GH200", 1, "gh200-node"),
+    ("A100", "DGX A100", 2, "dgx-a100"),
+]
+
+
+@pytest.mark.parametrize(("chip", "system", "n", "name"), MACHINES)
+@pytest.mark.parametrize("engine", ["vllm 0.4.2", "vLLM 0.11", "SGLang", "TensorRT-LLM 1.1", "TGI 3.0", ""])
+def test_any_engine_runs_on_any_machine(chip, system, n, name, engine):
+    """Also one that has no all-reduce of its own there."""
+    found = work(chip=chip, system=system, n_chips=n, tp=n, software=engine, weights_dtype="bf16")
+    assert (found.system, "serving" in found.communication) in ((name, False), (name, "b200" in name or "h800" in name))
+    load_system(found.system, [f"communication={found.communication}"], VOCABULARY)
+    assert ("tt-metal" in found.software) == name.startswith(("wormhole", "blackhole"))
+
+
+@pytest.mark.parametrize("chip", ["A100-PCIe-80GB", "H100 PCIe", "H100 NVL", "A100 40GB", "L40S", "H20", "TPU v6e"])
+def test_a_card_is_not_taken_for_another_one(chip):
+    assert reason(chip=chip, system="a server") == "no catalogue system"
+
+
+def test_weights_beyond_the_memory_are_not_what_was_measured():
+    """70B in 16 bits on one GPU of 80 GB: a time would be one of no machine."""
+    on_one = {"chip": "H100", "system": "HGX H100", "n_chips": 1, "tp": 1, "notes": ""}
+    with pytest.raises(ConfigError, match=r"141\.1 GB of weights in bf16 on a chip of"):
+        work(weights_dtype="bf16", **on_one).run()
+    assert work(weights_dtype="fp8", **on_one).run()["tpot_s"] > 70e9 / 3.35e12
 
 
 def test_few_layers_tell_the_time_of_all():
