@@ -32,10 +32,11 @@ SYSTEMS = _named(
     (r"\bG(H200)", "g{0}-node"),
     (r"\b(GB[23]00)", "{0}-nvl72"),
     (r"\b(B[23]00)", "hgx-{0}"),
-    (r"\b(MI3(?:00|25)X)", "{0}-node"),
+    (r"\b(MI3(?:00|25|55)X)", "{0}-node"),
     (r"\bMI250", "mi250x-node"),
-    (r"\bGaudi ?2", "gaudi2-box"),
+    (r"\bGaudi ?([23])", "gaudi{0}-box"),
     (r"\bTrainium1\b|\btrn1\b", "trn1-32xlarge"),
+    (r"\bTrainium2\b|\btrn2\b", "trn2-48xlarge"),
     (r"\bInferentia2|\binf2\b", "inf2-48xlarge"),
     (r"(?:Blackhole|p150).*\b(QuietBox|LoudBox)", "blackhole-{0}"),
     (r"\bp150", "blackhole-p150"),
@@ -47,6 +48,9 @@ SYSTEMS = _named(
 )
 """Catalogue systems by "chip | system"; the first that matches, none where it is empty."""
 
+UNCALIBRATED = re.compile(r"\bTPU|\bAscend|\bSN40L|\bGroq|\bWSE|\bCS-[23]\b|\bIPU|\bH20\b|\bGrayskull", re.IGNORECASE)
+"""Chips of the catalogue of which no kernels were measured, so a time would be the roofline's."""
+
 CLUSTERS: Mapping[str, tuple[int, str]] = {
     "dgx-a100": (8, "dgx-a100-4-nodes"),
     "dgx-h100": (8, "dgx-h100-4-nodes"),
@@ -54,6 +58,7 @@ CLUSTERS: Mapping[str, tuple[int, str]] = {
     "hgx-b200": (8, "a4-highgpu-8g-4-nodes"),
     "mi300x-node": (8, "mi300x-4-nodes"),
     "mi325x-node": (8, "mi325x-4-nodes"),
+    "mi355x-node": (8, "mi355x-4-nodes"),
     "gh200-node": (4, "alps-gh200-4-nodes"),
 }
 """By the system of a node: how many chips it has, and the system of several nodes, for rows with more chips."""
@@ -77,6 +82,8 @@ COMMUNICATION: Mapping[str, str] = {
     "gb300-nvl72": "nccl-nvl72",
     "mi300x-node": "rccl-mi300x",
     "mi325x-node": "rccl-mi300x",
+    "mi355x-node": "rccl-mi355x",
+    "mi355x-4-nodes": "rccl-mi355x-pollara",
     "wormhole-n300": "tt-ccl-wormhole",
     "wormhole-t3000": "tt-ccl-wormhole",
     "wormhole-galaxy": "tt-ccl-wormhole",
@@ -126,6 +133,8 @@ def _work(row: DecodeRow, metric: Metric) -> DecodeWork:
     model = model_named(row.model)
     if row.value is None:
         raise LookupError("no value is given")
+    if system is None and UNCALIBRATED.search(f"{row.chip} | {row.system}"):
+        raise LookupError("no kernels were calibrated on this chip", f"{row.chip} | {row.system}")
     if system is None:
         raise LookupError("no catalogue system", f"{row.chip} | {row.system}")
     if model is None:
@@ -184,6 +193,8 @@ def _layout(row: DecodeRow, system: str, *, experts: bool) -> Layout:
     if "counts NeuronCores (2 per chip)" in row.notes:
         tp //= 2
     n_chips = row.n_chips
+    if system.startswith("trn") and row.n_chips and tp > row.n_chips and tp % row.n_chips == 0:
+        tp = row.n_chips  # as many NeuronCores as chips have
     if re.search(r"\bMI250", row.chip):  # software sees two devices in each
         tp, n_chips = 2 * tp, n_chips and 2 * n_chips
     if n_chips is not None and tp * pp * replicas != n_chips:

@@ -75,7 +75,7 @@ ENGINES: tuple[Engine, ...] = (
     _engine(r"^nim\b", NVIDIA, Age("trtllm-2024"), Age("trtllm", (1, 1), TRTLLM_0_13)),
     _engine("sglang", f"{NVIDIA}|{AMD}", Age("sglang")),
     _engine("vllm", AMD, Age("vllm-2024-rocm"), Age("vllm", (0, 6), VLLM_0_6)),
-    _engine("", r"\bTrainium|\bInferentia", Age("neuronx")),
+    _engine("", r"\bTrainium|\bInferentia|\btrn\d|\binf2", Age("neuronx")),
     _engine("", r"\bGaudi", Age("deepspeed")),
     _engine("", AMD, Age("vllm-2024-rocm"), Age("vllm", (), VLLM_0_6), versions=False),
     _engine("vllm", "", Age("vllm-2024"), Age("vllm", (0, 6), VLLM_0_6)),

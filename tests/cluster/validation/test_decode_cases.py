@@ -66,6 +66,9 @@ def test_what_is_skipped_has_a_reason():
 
 
 MACHINES = [
+    ("MI355X", "8x MI355X", 8, "mi355x-node"),
+    ("Gaudi3", "Gaudi 3", 8, "gaudi3-box"),
+    ("Trainium2", "trn2.48xlarge", 16, "trn2-48xlarge"),
     ("MI325X", "8x MI325X", 8, "mi325x-node"),
     ("H800", "HGX H800", 8, "hgx-h800"),
     ("Tenstorrent", "n150", 1, "wormhole-n150"),
@@ -90,9 +93,20 @@ def test_any_engine_runs_on_any_machine(chip, system, n, name, engine):
     assert ("tt-metal" in found.software) == name.startswith(("wormhole", "blackhole"))
 
 
-@pytest.mark.parametrize("chip", ["A100-PCIe-80GB", "H100 PCIe", "H100 NVL", "A100 40GB", "L40S", "H20", "TPU v6e"])
+@pytest.mark.parametrize("chip", ["A100-PCIe-80GB", "H100 PCIe", "H100 NVL", "A100 40GB", "L40S"])
 def test_a_card_is_not_taken_for_another_one(chip):
     assert reason(chip=chip, system="a server") == "no catalogue system"
+
+
+@pytest.mark.parametrize("chip", ["H20", "TPU v6e (Trillium)", "SN40L"])
+def test_a_chip_without_calibrated_kernels_is_not_predicted(chip):
+    assert reason(chip=chip, system="a server") == "no kernels were calibrated on this chip"
+
+
+def test_cores_of_a_chip_are_one_device():
+    """TP counts the NeuronCores of Trainium."""
+    on_trn2 = {"chip": "Trainium2", "system": "trn2.48xlarge", "n_chips": 16, "weights_dtype": "bf16"}
+    assert work(tp=64, **on_trn2).layout == work(tp=16, **on_trn2).layout == Layout(16)
 
 
 def test_weights_beyond_the_memory_are_not_what_was_measured():
