@@ -65,14 +65,16 @@ VLLM_0_6, TRTLLM_0_13, TRACED = (2024, 9), (2024, 9), (2025, 5)
 the same Falcon 40B makes 5.3 tokens/s/user with v0.57 and 11.9 with v0.59, Falcon 7B on a Galaxy 4.8, then 12.5."""
 
 ENGINES: tuple[Engine, ...] = (
-    # whatever serves requests, tt-metal decodes; its makers measure their demos again with every release
+    # whatever serves requests, tt-metal decodes; its makers measure their demos again with every release,
+    # whose versions are not those of a server before them
+    _engine("vllm", TENSTORRENT, Age("tt-metal-2024"), Age("tt-metal", (), TRACED), versions=False, by_release=False),
     _engine("", TENSTORRENT, Age("tt-metal-2024"), Age("tt-metal", (0, 58), TRACED), by_release=False),
     _engine("fastertransformer", "", Age("fastertransformer")),
     _engine("gpt-fast", "", Age("gpt-fast")),
     _engine("neuronx", "", Age("neuronx")),
     _engine("deepspeed", r"\bGaudi", Age("deepspeed")),
-    _engine(r"trt-?llm|tensorrt-llm", NVIDIA, Age("trtllm-2024"), Age("trtllm", (0, 13), TRTLLM_0_13)),
-    _engine(r"^nim\b", NVIDIA, Age("trtllm-2024"), Age("trtllm", (1, 1), TRTLLM_0_13)),
+    _engine(r"(?:trt|tensorrt)[-_ ]?llm", NVIDIA, Age("trtllm-2024"), Age("trtllm", (0, 13), TRTLLM_0_13)),
+    _engine(r"\bnim\b", NVIDIA, Age("trtllm-2024"), Age("trtllm", (1, 1), TRTLLM_0_13)),
     _engine("sglang", f"{NVIDIA}|{AMD}", Age("sglang")),
     _engine("vllm", AMD, Age("vllm-2024-rocm"), Age("vllm", (0, 6), VLLM_0_6)),
     _engine("", r"\bTrainium|\bInferentia|\btrn\d|\binf2", Age("neuronx")),
