@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -179,5 +178,15 @@ def _parsed(hint: Any, text: str) -> Any:
 
 
 def _whole(text: str) -> int:
-    """Return a whole number, which tables may have kept as 8.0."""
-    return int(re.sub(r"\.0*$", "", text))
+    """Return a whole number, which tables may have kept as 8.0 or 1e3.
+
+    >>> _whole("8"), _whole("8.0"), _whole("1e3")
+    (8, 8, 1000)
+    """
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
