@@ -7,7 +7,7 @@
 
 Nothing is ever unpickled. Lengths are limited, and hold only with the prefix's own checksum, so that a damaged one can
 neither ask for all memory nor let the reader wait for bytes that will not come. The body's checksum is for bytes that
-pass a network: it takes 0.5 ns a byte at either end, as long as everything else on a message of 64 KiB within a host.
+pass a network: it takes 0.5 ns a byte at either end, longer than everything else on a message of 64 KiB within a host.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import uuid
 
 import pytest
 
-from tests.cluster.backends.common import await_end, marked
+from tests.cluster.backends.common import SYSTEM, await_end, marked
 from tests.cluster.backends.namespaces import PORT, Machines, unavailable, without_project
 
 pytestmark = [pytest.mark.ray, pytest.mark.heavy, pytest.mark.timeout(100), pytest.mark.filterwarnings("default")]
@@ -75,12 +75,6 @@ for sock in calls:
     except ConnectionResetError:
         pass
 """
-SYSTEM = {
-    "name": "toy",
-    "chip": {"name": "c", "peak": {"fp32": "1TFLOPS", "bf16": "1TFLOPS"},
-             "memory": [{"name": "dram", "capacity": "1GiB", "bandwidth": "100GB/s"}]},
-    "topology": {"kind": "mesh", "dims": [2, 2], "axes": ["x", "y"], "link": {"bandwidth": "1GB/s", "latency": "1us"}},
-}  # fmt: skip
 
 
 class Driver:
