@@ -33,14 +33,10 @@ Key = tuple[int, str]
 """(source rank, tag) of a message."""
 
 
-class Wait:
+class Wait(tuple[Key, bool]):
     """What a blocked program yields: the message that it waits for, and whether it may compute when it has it."""
 
-    __slots__ = ("computes", "key")
-
-    def __init__(self, key: Key, computes: bool) -> None:
-        self.key = key
-        self.computes = computes
+    __slots__ = ()
 
 
 @define(eq=False)
@@ -50,29 +46,26 @@ class Mailbox:
     rank: int
     pauses: bool = False
     """Whether a program stops before it computes, although its message is there: to compute together with others."""
-    _messages: dict[Key, deque[Any]] = field(factory=dict)
+    messages: dict[Key, deque[Any]] = field(factory=dict)
 
     def put(self, key: Key, payload: Any) -> None:
         """Keep a message."""
-        self._messages.setdefault(key, deque()).append(payload)
+        self.messages.setdefault(key, deque()).append(payload)
 
     def pop(self, key: Key) -> Any:
         """Return the next message under the key; raise KeyError if none has arrived."""
-        queue = self._messages[key]
+        queue = self.messages[key]
         payload = queue.popleft()
         if not queue:
-            del self._messages[key]
+            del self.messages[key]
         return payload
 
     @coroutine
     def take(self, key: Key, computes: bool = True) -> Generator[Wait, Any, Any]:
         """Return the next message under the key, waiting for it; `computes` False: only to pass messages on."""
-        if not (computes and self.pauses) and key in self._messages:
+        if key in self.messages and not (computes and self.pauses):
             return self.pop(key)
-        return (yield Wait(key, computes))
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._messages
+        return (yield Wait((key, computes)))
 
 
 class Transport(Protocol):
@@ -81,8 +74,8 @@ class Transport(Protocol):
     def send(self, dst: int, src: int, tag: str, payload: Any) -> None:
         """Send a message without waiting."""
 
-    def poll(self, waiting: Callable[[], Sequence[tuple[int, Key]]]) -> list[tuple[int, int, str, Any]]:
-        """Return messages (dst, src, tag, payload) that have arrived, waiting for at least one.
+    def poll(self, waiting: Callable[[], Sequence[tuple[int, Key]]]) -> Sequence[tuple[int, int, int, str, Any]]:
+        """Return messages (run, dst, src, tag, payload) of this run that have arrived, waiting for at least one.
 
         `waiting` tells who waits for what, for the report of a stall. Raises RunError if a peer is gone.
         """
@@ -132,10 +125,14 @@ class Host:
 
     def post(self, dst: int, src: int, tag: str, payload: Any) -> None:
         """Send a message to a chip, here or elsewhere."""
-        if self._held_back is None:  # as `hand_over` would: this is the way of every message
-            self._route(dst, src, tag, payload)
+        if self._held_back is not None:
+            self._held_back[src].append(partial(self.post, dst, src, tag, payload))
+        elif dst in self.mailboxes:
+            self._deliver(dst, src, tag, payload)
+        elif self.transport is not None:
+            self.transport.send(dst, src, tag, payload)
         else:
-            self._held_back[src].append(partial(self._route, dst, src, tag, payload))
+            raise ProgramError(f"chip {src} sends to chip {dst}, which does not take part")
 
     def hand_over(self, rank: int, action: Callable[[], None]) -> None:
         """Do what lets others know of a chip: now, or when all chips that compute at the same time have stopped."""
@@ -181,14 +178,6 @@ class Host:
                 self._deliver(member, member, meeting.tag, False)
         return bool(waiting)
 
-    def _route(self, dst: int, src: int, tag: str, payload: Any) -> None:
-        if dst in self.mailboxes:
-            self._deliver(dst, src, tag, payload)
-        elif self.transport is not None:
-            self.transport.send(dst, src, tag, payload)
-        else:
-            raise ProgramError(f"chip {src} sends to chip {dst}, which does not take part")
-
     def run(self, start: dict[int, Callable[[], Coroutine[Wait, Any, Any]]]) -> dict[int, Any]:
         """Run the programs of these ranks to their end and return what they return.
 
@@ -210,7 +199,7 @@ class Host:
                     return {chip.rank: chip.value for chip in programs}
                 if self.transport is None:
                     raise ProgramError(describe_deadlock(self._who_waits()))
-                for dst, src, tag, payload in self.transport.poll(self._who_waits):
+                for _, dst, src, tag, payload in self.transport.poll(self._who_waits):
                     self._deliver(dst, src, tag, payload)
         finally:
             for chip in list(self._running):
@@ -286,11 +275,12 @@ class Host:
             raise ProgramError(f"chip {chip.rank}: the program raised {type(error).__name__}: {error}") from error
         if not isinstance(wait, Wait):
             raise ProgramError(f"chip {chip.rank}: the program awaits {wait!r}, which is no operation of its chip")
-        chip.computes = wait.computes and not chip.started
-        if wait.key in chip.mailbox:
-            self._schedule(chip, chip.mailbox.pop(wait.key))
+        key, computes = wait
+        chip.computes = computes and not chip.started
+        if key in chip.mailbox.messages:
+            self._schedule(chip, chip.mailbox.pop(key))
         else:
-            self._waiting.setdefault((chip.rank, wait.key), deque()).append(chip)
+            self._waiting.setdefault((chip.rank, key), deque()).append(chip)
 
 
 def describe_deadlock(waiting: Sequence[tuple[int, Key]]) -> str:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -35,7 +35,7 @@ from cluster.backends.greeting import (
     read_hello,
 )
 from cluster.backends.placement import name_chips
-from cluster.backends.wire import Frame, FrameError, FrameReader, encode
+from cluster.backends.wire import Frame, FrameError, FrameReader, as_bytes, encode, new_frame
 from cluster.host import Key
 from configs.errors import ChipDiedError
 
@@ -81,7 +81,7 @@ class DataPlane:
     refused: Callable[[str], None]
     addresses: Sequence[Address] = ()
     run: int = 0
-    sent: dict[int, int] = field(factory=dict)
+    sent: dict[int, int] = field(factory=Counter)
     received: int = 0
     _poller: select.poll = field(factory=select.poll)
     _watched: dict[int, tuple[socket.socket, _Connection | Callable[[], Any]]] = field(factory=dict)
@@ -108,7 +108,7 @@ class DataPlane:
                 self._drop(what)
         self._outgoing.clear()
         self._arrived.clear()
-        self.sent, self.received = {}, 0
+        self.sent, self.received = Counter(), 0
 
     def watch(self, sock: socket.socket, action: _Connection | Callable[[], Any]) -> None:
         """Call `action` whenever something has come on a socket while messages are waited for."""
@@ -121,20 +121,21 @@ class DataPlane:
         """Send a message; wait only if too much is on its way to that process already."""
         peer = self.owner[dst]
         connection = self._outgoing.get(peer) or self._connect(peer)
-        buffers = encode(Frame(self.run, dst, src, tag, payload), check_body=connection.checks_body)
-        self.sent[peer] = self.sent.get(peer, 0) + 1
-        connection.unsent += buffers
-        connection.unsent_bytes += sum(map(len, buffers))
-        if not connection.watches_room:
-            self._flush(connection)
+        buffers, n_bytes = encode(new_frame((self.run, dst, src, tag, payload)), check_body=connection.checks_body)
+        self.sent[peer] += 1
+        taken = 0 if connection.unsent else self._write(connection, buffers)
+        if taken < n_bytes:  # most messages go at once
+            connection.unsent += [buffers[0], *map(as_bytes, buffers[1:])]
+            connection.unsent_bytes += n_bytes
+            self._strike_out(connection, taken)
         while connection.unsent_bytes > MAX_UNSENT_BYTES:
             self._turn(list)
 
-    def poll(self, waiting: Callable[[], Sequence[tuple[int, Key]]]) -> list[tuple[int, int, str, Any]]:
+    def poll(self, waiting: Callable[[], Sequence[tuple[int, Key]]]) -> Sequence[Frame]:
         """Return the messages that have arrived for this run, waiting for at least one."""
         while self.run not in self._arrived:
             self._turn(waiting)
-        return [frame[1:] for frame in self._arrived.pop(self.run)]
+        return self._arrived.pop(self.run)
 
     def flush(self) -> None:
         """Wait until the peers have taken everything that was sent."""
@@ -154,25 +155,24 @@ class DataPlane:
 
     # --- sockets ------------------------------------------------------------------------------------------------
 
-    def _turn(self, waiting: Callable[[], Sequence[tuple[int, Key]]]) -> None:
-        """Read and write what the sockets are ready for, waiting for the first of them."""
-        if not self._work(IDLE_REPORT_S):
-            self.report(self.sent, self.received, waiting())
-
-    def _work(self, wait_s: float) -> bool:
-        """Read and write what the sockets are ready for within the time; return whether any was."""
-        events = self._poller.poll(wait_s * 1e3)  # not `selectors`, which does as much again for every event
-        for descriptor, mask in events:
+    def _turn(self, waiting: Callable[[], Sequence[tuple[int, Key]]], wait_s: float | None = None) -> bool:
+        """Read and write what the sockets are ready for, waiting for the first of them; return whether any was."""
+        events = self._poller.poll((IDLE_REPORT_S if wait_s is None else wait_s) * 1e3)
+        for descriptor, mask in events:  # not `selectors`, which does as much again for every event
             sock_and_what = self._watched.get(descriptor)
             if sock_and_what is None:  # shut out since it was found ready
                 continue
             _, what = sock_and_what
-            if isinstance(what, _Connection):
-                self._handle(what, mask)
-            else:
+            if not isinstance(what, _Connection):
                 what()
+            elif mask == select.POLLIN and what.peer >= 0:  # as with most events
+                self._read(what)
+            else:
+                self._handle(what, mask)
         if self._strangers:
             self._shut_out_silent()
+        if not events and wait_s is None:
+            self.report(self.sent, self.received, waiting())
         return bool(events)
 
     def _connect(self, peer: int) -> _Connection:
@@ -202,11 +202,11 @@ class DataPlane:
 
     def _read(self, connection: _Connection) -> None:
         """Read once, and then on to the end of the message if it is there already."""
-        reader, under_way = connection.reader, True
-        while under_way:
+        reader, frames = connection.reader, list[Frame]()
+        while not frames:
             rooms = reader.rooms()
             try:
-                n_bytes, *_ = connection.sock.recvmsg_into(rooms)
+                n_bytes = connection.sock.recvmsg_into(rooms)[0]
             except BlockingIOError:
                 return
             except OSError:
@@ -219,32 +219,38 @@ class DataPlane:
             except FrameError as error:
                 self._drop(connection)
                 raise FrameError(f"from {self._chips(connection.peer)}: {error}; the connection is closed") from None
-            self.received += len(frames)
-            for frame in frames:
-                self._arrived.setdefault(frame.run, []).append(frame)
-            under_way = not frames and n_bytes == sum(map(len, rooms))
+            if not frames and n_bytes < sum(map(len, rooms)):
+                return
+        self.received += len(frames)
+        for frame in frames:
+            self._arrived.setdefault(frame[0], []).append(frame)
 
-    def _flush(self, connection: _Connection) -> None:
-        """Send what the peer takes now; watch for room if something is left."""
-        unsent = connection.unsent
+    def _write(self, connection: _Connection, buffers: Iterable[Any]) -> int:
+        """Return how many bytes the peer takes now."""
         try:
-            while unsent:
-                taken = connection.sock.sendmsg(islice(unsent, MAX_BUFFERS))
-                connection.unsent_bytes -= taken
-                if not connection.unsent_bytes:  # as with most messages
-                    unsent.clear()
-                    break
-                while taken >= len(unsent[0]):
-                    taken -= len(unsent.popleft())
-                if taken:
-                    unsent[0] = memoryview(unsent[0])[taken:]
+            return connection.sock.sendmsg(islice(buffers, MAX_BUFFERS))
         except BlockingIOError:
-            pass
+            return 0
         except OSError as error:
             raise ChipDiedError(f"{self._chips(connection.peer)}: the connection broke: {error.strerror}") from None
+
+    def _flush(self, connection: _Connection) -> None:
+        """Send what the peer takes now of what waits for it."""
+        while connection.unsent and self._strike_out(connection, self._write(connection, connection.unsent)):
+            pass
+
+    def _strike_out(self, connection: _Connection, n_bytes: int) -> bool:
+        """Strike sent bytes out of what waits for a peer; watch for room if more is left. Return whether it was any."""
+        unsent, left = connection.unsent, n_bytes
+        connection.unsent_bytes -= n_bytes
+        while unsent and left >= len(unsent[0]):
+            left -= len(unsent.popleft())
+        if left:
+            unsent[0] = memoryview(unsent[0])[left:]
         if bool(unsent) != connection.watches_room:
             connection.watches_room = bool(unsent)
             self._poller.modify(connection.sock, select.POLLIN | (select.POLLOUT if unsent else 0))
+        return n_bytes > 0
 
     def _drop(self, connection: _Connection) -> None:
         self._strangers.pop(connection, None)

@@ -16,8 +16,9 @@ import functools
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -59,29 +60,41 @@ class FrameError(RunError):
     """A peer sent something that is not a frame."""
 
 
-def encode(frame: Frame, *, check_body: bool = False) -> list[Any]:
-    """Return the buffers to send: prefix and header in one, then every array as it lies in memory."""
+new_frame: Callable[[tuple[int, int, int, str, Any]], Frame] = functools.partial(tuple.__new__, Frame)
+"""The same as `Frame(*values)`, without the Python function that a NamedTuple has for it: every message makes two."""
+
+
+def encode(frame: Frame, *, check_body: bool = False) -> tuple[list[Any], int]:
+    """Return the buffers to send, prefix and header in one, then every array as it lies in memory; and their bytes."""
     run, dst, src, tag, payload = frame
     if isinstance(payload, ShapeArray):
-        return [_announce(run, dst, src, tag, "shape", ((payload.dtype, payload.shape),))[1]]
-    specs, buffers = [], []
-    for value in payload:
-        array = np.asarray(value, order="C")  # ascontiguousarray would give scalars an axis
-        specs.append((array.dtype, array.shape))
-        if array.nbytes:
-            buffers.append(array.reshape(-1).view(np.uint8).data)
-    header, unchecked = _announce(run, dst, src, tag, "data", tuple(specs))
-    return [prefix(header, buffers, check_body=True) + header if check_body else unchecked, *buffers]
+        start, n_bytes, _ = _announce(run, dst, src, tag, "shape", ((payload.dtype, payload.shape),))
+        return [start], n_bytes
+    arrays = [*map(_contiguous, payload)]
+    start, n_bytes, header = _announce(run, dst, src, tag, "data", (*map(_spec, arrays),))
+    if check_body:
+        start = prefix(header, [*map(as_bytes, arrays)], check_body=True) + header
+    return [start, *arrays], n_bytes
+
+
+_contiguous = functools.partial(np.asarray, order="C")  # ascontiguousarray would give scalars an axis
+_spec = attrgetter("dtype", "shape")
+
+
+def as_bytes(array: NDArray[Any]) -> memoryview:
+    """Return the bytes of a contiguous array."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 @lru_cache(maxsize=N_ANNOUNCED)
 def _announce(
     run: int, dst: int, src: int, tag: str, kind: str, specs: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
-) -> tuple[bytes, bytes]:
-    """Return the header of a message, and it with a prefix for a body without a checksum."""
+) -> tuple[bytes, int, bytes]:
+    """Return prefix and header of a message whose body has no checksum, the bytes of all of it, and the header."""
     header = msgpack.packb([run, dst, src, tag, kind, [(dtype.name, shape) for dtype, shape in specs]])
-    n_bytes = sum(math.prod(shape) * dtype.itemsize for dtype, shape in specs) if kind == "data" else 0
-    return header, _prefix(header, n_bytes, None) + header
+    body_bytes = sum(math.prod(shape) * dtype.itemsize for dtype, shape in specs) if kind == "data" else 0
+    start = _prefix(header, body_bytes, None) + header
+    return start, len(start) + body_bytes, header
 
 
 def prefix(header: bytes, body: Sequence[Any], *, check_body: bool = False) -> bytes:
@@ -109,6 +122,18 @@ def number_format(name: str) -> np.dtype[Any]:
     return dtype
 
 
+class _Header(NamedTuple):
+    """What a header says: (dtype, shape, first byte in the body) of every array, and the bytes of all."""
+
+    run: int
+    dst: int
+    src: int
+    tag: str
+    kind: str
+    specs: tuple[tuple[np.dtype[Any], tuple[int, ...], int], ...]
+    body_bytes: int
+
+
 class _Expected(NamedTuple):
     """What a prefix announces."""
 
@@ -116,6 +141,17 @@ class _Expected(NamedTuple):
     body_bytes: int
     header_crc: int
     body_crc: int | None
+
+
+class _Alike(NamedTuple):
+    """A message that begins like the last one: prefix and header, what they say, and the bytes of all of it."""
+
+    start: bytes
+    expected: _Expected
+    header: _Header
+    n_bytes: int
+    is_guessed: bool
+    """Whether the next message is read as if it was one; short ones are better read many at a time."""
 
 
 @define(eq=False)
@@ -131,54 +167,63 @@ class FrameReader:
     _n_scratch: int = 0
     _prefix: bytes = b""
     _expected: _Expected | None = None
-    _header: bytes | None = None
+    _header: bytes = b""
     _body: NDArray[np.uint8] | None = None
     _n_body: int = 0
-    _like: tuple[bytes, _Expected, bytes] | None = None
-    """What the next message may begin with, and what that means."""
+    _alike: _Alike | None = None
+    """How the next message may begin."""
+    _start: bytearray = field(factory=bytearray)
     _guess: NDArray[np.uint8] | None = None
-    """Room for the body of the next message, if it is one like the last."""
+    """Room for the start and the body of the next message, if it is one like the last."""
 
-    def rooms(self) -> list[memoryview]:
-        """Return where the next bytes of the stream belong, one room after the other."""
+    def rooms(self) -> list[Any]:
+        """Return where the next bytes of the stream belong, one room of bytes after the other."""
         if self._body is not None:
             return [self._room_of_body(self._body)]
-        if self._like is None or self._n_scratch or self._expected is not None:
-            return [self._scratch.data[self._n_scratch :]]
-        before, expected, _ = self._like
+        alike = self._alike
+        if alike is None or self._n_scratch or self._expected is not None or not alike.is_guessed:
+            return [self._scratch[self._n_scratch :]]
         if self._guess is None:
-            self._guess = np.empty(expected.body_bytes, np.uint8)
-        return [self._scratch.data[: len(before)], self._guess.data]
+            self._start, self._guess = bytearray(len(alike.start)), np.empty(alike.expected.body_bytes, np.uint8)
+        return [self._start, self._guess]
 
-    def _room_of_body(self, body: NDArray[np.uint8]) -> memoryview:
+    def _room_of_body(self, body: NDArray[np.uint8]) -> NDArray[np.uint8]:
         assert self._expected is not None
         if self._n_body == len(body):
             self._body = np.empty(min(2 * self._n_body, self._expected.body_bytes), np.uint8)
             self._body[: self._n_body] = body
-            return self._body.data[self._n_body :]
-        return body.data[self._n_body :]
+            return self._body[self._n_body :]
+        return body[self._n_body :]
 
     def advance(self, n_bytes: int) -> list[Frame]:
         """Return the frames that are complete with so many more bytes; raise FrameError on what is not a frame."""
-        if self._guess is not None:
-            return self._check_guess(n_bytes, self._guess)
+        guess = self._guess
+        if guess is not None:
+            alike = self._alike
+            assert alike is not None
+            if n_bytes == alike.n_bytes and self._start == alike.start:  # whole, as with most messages
+                self._guess = None
+                run, dst, src, tag, _, specs, _ = alike.header
+                return [new_frame((run, dst, src, tag, _arrays(specs, guess)))]
+            return self._check_guess(n_bytes, guess, alike)
         if self._body is None:
             self._n_scratch += n_bytes
             return self._cut()
         self._n_body += n_bytes
         return self._complete_if_whole()
 
-    def _check_guess(self, n_bytes: int, guess: NDArray[np.uint8]) -> list[Frame]:
-        """Take in bytes that came where a message like the last one was expected."""
-        assert self._like is not None
-        before, expected, header = self._like
+    def _check_guess(self, n_bytes: int, guess: NDArray[np.uint8], alike: _Alike) -> list[Frame]:
+        """Take in bytes that came where a message like the last one was expected: a part of one, or another."""
         self._guess = None
-        n_body = n_bytes - len(before)
-        if n_body >= 0 and self._scratch.data[: len(before)] == before:
-            self._expected, self._header, self._body, self._n_body = expected, header, guess, n_body
+        n_start = min(n_bytes, len(alike.start))
+        n_body = n_bytes - n_start
+        if self._start == alike.start and n_start == len(alike.start):
+            self._expected, self._body, self._n_body = alike.expected, guess, n_body
+            self._prefix, self._header = alike.start[: CHECKED_PREFIX.size], alike.start[CHECKED_PREFIX.size :]
             return self._complete_if_whole()
-        self._like, self._n_scratch = None, min(n_bytes, len(before))
-        return [*self._cut(), *self.feed(guess.data[: max(0, n_body)])]
+        self._alike, self._n_scratch = None, n_start
+        self._scratch.data[:n_start] = self._start[:n_start]
+        return [*self._cut(), *self.feed(guess.data[:n_body])]
 
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """Yield the frames that these bytes complete; raise FrameError on anything that is not a frame."""
@@ -187,28 +232,33 @@ class FrameReader:
             n_before = len(rest)
             for room in self.rooms():
                 n_bytes = min(len(room), len(rest))
-                room[:n_bytes] = rest[:n_bytes]
+                memoryview(room)[:n_bytes] = rest[:n_bytes]
                 rest = rest[n_bytes:]
             yield from self.advance(n_before - len(rest))
 
     def _cut(self) -> list[Frame]:
         """Return the frames that begin in the scratch; what is left of them goes to its front."""
-        frames, at, view = [], 0, self._scratch.data
+        frames: list[Frame] = []
+        at, view = 0, self._scratch.data
         while True:
             if self._expected is None:
+                at = self._cut_alike(at, frames)
                 if self._n_scratch - at < CHECKED_PREFIX.size:
                     break
                 self._prefix = bytes(view[at : at + CHECKED_PREFIX.size])
                 self._expected = _read_prefix(self._prefix)
                 at += CHECKED_PREFIX.size
-            if self._n_scratch - at < self._expected.header_bytes:
+            expected = self._expected
+            if self._n_scratch - at < expected.header_bytes:
                 break
-            self._begin_body(self._expected, bytes(view[at : at + self._expected.header_bytes]))
-            at += self._expected.header_bytes
-            assert self._body is not None
-            n_bytes = min(len(self._body), self._n_scratch - at)
-            self._body.data[:n_bytes] = view[at : at + n_bytes]
-            self._n_body, at = n_bytes, at + n_bytes
+            self._header = bytes(view[at : at + expected.header_bytes])
+            at += expected.header_bytes
+            if zlib.crc32(self._header) != expected.header_crc:
+                raise FrameError("the checksum of a frame's header is wrong")
+            self._body = np.empty(min(expected.body_bytes, FIRST_BODY_BYTES), np.uint8)
+            n_bytes = self._n_body = min(len(self._body), self._n_scratch - at)
+            self._body[:n_bytes] = self._scratch[at : at + n_bytes]
+            at += n_bytes
             whole = self._complete_if_whole()
             if not whole:
                 break
@@ -219,27 +269,36 @@ class FrameReader:
             self._scratch = np.resize(self._scratch, self._expected.header_bytes)
         return frames
 
-    def _begin_body(self, expected: _Expected, header: bytes) -> None:
-        if zlib.crc32(header) != expected.header_crc:
-            raise FrameError("the checksum of a frame's header is wrong")
-        self._header = header
-        self._body = np.empty(min(expected.body_bytes, FIRST_BODY_BYTES), np.uint8)
+    def _cut_alike(self, at: int, frames: list[Frame]) -> int:
+        """Add the frames that lie whole in the scratch and begin like the last one; return where they end."""
+        alike = self._alike
+        if alike is None:
+            return at
+        start, _, (run, dst, src, tag, _, specs, _), n_bytes, _ = alike
+        view, n_start = self._scratch.data, len(start)
+        while at + n_bytes <= self._n_scratch and view[at : at + n_start] == start:
+            body = self._scratch[at + n_start : at + n_bytes].copy()
+            frames.append(new_frame((run, dst, src, tag, _arrays(specs, body))))
+            at += n_bytes
+        return at
 
     def _complete_if_whole(self) -> list[Frame]:
         """Return the frame that is under way if its last byte has come."""
-        expected, header, body = self._expected, self._header, self._body
+        expected, body = self._expected, self._body
         assert expected is not None
-        assert header is not None
         assert body is not None
         if self._n_body < expected.body_bytes:
             return []
         if expected.body_crc is not None and zlib.crc32(body.data) != expected.body_crc:
             raise FrameError("the checksum of a frame's body is wrong")
-        guessable = expected.body_crc is None and SCRATCH_BYTES <= expected.body_bytes <= MAX_GUESSED_BYTES
-        if self._like is None and guessable and len(self._prefix + header) <= SCRATCH_BYTES:
-            self._like = (self._prefix + header, expected, header)
-        self._expected = self._header = self._body = None
-        return [_decode(header, body)]
+        header = _understand(self._header)
+        frame = _parse(header, body)
+        start = self._prefix + self._header
+        if expected.body_crc is None and header.kind == "data" and len(start) <= SCRATCH_BYTES:
+            is_guessed = SCRATCH_BYTES <= expected.body_bytes <= MAX_GUESSED_BYTES
+            self._alike = _Alike(start, expected, header, len(start) + expected.body_bytes, is_guessed)
+        self._expected = self._body = None
+        return [frame]
 
 
 @lru_cache(maxsize=N_ANNOUNCED)
@@ -255,37 +314,25 @@ def _read_prefix(data: bytes) -> _Expected:
     return _Expected(header_bytes, body_bytes, header_crc, body_crc if flags else None)
 
 
-def _decode(header: bytes, body: NDArray[np.uint8]) -> Frame:
+def _understand(header: bytes) -> _Header:
     try:
-        return _parse(header, body)
+        return _read_header(header)
     except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException) as error:
         raise FrameError(f"a frame cannot be read: {error}") from None
 
 
-def _parse(header: bytes, body: NDArray[np.uint8]) -> Frame:
-    run, dst, src, tag, kind, sizes = _read_header(header)
-    if kind == "shape":
-        ((dtype, shape, _),) = sizes
-        return Frame(run, dst, src, tag, ShapeArray(shape, dtype))
-    arrays, offset = [], 0
-    for dtype, shape, count in sizes:
-        end = offset + count * dtype.itemsize
-        if end > len(body):
-            raise ValueError(f"its arrays end after byte {len(body)}, where its body does")
-        arrays.append(np.frombuffer(body, dtype, count, offset).reshape(shape) if count else np.empty(shape, dtype))
-        offset = end
-    if offset != len(body):
-        raise ValueError(f"its body has {len(body)} bytes, its arrays {offset}")
-    return Frame(run, dst, src, tag, arrays)
-
-
 @lru_cache(maxsize=N_ANNOUNCED)
-def _read_header(header: bytes) -> tuple[int, int, int, str, str, list[tuple[np.dtype[Any], tuple[int, ...], int]]]:
-    """Return what a header says, with the number of elements of every array."""
-    run, dst, src, tag, kind, specs = msgpack.unpackb(header)
+def _read_header(header: bytes) -> _Header:
+    run, dst, src, tag, kind, given = msgpack.unpackb(header)
     if not type(run) is type(dst) is type(src) is int or type(tag) is not str or kind not in ("data", "shape"):
         raise ValueError("its header is not that of a message")
-    return run, dst, src, tag, kind, [(number_format(name), _shape(shape), math.prod(shape)) for name, shape in specs]
+    specs, body_bytes = [], 0
+    for name, shape in given:
+        specs.append((number_format(name), _shape(shape), body_bytes))
+        body_bytes += math.prod(shape) * specs[-1][0].itemsize
+    if kind == "shape" and len(specs) != 1:
+        raise ValueError(f"it announces {len(specs)} shapes")
+    return _Header(run, dst, src, tag, kind, tuple(specs), body_bytes if kind == "data" else 0)
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
@@ -293,3 +340,19 @@ def _shape(shape: Any) -> tuple[int, ...]:
         if type(n) is not int or n < 0:
             raise ValueError(f"{shape!r:.60} is not a shape")
     return tuple(shape)
+
+
+def _parse(header: _Header, body: NDArray[np.uint8]) -> Frame:
+    run, dst, src, tag, kind, specs, body_bytes = header
+    if len(body) != body_bytes:
+        raise FrameError(f"a frame cannot be read: its body has {len(body)} bytes, its arrays {body_bytes}")
+    payload = _arrays(specs, body) if kind == "data" else ShapeArray(specs[0][1], specs[0][0])
+    return new_frame((run, dst, src, tag, payload))
+
+
+def _arrays(specs: Sequence[tuple[np.dtype[Any], tuple[int, ...], int]], body: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """Return the arrays that a body consists of, as views."""
+    arrays: list[NDArray[Any]] = []
+    for dtype, shape, offset in specs:
+        arrays.append(np.ndarray(shape, dtype, body, offset))
+    return arrays

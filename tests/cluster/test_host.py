@@ -44,14 +44,14 @@ class LineEnd:
 
     def send(self, dst, src, tag, payload):
         """Put the message into the other host's queue."""
-        self.lines.inbox[self.lines.host_of[dst]].put((dst, src, tag, payload))
+        self.lines.inbox[self.lines.host_of[dst]].put((0, dst, src, tag, payload))
 
     def poll(self, waiting):
         """Return what has arrived; give up when nothing does."""
         try:
             return [self.lines.inbox[self.host].get(timeout=20)]
         except queue.Empty:
-            raise RunError(describe_deadlock(waiting)) from None
+            raise RunError(describe_deadlock(waiting())) from None
 
 
 def on_hosts(system, partition, program, n_chips, numerics="real", algorithms=None):

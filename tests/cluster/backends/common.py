@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.backends.wire import as_bytes, encode
+
 MARK = "CHIPMESH_TEST_RUN"
 IN_CREATE = 0x100  # inotify(7)
 SYSTEM = {
@@ -90,3 +92,9 @@ def ray_nodes(folder):
             yield cluster, cluster.add_node(**small)
         finally:
             cluster.shutdown()
+
+
+def stream_of(frames, *, check_body=False):
+    """Return the bytes of frames."""
+    sent = [encode(frame, check_body=check_body)[0] for frame in frames]
+    return b"".join(bytes(start) + b"".join(map(as_bytes, arrays)) for start, *arrays in sent)

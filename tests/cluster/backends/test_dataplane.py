@@ -14,8 +14,9 @@ import pytest
 from cluster.backends import dataplane
 from cluster.backends.dataplane import DataPlane
 from cluster.backends.greeting import Listeners, break_off, hello, is_cut_off, prepare
-from cluster.backends.wire import MAGIC, PREFIX, VERSION, Frame, FrameError, encode
+from cluster.backends.wire import MAGIC, PREFIX, VERSION, Frame, FrameError
 from configs.errors import ChipDiedError
+from tests.cluster.backends.common import stream_of
 from workloads.array import ShapeArray
 
 TOKEN = "0123456789abcdef"
@@ -72,7 +73,7 @@ def call(plane, caller="a"):
 
 def turn(plane):
     """Let a plane handle what its sockets are ready for, without waiting."""
-    while plane._work(0):
+    while plane._turn(list, 0):
         pass
 
 
@@ -84,7 +85,7 @@ def test_messages_arrive_in_order_with_their_addresses(planes):
     got = []
     while len(got) < 50:
         got += b.poll(list)
-    assert [(dst, src, tag, payload[0].tolist()) for dst, src, tag, payload in got] == [
+    assert [(dst, src, tag, payload[0].tolist()) for _, dst, src, tag, payload in got] == [
         (2 + i % 2, i % 2, f"t{i}", [i] * i) for i in range(50)
     ]
 
@@ -93,7 +94,7 @@ def test_shapes_travel_too(planes):
     """Without data there is a shape and a dtype."""
     a, b, _ = planes
     a.send(2, 0, "", ShapeArray((3, 4), np.dtype(np.float32)))
-    [(_, _, _, payload)] = b.poll(list)
+    [(_, _, _, _, payload)] = b.poll(list)
     assert (payload.shape, payload.dtype) == ((3, 4), np.float32)
 
 
@@ -138,7 +139,7 @@ def test_flush_waits_until_all_is_taken(planes, reports):
     flushing.join(0.3)
     assert flushing.is_alive()
     assert reports[0][-1] == ({1: 1}, 0, [])
-    [(_, _, _, payload)] = b.poll(list)
+    [(_, _, _, _, payload)] = b.poll(list)
     flushing.join(10)
     assert not flushing.is_alive()
     assert payload[0].nbytes == 8 << 20
@@ -164,9 +165,9 @@ def test_frames_of_a_later_run_are_kept_for_it(planes):
     a.send(2, 0, "later", [])
     turn(b)
     c.send(2, 4, "now", [])
-    assert [tag for _, _, tag, _ in b.poll(list)] == ["now"]
+    assert [tag for _, _, _, tag, _ in b.poll(list)] == ["now"]
     b.run = 2
-    assert [tag for _, _, tag, _ in b.poll(list)] == ["later"]
+    assert [tag for _, _, _, tag, _ in b.poll(list)] == ["later"]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_frames_of_a_later_run_are_kept_for_it(planes):
 def test_a_wrong_hello_closes_that_connection_only(planes, refusals, greeting):
     """A stranger is shut out, its bytes are not read, and the run goes on."""
     a, b, _ = planes
-    frame = b"".join(bytes(x) for x in encode(Frame(1, 2, 0, "evil", [])))
+    frame = stream_of([Frame(1, 2, 0, "evil", [])])
     with call(b) as stranger:
         stranger.sendall(greeting + frame)
         a.send(2, 0, "good", [])
@@ -189,7 +190,7 @@ def test_a_wrong_hello_closes_that_connection_only(planes, refusals, greeting):
         turn(b)
         with contextlib.suppress(ConnectionResetError):
             assert stranger.recv(1) == b""
-    assert [tag for _, _, tag, _ in got] == ["good"]
+    assert [tag for _, _, _, tag, _ in got] == ["good"]
     assert not b._arrived
     assert refusals == [[], ["a connection to chips 2-3 was shut out: it did not say the run's token"], []]
 
@@ -197,12 +198,12 @@ def test_a_wrong_hello_closes_that_connection_only(planes, refusals, greeting):
 def test_a_hello_in_pieces(planes):
     """The hello and the first frame may come cut anywhere, and a stranger who says nothing holds nobody up."""
     _, b, _ = planes
-    data = hello(TOKEN, 0) + b"".join(bytes(x) for x in encode(Frame(1, 2, 0, "x", [np.arange(3)])))
+    data = hello(TOKEN, 0) + stream_of([Frame(1, 2, 0, "x", [np.arange(3)])])
     with call(b) as silent, call(b) as peer:
         for i in range(len(data)):
             peer.sendall(data[i : i + 1])
             turn(b)
-        [(dst, src, tag, payload)] = b.poll(list)
+        [(_, dst, src, tag, payload)] = b.poll(list)
         assert (dst, src, tag, payload[0].tolist()) == (2, 0, "x", [0, 1, 2])
         silent.close()
         turn(b)  # a stranger that leaves is no death
@@ -228,7 +229,7 @@ def test_a_stranger_that_never_says_who_it_is(planes, refusals, monkeypatch, dri
         with contextlib.suppress(ConnectionResetError):
             assert stranger.recv(1) == b""
     a.send(2, 0, "after", [])
-    assert [tag for _, _, tag, _ in b.poll(list)] == ["after"]
+    assert [tag for _, _, _, tag, _ in b.poll(list)] == ["after"]
 
 
 def test_a_flood_of_strangers(planes, refusals, monkeypatch):
@@ -239,7 +240,7 @@ def test_a_flood_of_strangers(planes, refusals, monkeypatch):
         for _ in range(20):
             open_sockets.enter_context(call(b))
         a.send(2, 0, "good", [])
-        assert [tag for _, _, tag, _ in b.poll(list)] == ["good"]
+        assert [tag for _, _, _, tag, _ in b.poll(list)] == ["good"]
         assert len(b._strangers) == 5
     assert len(refusals[1]) == 15
 
@@ -248,7 +249,7 @@ def test_a_flood_of_strangers(planes, refusals, monkeypatch):
     ("data", "words"),
     [
         (b"\xff" * 64, "a frame begins with"),
-        (encode(Frame(1, 2, 0, "x", []))[0][:40] + bytes(60), "checksum of a frame's header"),
+        (stream_of([Frame(1, 2, 0, "x", [])])[:40] + bytes(60), "checksum of a frame's header"),
         (PREFIX.pack(MAGIC, VERSION, 0, 1 << 30, 1 << 60, 0, 0), "a frame a"),
     ],
 )
@@ -269,7 +270,7 @@ def test_half_a_frame_and_a_hang_up(planes):
     """A peer that ends in the middle of a message is a death, and the half message is nothing."""
     _, b, _ = planes
     with call(b) as peer:
-        peer.sendall(hello(TOKEN, 4 // 2) + b"".join(encode(Frame(1, 2, 4, "x", [np.arange(9)])))[:-5])
+        peer.sendall(hello(TOKEN, 4 // 2) + stream_of([Frame(1, 2, 4, "x", [np.arange(9)])])[:-5])
     with pytest.raises(ChipDiedError, match="chip 4: the connection closed"):
         b.poll(list)
     assert not b._arrived
@@ -281,7 +282,7 @@ def test_bodies_are_summed_up_between_hosts(planes):
     a.send(2, 0, "", [np.arange(3)])
     between = a.listeners.address.host != b.listeners.address.host
     assert a._outgoing[1].checks_body == between
-    assert b.poll(list)[0][3][0].tolist() == [0, 1, 2]
+    assert b.poll(list)[0].payload[0].tolist() == [0, 1, 2]
 
 
 def test_who_sends_too_much_waits_and_reads_meanwhile(planes, monkeypatch):
