@@ -6,13 +6,12 @@ There is no clock and no I/O here; the host resumes the program when a message h
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from attrs import define, field, frozen
-from numpy.typing import NDArray
+from attrs import define, field
 
 from cluster.calls import refuse_misuse, result_shape, table_of
 from cluster.checkpoints import NO_CHECKPOINTS, Keeping, Kept
@@ -20,6 +19,7 @@ from cluster.cost import duration, work_bytes, work_flops
 from cluster.handles import CommunicationEngine, Handle, Operation
 from cluster.host import Host, Mailbox
 from cluster.memory import Memory
+from cluster.port import GroupPort
 from cluster.records import Collective, Communication, Compute, Mark, Receive, Record, RecordTable, Send, Trace, merge
 from cluster.selection import Choose
 from collectives import (
@@ -30,6 +30,7 @@ from collectives import (
     GroupView,
     JointStep,
     Schedule,
+    begin_output,
     build,
     ends_with_something,
     execute,
@@ -90,35 +91,6 @@ class Machine:
         if key not in self._schedules:
             self._schedules[key] = build(op, algorithm, GroupView(self.topology, ranks), detail, self.files)
         return self._schedules[key]
-
-
-@frozen(eq=False)
-class _GroupPort:
-    """A chip's connection to the other members of a group, for one collective."""
-
-    chip: SimChip
-    ranks: tuple[int, ...]
-    tag: str
-
-    def post(self, src: int, dst: int, chunks: list[NDArray[Any]]) -> None:
-        n = len(self.ranks)
-        if src < n > dst:
-            self.chip.host.post(self.ranks[dst], self.chip.rank, self.tag, chunks)
-        else:
-            self.chip.host.post(self._home(dst), self.chip.rank, self._tag(src, dst), chunks)
-
-    def take(self, src: int, dst: int, *, last: bool) -> Awaitable[list[NDArray[Any]]]:
-        n = len(self.ranks)
-        key = (self.ranks[src], self.tag) if src < n > dst else (self._home(src), self._tag(src, dst))
-        return self.chip.mailbox.take(key, last)
-
-    def _home(self, node: int) -> int:
-        """Return the chip where a rank of the group, or a helper of the schedule, lives."""
-        return self.ranks[node] if node < len(self.ranks) else self.ranks[0]
-
-    def _tag(self, src: int, dst: int) -> str:
-        """Return the tag of messages from or to a helper."""
-        return f"{self.tag} {src}>{dst}"
 
 
 @define(eq=False)
@@ -415,7 +387,10 @@ class SimChip:
         tag, add = f"{call.group}#{count} {call.op}", REDUCTIONS[call.reduction]
         steps = joint_steps(schedule) if len(call.ranks) > 1 and self.host.holds(call.ranks) else None
         if steps is None or not await self._meet(call, steps, f"{tag} together", chunks):
-            await execute(schedule, place, chunks, _GroupPort(self, call.ranks, tag), add)
+            output = begin_output(schedule, place, call.detail, x)
+            await execute(schedule, place, chunks, GroupPort(self.host, self.mailbox, call.ranks, tag), add, output)
+            if result is not None and output is not None:
+                return output.values.reshape(result)
         if result is None:
             return None
         if not ends_with_something(schedule, place, call.detail):

@@ -31,6 +31,8 @@ from configs.errors import ChipmeshError, OutOfMemoryError, ProgramError
 
 Key = tuple[int, str]
 """(source rank, tag) of a message."""
+ABSENT = object()
+"""In place of a message that has not come; None is one."""
 
 
 class Wait(tuple[Key, bool]):
@@ -46,6 +48,8 @@ class Mailbox:
     rank: int
     pauses: bool = False
     """Whether a program stops before it computes, although its message is there: to compute together with others."""
+    fetch: Callable[[Key], Any] | None = None
+    """Waits for a message on the spot, where nobody else could go on meanwhile; returns ABSENT if somebody could."""
     messages: dict[Key, deque[Any]] = field(factory=dict)
 
     def put(self, key: Key, payload: Any) -> None:
@@ -60,12 +64,17 @@ class Mailbox:
             del self.messages[key]
         return payload
 
+    def ready(self, key: Key, computes: bool = True) -> Any:
+        """Return the next message under the key if it can be had without giving way to others, else ABSENT."""
+        if key not in self.messages:
+            return ABSENT if self.fetch is None else self.fetch(key)
+        return ABSENT if computes and self.pauses else self.pop(key)
+
     @coroutine
     def take(self, key: Key, computes: bool = True) -> Generator[Wait, Any, Any]:
         """Return the next message under the key, waiting for it; `computes` False: only to pass messages on."""
-        if key in self.messages and not (computes and self.pauses):
-            return self.pop(key)
-        return (yield Wait((key, computes)))
+        message = self.ready(key, computes)
+        return message if message is not ABSENT else (yield Wait((key, computes)))
 
 
 class Transport(Protocol):
@@ -118,6 +127,7 @@ class Host:
     _held_back: dict[int, list[Callable[[], None]]] | None = None
     _meetings: dict[Hashable, _Meeting] = field(factory=dict)
     _together: dict[tuple[int, ...], bool] = field(factory=dict)
+    _failure: BaseException | None = None
 
     def mailbox(self, rank: int) -> Mailbox:
         """Return the mailbox of a chip that lives here, made on first use."""
@@ -186,6 +196,8 @@ class Host:
         programs = [_Running(rank, begin(), self.mailbox(rank)) for rank, begin in sorted(start.items())]
         self._running = dict.fromkeys(programs)
         self._about_to_compute = [(chip, None) for chip in programs]
+        if len(programs) == 1 and self.transport is not None:
+            programs[0].mailbox.fetch = partial(self._fetch, programs[0].rank, self.transport)
         try:
             while True:
                 while self._ready or self._about_to_compute:
@@ -199,11 +211,30 @@ class Host:
                     return {chip.rank: chip.value for chip in programs}
                 if self.transport is None:
                     raise ProgramError(describe_deadlock(self._who_waits()))
+                if self._failure is not None:
+                    raise self._failure
                 for _, dst, src, tag, payload in self.transport.poll(self._who_waits):
                     self._deliver(dst, src, tag, payload)
         finally:
             for chip in list(self._running):
                 chip.program.close()
+
+    def _fetch(self, rank: int, transport: Transport, key: Key) -> Any:
+        """Wait for a message to the only chip of this host; return ABSENT if an operation that it has started goes on.
+
+        What goes wrong is kept for `run` to raise, where no program can catch it.
+        """
+        message = ABSENT
+        try:
+            while message is ABSENT and len(self._running) == 1:
+                for _, dst, src, tag, payload in transport.poll(lambda: [(rank, key)]):
+                    if message is ABSENT and (src, tag) == key:
+                        message = payload
+                    else:
+                        self._deliver(dst, src, tag, payload)
+        except BaseException as failure:  # noqa: BLE001  also what ends the process
+            self._failure = failure
+        return message
 
     def start(self, rank: int, operation: Coroutine[Wait, Any, Any]) -> None:
         """Let an operation of a chip go on beside its program; it begins now."""

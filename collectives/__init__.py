@@ -37,7 +37,7 @@ from collectives.algorithms import (
 )
 from collectives.checker import ScheduleError, check
 from collectives.compose import GATHERS
-from collectives.executor import ends_with_something, execute, join, split
+from collectives.executor import begin_output, ends_with_something, execute, join, split
 from collectives.group import GroupView
 from collectives.operations import (
     OPERATIONS,
@@ -261,6 +261,7 @@ __all__ = [
     "Table",
     "Transfer",
     "Transfers",
+    "begin_output",
     "build",
     "candidates",
     "check",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
 
-from collectives.operations import OPERATIONS, Detail, chunk_sizes, input_parts
+from collectives.operations import OPERATIONS, Detail, chunk_sizes, input_parts, part_sizes
 from collectives.schedule import RankStep, Schedule
 
 Add = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
+SETTLED_BYTES = 1 << 14
+"""Longer chunks go to their place in the output when they are last used, while the caches still hold them."""
 
 
 class Port(Protocol):
@@ -24,32 +27,81 @@ class Port(Protocol):
     def post(self, src: int, dst: int, chunks: list[NDArray[Any]]) -> None:
         """Send chunks from a node that lives here to a node without waiting; the arrays must not change afterwards."""
 
+    def ready(self, src: int, dst: int, *, last: bool) -> list[NDArray[Any]] | None:
+        """Return the next message from a node to one that lives here, or None if only `take` can wait for it.
+
+        `last`: there is nothing to do after it.
+        """
+
     def take(self, src: int, dst: int, *, last: bool) -> Awaitable[list[NDArray[Any]]]:
-        """Return the next message from a node to one that lives here; `last`: there is nothing to do after it."""
+        """Return the same, waiting for it."""
+
+
+@frozen(eq=False)
+class Output:
+    """A rank's output in the making: one array, and where in it the chunks go that are not there yet."""
+
+    values: NDArray[Any]
+    places: dict[int, NDArray[Any]]
+
+    def settle(self, ids: Iterable[int], chunks: list[NDArray[Any] | None]) -> None:
+        """Put chunks that nothing more is done with into their places, and let go of them."""
+        for c in ids:
+            place = self.places.pop(c, None)
+            if place is not None:
+                place[:] = _held(chunks, c)
+                chunks[c] = None
 
 
 async def execute(
-    schedule: Schedule, rank: int, chunks: list[NDArray[Any] | None], port: Port, add: Add = np.add
+    schedule: Schedule,
+    rank: int,
+    chunks: list[NDArray[Any] | None],
+    port: Port,
+    add: Add = np.add,
+    output: Output | None = None,
 ) -> None:
     """Carry out the rank's steps; `chunks[c]` is what the rank holds of chunk c and is replaced as it changes.
 
     The schedule's helpers live with the first rank. `add` joins two values (a sum, by default). What is added up in
     one step is added in the order of the ranks, the own value among them: so the result does not depend on arrival,
-    and ranks that add the same values get the same bits.
+    and ranks that add the same values get the same bits. Chunks go to their places in the `output`, if there is one.
     """
     held = {rank: chunks}
     final = schedule.plans[rank][-1] if schedule.plans[rank] else None
-    for together in schedule.work(rank):
+    for number, together in enumerate(schedule.work(rank)):
         for node, step in together:
             own = held.setdefault(node, [None] * schedule.n_cells) if node != rank else chunks
             for dst, ids in step.sends:
-                port.post(node, dst, [own[c] for c in ids])  # type: ignore[misc]  # the checker proves that they are held
+                port.post(node, dst, [*map(own.__getitem__, ids)])  # type: ignore[list-item]  # the checker proves: held
         for node, step in together:
             last = step is final and node == rank
             messages = []
             for src, _, _ in step.receives:
-                messages.append(await port.take(src, node, last=last))
+                message = port.ready(src, node, last=last)
+                messages.append(await port.take(src, node, last=last) if message is None else message)
             _take_in(step, node, held[node], messages, add)
+        if output is not None:
+            output.settle(_last_used(schedule, rank)[number], chunks)
+    if output is not None:
+        output.settle([*output.places], chunks)
+
+
+@lru_cache(maxsize=4096)
+def _last_used(schedule: Schedule, rank: int) -> list[list[int]]:
+    """Return, for every step of `schedule.work`, the chunks that the rank uses in no later one."""
+    work = schedule.work(rank)
+    last: dict[int, int] = {}
+    for number, together in enumerate(work):
+        for step in (step for node, step in together if node == rank):
+            for ids in (*(ids for _, ids in step.sends), *(ids for _, ids, _ in step.receives)):
+                last |= dict.fromkeys(ids, number)
+            for c, to, _ in step.local:
+                last |= {c: number, to: number}
+    found: list[list[int]] = [[] for _ in work]
+    for c, number in last.items():
+        found[number].append(c)
+    return found
 
 
 def _take_in(
@@ -87,6 +139,27 @@ def split(schedule: Schedule, rank: int, detail: Detail, x: NDArray[Any]) -> lis
     for chunk, begin, end in _slices(schedule, rank, detail, x.size):
         chunks[chunk] = x[begin:end]
     return chunks
+
+
+def begin_output(
+    schedule: Schedule, rank: int, detail: Detail, x: NDArray[Any], least_bytes: int = SETTLED_BYTES
+) -> Output | None:
+    """Return the output of a rank with the input `x`; None if its chunks are shorter, as a rule: `join` does better."""
+    slices = _output_slices(schedule, rank, detail, x.size)
+    if not slices or slices[-1][2] * x.itemsize < least_bytes * len(slices):
+        return None
+    values = np.empty(slices[-1][2], x.dtype)
+    return Output(values, {c: values[begin:end] for c, begin, end in slices})
+
+
+@lru_cache(maxsize=4096)
+def _output_slices(schedule: Schedule, rank: int, detail: Detail, n_elements: int) -> list[tuple[int, int, int]]:
+    """Return (chunk, begin, end) in the rank's output; nothing where the input's size does not tell (all_to_all_v)."""
+    if OPERATIONS[schedule.op].detail == "rows":
+        return []
+    n, k, mine = schedule.n_ranks, schedule.n_chunks, _output(schedule, rank, detail)
+    sizes = chunk_sizes(part_sizes(schedule.op, n, k, n_elements, detail), k)
+    return [(c, end - sizes[c], end) for c, end in zip(mine, accumulate(sizes[c] for c in mine), strict=True)]
 
 
 def join(schedule: Schedule, rank: int, detail: Detail, chunks: Sequence[NDArray[Any] | None]) -> NDArray[Any]:

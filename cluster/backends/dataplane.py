@@ -201,26 +201,16 @@ class DataPlane:
                 self._read(connection)
 
     def _read(self, connection: _Connection) -> None:
-        """Read once, and then on to the end of the message if it is there already."""
-        reader, frames = connection.reader, list[Frame]()
-        while not frames:
-            rooms = reader.rooms()
-            try:
-                n_bytes = connection.sock.recvmsg_into(rooms)[0]
-            except BlockingIOError:
-                return
-            except OSError:
-                n_bytes = 0
-            if not n_bytes:
-                self._drop(connection)
-                raise ChipDiedError(f"{self._chips(connection.peer)}: the connection closed")
-            try:
-                frames = reader.advance(n_bytes)
-            except FrameError as error:
-                self._drop(connection)
-                raise FrameError(f"from {self._chips(connection.peer)}: {error}; the connection is closed") from None
-            if not frames and n_bytes < sum(map(len, rooms)):
-                return
+        try:
+            frames = connection.reader.read(connection.sock)
+        except BlockingIOError:
+            return
+        except (OSError, EOFError):
+            self._drop(connection)
+            raise ChipDiedError(f"{self._chips(connection.peer)}: the connection closed") from None
+        except FrameError as error:
+            self._drop(connection)
+            raise FrameError(f"from {self._chips(connection.peer)}: {error}; the connection is closed") from None
         self.received += len(frames)
         for frame in frames:
             self._arrived.setdefault(frame[0], []).append(frame)

@@ -12,14 +12,15 @@ pass a network: it takes 0.5 ns a byte at either end, longer than everything els
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import ml_dtypes
 import msgpack
@@ -154,13 +155,36 @@ class _Alike(NamedTuple):
     """Whether the next message is read as if it was one; short ones are better read many at a time."""
 
 
+class Stream(Protocol):
+    """Where bytes come from: a socket."""
+
+    def recvmsg_into(self, rooms: Iterable[Any], /) -> tuple[int, Any, Any, Any]:
+        """Put bytes into one room after the other; return how many, none at the end, and what is of no use here."""
+
+
+@define
+class _Bytes:
+    """Bytes to read as from a socket."""
+
+    rest: memoryview
+
+    def recvmsg_into(self, rooms: Iterable[Any], /) -> tuple[int, None, None, None]:
+        before = len(self.rest)
+        if not before:
+            raise BlockingIOError
+        for room in rooms:
+            n_bytes = min(len(room), len(self.rest))
+            memoryview(room)[:n_bytes], self.rest = self.rest[:n_bytes], self.rest[n_bytes:]
+        return before - len(self.rest), None, None, None
+
+
 @define(eq=False)
 class FrameReader:
     """Cuts a stream of bytes into frames; the state is the bytes that do not make a frame yet.
 
-    Whoever reads the socket puts bytes where `rooms` says, then calls `advance`: what is left of a body goes straight
-    into the memory that its arrays are views of. After a message of some size the next is guessed to begin like it, as
-    the steps of a collective do: then a single read brings it whole. A wrong guess costs a copy.
+    What is left of a body goes straight into the memory that its arrays are views of. After a message of some size the
+    next is guessed to begin like it, as the steps of a collective do: then a single read brings it whole. A wrong guess
+    costs a copy.
     """
 
     _scratch: NDArray[np.uint8] = field(factory=lambda: np.empty(SCRATCH_BYTES, np.uint8))
@@ -173,68 +197,72 @@ class FrameReader:
     _alike: _Alike | None = None
     """How the next message may begin."""
     _start: bytearray = field(factory=bytearray)
-    _guess: NDArray[np.uint8] | None = None
-    """Room for the start and the body of the next message, if it is one like the last."""
+    """Room for that."""
 
-    def rooms(self) -> list[Any]:
-        """Return where the next bytes of the stream belong, one room of bytes after the other."""
-        if self._body is not None:
-            return [self._room_of_body(self._body)]
+    def read(self, stream: Stream) -> list[Frame]:
+        """Read once, and on to the end of a message if it is there already; return the messages that are complete.
+
+        Raises FrameError on what is not a frame, EOFError at the end of the stream, and what the stream raises.
+        """
         alike = self._alike
-        if alike is None or self._n_scratch or self._expected is not None or not alike.is_guessed:
-            return [self._scratch[self._n_scratch :]]
-        if self._guess is None:
-            self._start, self._guess = bytearray(len(alike.start)), np.empty(alike.expected.body_bytes, np.uint8)
-        return [self._start, self._guess]
+        if alike is None or not alike.is_guessed or self._n_scratch or self._expected is not None:
+            return self._read_on(stream)
+        start, body = self._start, np.empty(alike.expected.body_bytes, np.uint8)
+        n_bytes = stream.recvmsg_into([start, body])[0]
+        if n_bytes == alike.n_bytes and start == alike.start:  # whole, as with most messages
+            run, dst, src, tag, _, specs, _ = alike.header
+            return [new_frame((run, dst, src, tag, _arrays(specs, body)))]
+        if not n_bytes:
+            raise EOFError
+        return self._check_guess(n_bytes, body, alike)
 
-    def _room_of_body(self, body: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        assert self._expected is not None
+    def _read_on(self, stream: Stream) -> list[Frame]:
+        frames: list[Frame] = []
+        while not frames:
+            room = self._room()
+            n_bytes = stream.recvmsg_into([room])[0]
+            if not n_bytes:
+                raise EOFError
+            if self._body is None:
+                self._n_scratch += n_bytes
+                frames = self._cut()
+            else:
+                self._n_body += n_bytes
+                frames = self._complete_if_whole()
+            if n_bytes < len(room):
+                break
+        return frames
+
+    def _room(self) -> NDArray[np.uint8]:
+        """Return where the next bytes of the stream belong."""
+        body = self._body
+        if body is None:
+            return self._scratch[self._n_scratch :]
         if self._n_body == len(body):
-            self._body = np.empty(min(2 * self._n_body, self._expected.body_bytes), np.uint8)
-            self._body[: self._n_body] = body
-            return self._body[self._n_body :]
+            assert self._expected is not None
+            body, shorter = np.empty(min(2 * self._n_body, self._expected.body_bytes), np.uint8), body
+            body[: self._n_body] = shorter
+            self._body = body
         return body[self._n_body :]
 
-    def advance(self, n_bytes: int) -> list[Frame]:
-        """Return the frames that are complete with so many more bytes; raise FrameError on what is not a frame."""
-        guess = self._guess
-        if guess is not None:
-            alike = self._alike
-            assert alike is not None
-            if n_bytes == alike.n_bytes and self._start == alike.start:  # whole, as with most messages
-                self._guess = None
-                run, dst, src, tag, _, specs, _ = alike.header
-                return [new_frame((run, dst, src, tag, _arrays(specs, guess)))]
-            return self._check_guess(n_bytes, guess, alike)
-        if self._body is None:
-            self._n_scratch += n_bytes
-            return self._cut()
-        self._n_body += n_bytes
-        return self._complete_if_whole()
-
-    def _check_guess(self, n_bytes: int, guess: NDArray[np.uint8], alike: _Alike) -> list[Frame]:
+    def _check_guess(self, n_bytes: int, body: NDArray[np.uint8], alike: _Alike) -> list[Frame]:
         """Take in bytes that came where a message like the last one was expected: a part of one, or another."""
-        self._guess = None
         n_start = min(n_bytes, len(alike.start))
         n_body = n_bytes - n_start
-        if self._start == alike.start and n_start == len(alike.start):
-            self._expected, self._body, self._n_body = alike.expected, guess, n_body
+        if n_start == len(alike.start) and self._start == alike.start:
+            self._expected, self._body, self._n_body = alike.expected, body, n_body
             self._prefix, self._header = alike.start[: CHECKED_PREFIX.size], alike.start[CHECKED_PREFIX.size :]
             return self._complete_if_whole()
         self._alike, self._n_scratch = None, n_start
         self._scratch.data[:n_start] = self._start[:n_start]
-        return [*self._cut(), *self.feed(guess.data[:n_body])]
+        return [*self._cut(), *self.feed(body.data[:n_body])]
 
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """Yield the frames that these bytes complete; raise FrameError on anything that is not a frame."""
-        rest = memoryview(data)
-        while rest:
-            n_before = len(rest)
-            for room in self.rooms():
-                n_bytes = min(len(room), len(rest))
-                memoryview(room)[:n_bytes] = rest[:n_bytes]
-                rest = rest[n_bytes:]
-            yield from self.advance(n_before - len(rest))
+        stream = _Bytes(memoryview(data))
+        while stream.rest:
+            with contextlib.suppress(BlockingIOError):
+                yield from self.read(stream)
 
     def _cut(self) -> list[Frame]:
         """Return the frames that begin in the scratch; what is left of them goes to its front."""
@@ -297,6 +325,7 @@ class FrameReader:
         if expected.body_crc is None and header.kind == "data" and len(start) <= SCRATCH_BYTES:
             is_guessed = SCRATCH_BYTES <= expected.body_bytes <= MAX_GUESSED_BYTES
             self._alike = _Alike(start, expected, header, len(start) + expected.body_bytes, is_guessed)
+            self._start = bytearray(len(start))
         self._expected = self._body = None
         return [frame]
 
