@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from configs.spec import LinkSpec, RoutingSpec, TopologySpec
+from configs.spec.topology import LinkSpec, RoutingSpec, TopologySpec
 from topology import Dragonfly, FatTree, Mesh, Switch, Topology, Torus
 
 LINK = LinkSpec(bandwidth_bytes_per_s=50e9, latency_ps=500_000)

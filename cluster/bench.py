@@ -20,7 +20,8 @@ from collectives import NO_FILES, OFFERED, OPERATIONS, REDUCTIONS, GroupView, Sc
 from configs.algorithm_names import AUTO, algorithm_problem
 from configs.errors import ConfigError
 from configs.problems import unknown
-from configs.spec import Contention, Numerics, SystemSpec
+from configs.spec.experiment import Contention, Numerics
+from configs.spec.system import SystemSpec
 from configs.units import format_size
 from topology import Topology, build_topology
 from topology.graph import axis_names

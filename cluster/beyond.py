@@ -9,7 +9,7 @@ from attrs import frozen
 
 from cluster.records import Collective
 from cluster.uncertainty import stored_figures
-from configs.spec import CommunicationSpec
+from configs.spec.communication import CommunicationSpec
 from configs.units import format_size
 from topology import Topology
 

@@ -42,7 +42,9 @@ from collectives import (
 from configs.algorithm_names import AUTO
 from configs.dtypes import DTYPES
 from configs.errors import ProgramError
-from configs.spec import ChipSpec, Numerics, SystemSpec
+from configs.spec.chip import ChipSpec
+from configs.spec.experiment import Numerics
+from configs.spec.system import SystemSpec
 from topology import Topology, chips_of
 from workloads.array import Array, ShapeArray
 from workloads.chip import Group, Tensor, Work

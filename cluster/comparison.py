@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cluster.collector import Collector
 from cluster.session import launch
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from workloads.decode import FARTHEST, DecodeJob, decode
 from workloads.layout import Layout
 

@@ -3,8 +3,8 @@
     duration = start + max(flops / (peak(dtype) × compute), Σ_tier bytes / (bandwidth × efficiency × memory)) + launch
 
 and at least the chip's `kernel_floor`. start, compute and memory are those of the kernel's kind
-(`configs.spec.KernelSpec`): 0, 1 and 1 on ideal kernels. A fused kind takes no time. docs/fidelity.md tells where the
-constants come from.
+(`configs.spec.kernels.KernelSpec`): 0, 1 and 1 on ideal kernels. A fused kind takes no time. docs/fidelity.md tells
+where the constants come from.
 
 Matrix work is counted with its dimensions rounded up to the chip's tile, which is how utilisation enters: a tile that
 is half empty takes as long as a full one. A tier whose bandwidth is unknown is not charged.
@@ -16,7 +16,8 @@ from typing import Literal
 
 from configs.dtypes import DTYPES
 from configs.errors import ConfigError
-from configs.spec import ChipSpec, KernelSpec
+from configs.spec.chip import ChipSpec
+from configs.spec.kernels import KernelSpec
 from configs.units import round_ps
 from workloads.chip import Work
 

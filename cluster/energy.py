@@ -20,7 +20,9 @@ from cluster.timeline.timeline import Timeline
 from collectives import GroupView
 from collectives import build as build_schedule
 from configs.dtypes import DTYPES
-from configs.spec import ChipSpec, Confidence, CostSpec
+from configs.spec.chip import ChipSpec
+from configs.spec.cost import CostSpec
+from configs.spec.provenance import Confidence
 
 Method = Literal["operations", "busy", "limit"]
 CONFIDENCES: tuple[Confidence, ...] = get_args(Confidence)

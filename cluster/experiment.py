@@ -24,7 +24,9 @@ from configs.dtypes import DTYPES
 from configs.errors import ConfigError
 from configs.plain import fingerprint, to_plain
 from configs.rules import check_experiment
-from configs.spec import ChipSpec, ExperimentSpec, SoftwareSpec
+from configs.spec.chip import ChipSpec
+from configs.spec.experiment import ExperimentSpec
+from configs.spec.software import SoftwareSpec
 from topology import build_topology, chips_of, ideal, refuse_cut_off
 from topology.kinds.ocs import Ocs
 from workloads.decode import DecodeJob, check_job, decode

@@ -16,7 +16,7 @@ from attrs import evolve
 from cluster.memory import Memory, tier_capacity_bytes
 from configs.dtypes import DTYPES
 from configs.errors import CapacityError, ConfigError
-from configs.spec import ChipSpec
+from configs.spec.chip import ChipSpec
 from configs.units import format_size
 from workloads.decode import DecodeJob, check_job, plan_rank
 from workloads.layout import Layout, split_evenly

@@ -15,7 +15,9 @@ from cluster.vocabulary import VOCABULARY
 from collectives import ALGORITHMS
 from configs.catalogue_files import catalogue_entry, catalogue_names
 from configs.loader import load_chip, load_model, load_system
-from configs.spec import Confidence, LinkFault, Provenance, SystemSpec
+from configs.spec.faults import LinkFault
+from configs.spec.provenance import Confidence, Provenance
+from configs.spec.system import SystemSpec
 from configs.units import format_bandwidth, format_size, format_time_ps
 from topology import (
     Topology,

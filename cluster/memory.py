@@ -8,7 +8,7 @@ from typing import NamedTuple
 from attrs import define, field
 
 from configs.errors import CapacityError, ConfigError
-from configs.spec import ChipSpec
+from configs.spec.chip import ChipSpec
 from configs.units import format_size
 
 

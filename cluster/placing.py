@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from configs.errors import ConfigError
 from configs.problems import unknown
-from configs.spec import PlacementSpec
+from configs.spec.parallel import PlacementSpec
 from topology import Topology
 from workloads.decode import DecodeJob
 from workloads.layout import Layout

@@ -14,7 +14,8 @@ from cluster.timeline.reuse import play_run
 from cluster.timeline.uniform import time_uniform_ps
 from collectives import NO_FILES, GroupView, Schedule, build
 from configs.algorithm_names import AUTO
-from configs.spec import Contention, SystemSpec
+from configs.spec.experiment import Contention
+from configs.spec.system import SystemSpec
 from topology import Topology
 
 MOST_RANKS = 1024

@@ -16,7 +16,8 @@ from cluster.records import Collective
 from collectives import OFFERED, OPERATIONS, GroupView, build, candidates
 from configs.algorithm_names import AUTO, algorithm_problem, with_protocol
 from configs.errors import ConfigError
-from configs.spec import Contention, SystemSpec
+from configs.spec.experiment import Contention
+from configs.spec.system import SystemSpec
 from topology import Topology, build_topology
 
 MOST_COMPARED = 32

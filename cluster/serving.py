@@ -8,7 +8,10 @@ from typing import Any
 from attrs import evolve
 
 from configs.loader import load_kernels
-from configs.spec import ChipSpec, KernelsSpec, SoftwareSpec, SystemSpec
+from configs.spec.chip import ChipSpec
+from configs.spec.kernels import KernelsSpec
+from configs.spec.software import SoftwareSpec
+from configs.spec.system import SystemSpec
 from topology.kinds.compose import Compose
 
 

@@ -22,7 +22,8 @@ from configs.algorithm_names import algorithm_problem
 from configs.errors import ConfigError
 from configs.loader import load_system
 from configs.problems import unknown
-from configs.spec import Contention, Numerics, OnFailure, SystemSpec
+from configs.spec.experiment import Contention, Numerics, OnFailure
+from configs.spec.system import SystemSpec
 from topology import Topology, build_topology
 from workloads.roles import Roles
 

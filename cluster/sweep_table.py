@@ -17,7 +17,7 @@ from cluster.uncertainty import band_of
 from configs.errors import ConfigError
 from configs.fields import QUANTITIES, fields_of
 from configs.problems import dotted
-from configs.spec import ExperimentSpec
+from configs.spec.experiment import ExperimentSpec
 from workloads.sweeps import Point, keys_of
 
 Row = Mapping[str, Any]

@@ -41,7 +41,7 @@ from cluster.vocabulary import VOCABULARY
 from configs.errors import ChipmeshError, ConfigError, RunError
 from configs.loader import load_experiment
 from configs.plain import fingerprint, to_plain
-from configs.spec import ExperimentSpec
+from configs.spec.experiment import ExperimentSpec
 from topology import build_topology
 from workloads.conditions import Condition
 from workloads.sweeps import SPEC_NAMES, Point, Sweep, names_of, overrides, read_sweep

@@ -12,7 +12,7 @@ from configs.errors import ConfigError, RunError
 from configs.input_files import decode_utf8, read_bytes
 from configs.loader import load_system
 from configs.problems import shown
-from configs.spec import SystemSpec
+from configs.spec.system import SystemSpec
 from configs.units import parse_bandwidth_bytes_per_s, parse_time_ps
 from topology import build_topology
 from topology.export import EXPORTS

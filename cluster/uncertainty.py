@@ -13,7 +13,9 @@ from typing import Any
 from attrs import frozen
 
 from configs.catalogue_files import errors_path, held_out_decode_path
-from configs.spec import CommunicationSpec, SoftwareSpec, SystemSpec
+from configs.spec.communication import CommunicationSpec
+from configs.spec.software import SoftwareSpec
+from configs.spec.system import SystemSpec
 from configs.yaml_source import parse_yaml, read_file
 
 IDEAL_SOFTWARE = SoftwareSpec()

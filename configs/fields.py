@@ -104,7 +104,7 @@ class Field:
 def fields_of(cls: type) -> tuple[Field, ...]:
     """Return the fields of a spec class that files may give.
 
-    >>> from configs.spec import LinkSpec
+    >>> from configs.spec.topology import LinkSpec
     >>> [f.key for f in fields_of(LinkSpec)]
     ['bandwidth', 'latency', 'count']
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from attrs import frozen
 
 from configs.problems import Keys, Place, Problems, dotted, unknown
-from configs.spec import Confidence, Provenance
+from configs.spec.provenance import Confidence, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

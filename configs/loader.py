@@ -19,20 +19,16 @@ from configs.overrides import apply_overrides
 from configs.problems import Place, Problems, unknown
 from configs.resolve import FAILED, Document, Origin, Resolver, expand
 from configs.rules import RULES, collectives_rule
-from configs.spec import (
-    AUTO,
-    IDENTITY,
-    ChipSpec,
-    CommunicationSpec,
-    ExperimentSpec,
-    KernelsSpec,
-    ModelSpec,
-    PlacementSpec,
-    SoftwareSpec,
-    SystemSpec,
-    TopologySpec,
-    WorkloadSpec,
-)
+from configs.spec.chip import ChipSpec
+from configs.spec.communication import CommunicationSpec
+from configs.spec.experiment import ExperimentSpec
+from configs.spec.kernels import KernelsSpec
+from configs.spec.model import ModelSpec
+from configs.spec.parallel import AUTO, IDENTITY, PlacementSpec
+from configs.spec.software import SoftwareSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import TopologySpec
+from configs.spec.workload import WorkloadSpec
 from configs.structure import Structurer
 
 Source = str | Path | Mapping[str, Any]

@@ -15,7 +15,7 @@ def to_plain(spec: Any) -> Any:
 
     Every object names its class: a torus and a mesh may have the same fields.
 
-    >>> from configs.spec import LinkSpec
+    >>> from configs.spec.topology import LinkSpec
     >>> to_plain(LinkSpec(bandwidth_bytes_per_s=12.5e9, latency_ps=711_000))
     {'class': 'LinkSpec', 'bandwidth_bytes_per_s': 12500000000.0, 'latency_ps': 711000, 'count': 1}
     """
@@ -25,7 +25,7 @@ def to_plain(spec: Any) -> Any:
 def fingerprint(spec: Any) -> str:
     """Return the SHA-256 of everything in a spec that decides the results of a run: nothing that is `eq=False`.
 
-    >>> from configs.spec import LinkSpec
+    >>> from configs.spec.topology import LinkSpec
     >>> fingerprint(LinkSpec(1e9, 0)) == fingerprint(LinkSpec(1e9, 0)) != fingerprint(LinkSpec(1e9, 1))
     True
     """

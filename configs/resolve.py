@@ -13,15 +13,13 @@ from configs.catalogue_files import WORDS, catalogue_path, label
 from configs.errors import ConfigError
 from configs.figures import FigureReader, read_sources
 from configs.problems import Keys, Place, Problems, dotted, shown
-from configs.spec import (
-    ChipSpec,
-    CommunicationSpec,
-    KernelsSpec,
-    ModelSpec,
-    Provenance,
-    SoftwareSpec,
-    SystemSpec,
-)
+from configs.spec.chip import ChipSpec
+from configs.spec.communication import CommunicationSpec
+from configs.spec.kernels import KernelsSpec
+from configs.spec.model import ModelSpec
+from configs.spec.provenance import Provenance
+from configs.spec.software import SoftwareSpec
+from configs.spec.system import SystemSpec
 from configs.yaml_source import parse_yaml, read_file
 
 LIKE = "like"

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 from configs.algorithm_names import Offered, algorithm_problem
 from configs.errors import ConfigError
 from configs.problems import Keys, unknown
-from configs.spec import (
-    MOST_CHARACTERS,
-    ChipSpec,
-    CostSpec,
-    ExperimentSpec,
-    PlacementSpec,
-    SamplingSpec,
-    SystemSpec,
-    WeightsSpec,
-    WorkloadSpec,
-)
+from configs.spec.chip import ChipSpec
+from configs.spec.cost import CostSpec
+from configs.spec.experiment import ExperimentSpec
+from configs.spec.model import WeightsSpec
+from configs.spec.parallel import PlacementSpec
+from configs.spec.system import SystemSpec
+from configs.spec.workload import MOST_CHARACTERS, SamplingSpec, WorkloadSpec
 
 if TYPE_CHECKING:
     from configs.structure import Rule

@@ -231,7 +231,7 @@ def _is_a(hint: Any, value: Any) -> bool:
 def _split(problem: str, cls: type) -> tuple[Keys, str]:
     """Tell the keys from the message, where a class names the field that it refuses.
 
-    >>> from configs.spec import LinkSpec
+    >>> from configs.spec.topology import LinkSpec
     >>> _split("count: 0 is too few", LinkSpec), _split("latency: and count: odd", int)
     ((('count',), '0 is too few'), ((), 'latency: and count: odd'))
     """

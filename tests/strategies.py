@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology import Dragonfly, FatTree, FullyConnected, Line, Mesh, Ring, Switch, Torus
 
 BANDWIDTHS = (1e9, 3e9, 12.5e9, 25e9, 450e9)

@@ -3,7 +3,7 @@
 `topology.networkx_io` is not imported here: it is slow to import, and every worker imports this.
 """
 
-from configs.spec import TopologySpec
+from configs.spec.topology import TopologySpec
 from topology.faults import refuse_cut_off, with_faults
 from topology.graph import Edges, Route, Router, Topology
 from topology.kinds.compose import Cable, Compose, Nodes

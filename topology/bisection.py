@@ -42,7 +42,7 @@ def searched_bisection_bytes_per_s(topology: Topology) -> float | None:
 
     Halves are equal, or one chip apart if the number of chips is odd; switches stand where the cut is smaller.
 
-    >>> from configs.spec import LinkSpec, RoutingSpec
+    >>> from configs.spec.topology import LinkSpec, RoutingSpec
     >>> from topology.kinds.mesh import Mesh
     >>> searched_bisection_bytes_per_s(Mesh(dims=(8, 4), link=LinkSpec(1e9, latency_ps=0)).build(RoutingSpec()))
     4000000000.0

@@ -10,7 +10,7 @@ from configs.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from configs.spec import LinkSpec
+    from configs.spec.topology import LinkSpec
 
 MAX_CHIPS = 250_000
 MAX_EDGES = 1_000_000  # about 500 MB with all that is printed of them

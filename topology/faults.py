@@ -18,7 +18,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from configs.errors import ConfigError
-from configs.spec import LinkFault
+from configs.spec.faults import LinkFault
 from topology.checks import reject
 from topology.graph import Edges, Route, Routes, Topology
 from topology.routing import ShortestPathRouter
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from configs.spec import FaultsSpec
+    from configs.spec.faults import FaultsSpec
 
 MOST_NAMED = 8  # pairs or neighbours in a message
 _NODE = re.compile(r"(chip|switch)(\d{1,9})")
@@ -38,7 +38,8 @@ _NODE = re.compile(r"(chip|switch)(\d{1,9})")
 def with_faults(whole: Topology, faults: FaultsSpec) -> Topology:
     """Return a topology without what is dead; raise ConfigError with every fault that does not fit it.
 
-    >>> from configs.spec import FaultsSpec, LinkSpec, RoutingSpec
+    >>> from configs.spec.faults import FaultsSpec
+    >>> from configs.spec.topology import LinkSpec, RoutingSpec
     >>> from topology import Mesh
     >>> mesh = Mesh(dims=(2, 3), link=LinkSpec(1e9, latency_ps=0)).build(RoutingSpec())
     >>> broken = with_faults(mesh, FaultsSpec(links=("chip0-chip1",)))

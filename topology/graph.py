@@ -20,7 +20,7 @@ from topology.twist import Twist
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from configs.spec import LinkSpec
+    from configs.spec.topology import LinkSpec
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")

@@ -19,7 +19,7 @@ from topology.twist import Twist
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from configs.spec import LinkSpec, RoutingSpec
+    from configs.spec.topology import LinkSpec, RoutingSpec
 
 
 def default_axes(n_axes: int) -> tuple[str, ...]:

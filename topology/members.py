@@ -21,7 +21,7 @@ _COORDINATE = re.compile(r"\s*(\w+)\s*=\s*(\d{1,9})\s*")
 def members_of(node: Topology, name: int | str) -> NDArray[np.int64]:
     """Return the numbers of the chips and switches of a node that a name stands for; raise ConfigError for none.
 
-    >>> from configs.spec import LinkSpec, RoutingSpec
+    >>> from configs.spec.topology import LinkSpec, RoutingSpec
     >>> from topology.kinds.mesh import Mesh
     >>> mesh = Mesh(dims=(2, 3), link=LinkSpec(1e9, latency_ps=0)).build(RoutingSpec())
     >>> members_of(mesh, "y=2").tolist(), members_of(mesh, "chip4").tolist()

@@ -21,7 +21,7 @@ from topology.routing import ShortestPathRouter
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from configs.spec import LinkSpec
+    from configs.spec.topology import LinkSpec
 
 _MOST_BYTES_PER_S = 1e30
 _MOST_PS = 10**15  # 1000 s, as for quantities in files
@@ -34,7 +34,7 @@ def to_networkx(topology: Topology) -> nx.DiGraph[int]:
 
     It has no dims, axes and wraps where chips are dead: those that are left fill no grid.
 
-    >>> from configs.spec import LinkSpec, RoutingSpec
+    >>> from configs.spec.topology import LinkSpec, RoutingSpec
     >>> from topology import Ring
     >>> graph = to_networkx(Ring(dims=(4,), link=LinkSpec(1e9, latency_ps=5, count=2)).build(RoutingSpec()))
     >>> graph.edges[0, 1]
@@ -65,7 +65,7 @@ def from_networkx(graph: nx.Graph[Any], link: LinkSpec | None = None) -> Topolog
     summed bandwidth. A directed graph must have every link both ways and alike. Edges are numbered by
     (lower node, higher node); the kind is `graph` and the routing is the shortest path.
 
-    >>> from configs.spec import LinkSpec
+    >>> from configs.spec.topology import LinkSpec
     >>> topology = from_networkx(nx.petersen_graph(), LinkSpec(1e9, latency_ps=1_000))
     >>> topology.n_links, topology.route(0, 7).links.size
     (15, 2)

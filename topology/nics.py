@@ -18,7 +18,7 @@ from topology.ways import Ways
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from configs.spec import LinkSpec
+    from configs.spec.topology import LinkSpec
 
 
 Wanted = int | str | tuple[int | str, ...]

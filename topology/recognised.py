@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def recognised_bisection_bytes_per_s(topology: Topology) -> float | None:
     """Return the least bandwidth, per direction, between two halves of the chips; None for other shapes.
 
-    >>> from configs.spec import LinkSpec, RoutingSpec
+    >>> from configs.spec.topology import LinkSpec, RoutingSpec
     >>> from topology.kinds.torus import Torus
     >>> recognised_bisection_bytes_per_s(Torus(dims=(8, 4), link=LinkSpec(1e9, latency_ps=0)).build(RoutingSpec()))
     8000000000.0

@@ -25,7 +25,7 @@ def hamiltonian_cycle(topology: Topology, ranks: Sequence[int]) -> tuple[int, ..
     an even side, or with an odd side that is wrapped, has a ring; a mesh of odd sides cannot have one, by
     its chessboard colours.
 
-    >>> from configs.spec import LinkSpec, RoutingSpec
+    >>> from configs.spec.topology import LinkSpec, RoutingSpec
     >>> from topology import Mesh
     >>> mesh = Mesh(dims=(2, 3), link=LinkSpec(1e9, latency_ps=0)).build(RoutingSpec())
     >>> hamiltonian_cycle(mesh, range(6))
@@ -49,7 +49,7 @@ def hamiltonian_path(topology: Topology, ranks: Sequence[int]) -> tuple[int, ...
     The order given is kept where it is such a line already; otherwise the ranks must fill a block of the grid,
     through which a snake goes.
 
-    >>> from configs.spec import LinkSpec, RoutingSpec
+    >>> from configs.spec.topology import LinkSpec, RoutingSpec
     >>> from topology import Mesh
     >>> mesh = Mesh(dims=(3, 3), link=LinkSpec(1e9, latency_ps=0)).build(RoutingSpec())
     >>> hamiltonian_path(mesh, range(9))

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from configs.errors import ConfigError
-from configs.spec import CommunicationSpec, KernelsSpec, RoutingSpec, SystemSpec
+from configs.spec.communication import CommunicationSpec
+from configs.spec.kernels import KernelsSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import RoutingSpec
 from topology.faults import with_faults
 from topology.kinds.compose import Compose
 
 if TYPE_CHECKING:
-    from configs.spec import ChipSpec
+    from configs.spec.chip import ChipSpec
     from topology.graph import Topology
 
 
@@ -47,7 +50,9 @@ def chips_of(system: SystemSpec, topology: Topology) -> tuple[ChipSpec, ...]:
 def ideal(system: SystemSpec) -> SystemSpec:
     """Return a system, and those that it is composed of, without what libraries and kernels fall short of.
 
-    >>> from configs.spec import ChipSpec, CommunicationSpec, LinkSpec
+    >>> from configs.spec.chip import ChipSpec
+    >>> from configs.spec.communication import CommunicationSpec
+    >>> from configs.spec.topology import LinkSpec
     >>> from topology.kinds.ring import Ring
     >>> ring, library = Ring(dims=(4,), link=LinkSpec(1e9, latency_ps=0)), CommunicationSpec(launch_ps=1000)
     >>> ideal(SystemSpec("ring", ChipSpec("toy", {}, ()), ring, communication=library)).communication.launch_ps

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
-from configs.spec import KernelKind
+from configs.spec.kernels import KernelKind
 from workloads.array import Array
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Work:
     vector_flops: everything else.
     tensor_bytes: (tier, bytes) moved to and from stored tensors.
     activation_bytes: bytes of activations read and written.
-    kind: which sort of kernel it is, for what a chip's kernels reach (`configs.spec.KernelsSpec`).
+    kind: which sort of kernel it is, for what a chip's kernels reach (`configs.spec.kernels.KernelsSpec`).
     rounded_bytes: activations that are rounded to a narrower format before they are multiplied, as they come in.
     streams: into how many independent parts the traffic to stored tensors falls; 0 for any number.
     """

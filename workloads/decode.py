@@ -22,7 +22,9 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from configs.errors import ConfigError
-from configs.spec import DtypeSpec, ModelSpec, SamplingSpec, TiersSpec
+from configs.spec.dtype import DtypeSpec, TiersSpec
+from configs.spec.model import ModelSpec
+from configs.spec.workload import SamplingSpec
 from workloads.array import Array, ShapeArray, concatenate
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place, split_evenly

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import ConfigError
-from configs.spec import ModelSpec, WeightsSpec
+from configs.spec.model import ModelSpec, WeightsSpec
 from workloads.gguf_file import GgufFile, read_gguf
 from workloads.keys import Keys
 from workloads.models import MODEL_FAMILIES

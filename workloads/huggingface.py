@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import ConfigError
-from configs.spec import ModelSpec, WeightsSpec
+from configs.spec.model import ModelSpec, WeightsSpec
 from workloads.keys import Keys
 from workloads.models import MODEL_FAMILIES
 from workloads.rounding import Floats

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from attrs import field, frozen
 
-from configs.spec import KernelKind
+from configs.spec.kernels import KernelKind
 from workloads.array import Array
 from workloads.chip import Tensor, Work
 from workloads.rounding import FP32, INT32, NUMPY_DTYPES, Floats, dtype_name, round_to, wider

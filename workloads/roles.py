@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 from attrs import define, evolve, field
 
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from workloads.chip import Group
 from workloads.decode import DecodeJob
 from workloads.layout import Layout, Place, split_evenly

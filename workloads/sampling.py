@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
-from configs.spec import SamplingSpec
+from configs.spec.workload import SamplingSpec
 from workloads.array import Array
 from workloads.chip import Work
 from workloads.kernels import Inferred, LocalArgmax, MergeArgmax, vector_work

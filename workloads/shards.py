@@ -9,7 +9,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from configs.dtypes import DTYPES
-from configs.spec import TiersSpec
+from configs.spec.dtype import TiersSpec
 from workloads.chip import Chip, Tensor
 from workloads.rounding import Floats
 

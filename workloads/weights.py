@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from configs.errors import ConfigError
-from configs.spec import ModelSpec, WeightsSpec
+from configs.spec.model import ModelSpec, WeightsSpec
 from workloads.gguf_weights import GgufTensors
 from workloads.huggingface import FolderTensors
 from workloads.naming import NamedWeights, TensorFile

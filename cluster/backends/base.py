@@ -16,7 +16,8 @@ from cluster.records import Record, Trace
 from cluster.selection import Choose
 from collectives import Schedule
 from configs.errors import ProgramError
-from configs.spec import Contention, Numerics, OnFailure, SystemSpec
+from configs.spec.experiment import Contention, Numerics, OnFailure
+from configs.spec.system import SystemSpec
 from topology import Topology, build_topology
 from workloads.roles import Roles
 

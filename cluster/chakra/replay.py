@@ -30,7 +30,9 @@ from collectives import OFFERED, Rows
 from configs.algorithm_names import AUTO, algorithm_problem
 from configs.dtypes import DTYPES
 from configs.errors import ConfigError, ProgramError
-from configs.spec import ChipSpec, Contention, SystemSpec
+from configs.spec.chip import ChipSpec
+from configs.spec.experiment import Contention
+from configs.spec.system import SystemSpec
 from topology import build_topology, chips_of
 from workloads.chip import Work
 

@@ -26,7 +26,8 @@ from cluster.host import Host
 from cluster.planner.space import Candidate
 from cluster.records import Collective, Compute, Mark, Record, Send
 from configs.algorithm_names import AUTO
-from configs.spec import Contention, SystemSpec
+from configs.spec.experiment import Contention
+from configs.spec.system import SystemSpec
 from topology import Topology
 from workloads.decode import DecodeJob, decode
 

@@ -31,7 +31,7 @@ from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError, RunError
 from configs.loader import load_experiment
 from configs.plain import fingerprint
-from configs.spec import ExperimentSpec
+from configs.spec.experiment import ExperimentSpec
 from topology import build_topology, chips_of
 from workloads.decode import DecodeJob
 

@@ -13,7 +13,7 @@ from attrs import asdict, field, frozen
 from configs.errors import ConfigError
 from configs.overrides import parse_override
 from configs.problems import shown, unknown
-from configs.spec import MOST_ROWS
+from configs.spec.workload import MOST_ROWS
 from configs.units import format_time_ps, parse_time_ps
 from workloads.conditions import Condition
 

@@ -23,7 +23,7 @@ from cluster.timeline.wiring import Wiring, wire
 from collectives import NO_FILES, GroupView, Schedule
 from collectives import build as build_schedule
 from configs.errors import ProgramError
-from configs.spec import SystemSpec
+from configs.spec.system import SystemSpec
 from topology import Topology
 
 Fold = Mapping[Collective, NDArray[np.bool_]]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cluster.records import Collective
 from collectives import Schedule, chunk_sizes, part_sizes
-from configs.spec import CommunicationSpec, ProtocolSpec
+from configs.spec.communication import CommunicationSpec, ProtocolSpec
 from topology import Topology
 
 

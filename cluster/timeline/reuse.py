@@ -27,7 +27,8 @@ from cluster.timeline.intervals import Intervals
 from cluster.timeline.kernel import Calls
 from cluster.timeline.tasks import TaskGraph
 from collectives import NO_FILES, Schedule
-from configs.spec import Contention, SystemSpec
+from configs.spec.experiment import Contention
+from configs.spec.system import SystemSpec
 from topology import Topology
 
 MOST_PATTERNS = 64

@@ -19,7 +19,8 @@ from cluster.timeline.engine import Played
 from cluster.timeline.intervals import Intervals
 from cluster.timeline.reuse import PlayedRun, play_run
 from collectives import NO_FILES, Schedule
-from configs.spec import Contention, SystemSpec
+from configs.spec.experiment import Contention
+from configs.spec.system import SystemSpec
 from topology import Topology
 
 HASHED_AT_ONCE = 2**18

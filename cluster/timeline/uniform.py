@@ -20,7 +20,8 @@ from cluster.timeline.expand import ordinals, protocol_of
 from cluster.timeline.tasks import TaskGraph
 from collectives import OPERATIONS, Schedule, cut
 from collectives.schedule import Uniform
-from configs.spec import Contention, SystemSpec
+from configs.spec.experiment import Contention
+from configs.spec.system import SystemSpec
 from topology import Topology
 from topology.graph import Routes
 from topology.twist import offsets

@@ -20,7 +20,8 @@ from cluster.session import Cluster
 from cluster.validation.decode_work import DecodeWork, Step, software_named, total_s
 from cluster.validation.kernel_cases import KernelWork
 from configs.algorithm_names import AUTO
-from configs.spec import ChipSpec, SoftwareSpec
+from configs.spec.chip import ChipSpec
+from configs.spec.software import SoftwareSpec
 from workloads.chip import Work
 from workloads.decode import DecodeJob, decode
 

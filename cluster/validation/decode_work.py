@@ -25,7 +25,9 @@ from cluster.session import Cluster, launch
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
 from configs.loader import load_model, load_software, load_system
-from configs.spec import DtypeSpec, ModelSpec, SoftwareSpec
+from configs.spec.dtype import DtypeSpec
+from configs.spec.model import ModelSpec
+from configs.spec.software import SoftwareSpec
 from topology import chips_of
 from workloads.decode import DecodeJob, check_job, decode, plan_rank
 from workloads.layout import Layout

@@ -23,7 +23,7 @@ from cluster.validation.vocabulary import Case
 from configs.catalogue_files import catalogue_entry
 from configs.errors import ChipmeshError
 from configs.loader import load_communication
-from configs.spec import ProtocolSpec
+from configs.spec.communication import ProtocolSpec
 
 FEWEST = 3
 """Rows that a part must have to be left out, and that must be there to find constants from."""

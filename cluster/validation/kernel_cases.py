@@ -15,7 +15,7 @@ from cluster.validation.rows import DecodeRow
 from cluster.validation.vocabulary import Case, Skipped
 from configs.dtypes import DTYPES
 from configs.loader import load_chip
-from configs.spec import ChipSpec
+from configs.spec.chip import ChipSpec
 from workloads.array import ShapeArray
 from workloads.attention import Attention
 from workloads.chip import Tensor, Work

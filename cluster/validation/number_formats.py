@@ -8,7 +8,7 @@ from attrs import evolve
 
 from cluster.validation.model_names import spelled
 from cluster.validation.rows import DecodeRow
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 
 FORMATS = tuple(
     (re.compile(pattern), name)

@@ -17,7 +17,8 @@ from cluster.records import Collective
 from cluster.selection import Candidate, Chooser
 from cluster.validation.collective_cases import CollectiveWork
 from configs.algorithm_names import PROTOCOL, split_name
-from configs.spec import ProtocolSpec, SystemSpec
+from configs.spec.communication import ProtocolSpec
+from configs.spec.system import SystemSpec
 
 TIMES = ("base_ps", "step_ps", "network_step_ps", "message_ps")
 FRACTIONS = ("payload", "network_payload")

@@ -7,7 +7,10 @@ from typing import ClassVar
 import numpy as np
 from attrs import frozen
 
-from configs.spec import ChipSpec, CommunicationSpec, LinkSpec, MemoryTier, RoutingSpec, SystemSpec
+from configs.spec.chip import ChipSpec, MemoryTier
+from configs.spec.communication import CommunicationSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from tests.collectives.rows import TOPOLOGIES, fitting
 from topology import Mesh, Ring, Switch, Torus
 from workloads.array import ShapeArray

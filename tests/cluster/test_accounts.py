@@ -9,7 +9,7 @@ from cluster import launch
 from cluster.timeline.accounts import by_name
 from cluster.vocabulary import VOCABULARY
 from configs.loader import load_model
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from tests.cluster.machines import array, ring
 from workloads.decode import DecodeJob, decode
 from workloads.elementwise import Add

@@ -16,7 +16,7 @@ from cluster.prediction import predict_ps
 from cluster.records import Collective
 from collectives import OFFERED
 from collectives.algorithms.hierarchical import FLAT
-from configs.spec import LinkSpec
+from configs.spec.topology import LinkSpec
 from tests.cluster import machines
 from tests.cluster.test_formulas import WHOLE_PS, total_ps
 from tests.collectives.rows import TOPOLOGIES, all_of, nodes, schedule_of

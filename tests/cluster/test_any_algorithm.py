@@ -12,7 +12,7 @@ from cluster.experiment import run_experiment
 from cluster.vocabulary import VOCABULARY
 from collectives import ALGORITHMS
 from configs.loader import load_experiment
-from configs.spec import ParallelSpec
+from configs.spec.parallel import ParallelSpec
 
 ORACLES = Path(__file__).parents[1] / "data" / "oracles"
 DEGREES = {"all_reduce": "{tp: 4}", "all_gather": "{tp: 4}", "reduce_scatter": "{tp: 4, sequence: true}",

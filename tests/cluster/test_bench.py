@@ -14,7 +14,7 @@ from cluster.selection import Chooser, tried_for
 from cluster.session import launch
 from collectives import ALGORITHMS, OPERATIONS, REDUCTIONS
 from configs.errors import ConfigError
-from configs.spec import LinkSpec
+from configs.spec.topology import LinkSpec
 from tests.cluster.machines import array, fitting_system, mesh, ring, switch, torus
 from tests.cluster.machines import system as make_system
 from tests.collectives.rows import ROWS, ring_of, schedule_of

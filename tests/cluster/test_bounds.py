@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from cluster.prediction import predict_ps
 from cluster.records import Collective
 from collectives import GroupView, cut
-from configs.spec import CommunicationSpec, RoutingSpec, SystemSpec
+from configs.spec.communication import CommunicationSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import RoutingSpec
 from tests.cluster.machines import CHIP
 from tests.collectives.rows import ROWS, detail_of, schedule_of
 from tests.strategies import switches_that_add, topologies

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from cluster.prediction import predict_ps, predict_together_ps
 from cluster.records import Collective
-from configs.spec import LinkSpec, SystemSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import LinkSpec
 from tests.cluster import machines
 from tests.cluster.test_formulas import WHOLE_PS
 from tests.collectives.rows import ROWS

@@ -10,7 +10,9 @@ from cluster import launch
 from cluster.bench import bench
 from cluster.listing import topology_json
 from configs.errors import CapacityError, ConfigError
-from configs.spec import ChipSpec, FaultsSpec, LinkSpec, MemoryTier
+from configs.spec.chip import ChipSpec, MemoryTier
+from configs.spec.faults import FaultsSpec
+from configs.spec.topology import LinkSpec
 from tests.cluster.machines import BURN, CHIP, array, system
 from tests.collectives.rows import ROWS
 from topology import Compose, FatTree, Line, Nodes, Ring, Switch, Torus, build_topology, chips_of

@@ -12,7 +12,9 @@ from cluster.timeline.copies import find_copies
 from cluster.timeline.reuse import play_run
 from cluster.timeline.timeline import time_run
 from collectives import NO_FILES
-from configs.spec import CommunicationSpec, LinkSpec, RoutingSpec, SystemSpec
+from configs.spec.communication import CommunicationSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from tests.cluster.machines import CHIP
 from topology import Compose, Mesh, Switch, Torus
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster import launch
 from cluster.cost import duration, matmul_flops
 from configs.errors import ConfigError
-from configs.spec import MemoryTier
+from configs.spec.chip import MemoryTier
 from tests.cluster.machines import BURN, CHIP, PRODUCT, array, ring
 from workloads.chip import Work
 

@@ -16,7 +16,7 @@ from cluster.sweep_table import result_columns
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
 from configs.loader import load_chip, load_experiment
-from configs.spec import CostSpec
+from configs.spec.cost import CostSpec
 from tests.cluster.test_cli import EXPERIMENT
 
 CHIPS = "system.chip"

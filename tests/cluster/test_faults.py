@@ -9,7 +9,7 @@ from attrs import evolve
 from cluster import launch
 from cluster.bench import bench
 from configs.errors import ConfigError
-from configs.spec import FaultsSpec
+from configs.spec.faults import FaultsSpec
 from tests.cluster.machines import mesh, switch
 from tests.collectives.rows import ROWS
 

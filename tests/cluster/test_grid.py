@@ -12,7 +12,7 @@ from cluster.experiment import run_experiment
 from cluster.records import Collective
 from cluster.vocabulary import VOCABULARY
 from configs.loader import load_experiment, load_model
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from tests.cluster.machines import CHIP, switch
 from workloads.decode import DecodeJob, decode
 from workloads.layout import Layout

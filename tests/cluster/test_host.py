@@ -16,7 +16,7 @@ from cluster.records import merge
 from cluster.selection import Chooser
 from cluster.timeline import time_run
 from configs.errors import ProgramError, RunError
-from configs.spec import LinkSpec
+from configs.spec.topology import LinkSpec
 from tests.cluster.machines import array, beside, layers, mesh, ring
 from tests.cluster.machines import system as machine
 from topology import Switch

@@ -13,7 +13,7 @@ from cluster.serving import served
 from cluster.vocabulary import VOCABULARY
 from configs.catalogue_files import catalogue_names
 from configs.loader import load_chip, load_experiment, load_kernels, load_software, load_system
-from configs.spec import KernelSpec, KernelsSpec
+from configs.spec.kernels import KernelSpec, KernelsSpec
 from tests.cluster.machines import CHIP
 from workloads.chip import Work
 

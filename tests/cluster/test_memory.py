@@ -9,7 +9,7 @@ import pytest
 from cluster import launch
 from cluster.memory import Memory
 from configs.errors import CapacityError, ConfigError
-from configs.spec import MemoryTier
+from configs.spec.chip import MemoryTier
 from tests.cluster.machines import CHIP, ring
 
 MIB = 2**20

@@ -11,7 +11,8 @@ from cluster.experiment import idealised
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
 from configs.loader import load_experiment, load_system
-from configs.spec import CommunicationSpec, LinkSpec, ProtocolSpec
+from configs.spec.communication import CommunicationSpec, ProtocolSpec
+from configs.spec.topology import LinkSpec
 from tests.cluster import machines
 from tests.collectives.rows import nodes
 from topology import Switch, ideal

@@ -13,7 +13,9 @@ from cluster.timeline.intervals import Intervals
 from cluster.timeline.reuse import play_run
 from collectives import ALGORITHMS, GroupView
 from configs.errors import ConfigError
-from configs.spec import CommunicationSpec, RoutingSpec, SystemSpec
+from configs.spec.communication import CommunicationSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import RoutingSpec
 from tests.cluster.machines import CHIP, US, mesh, ring
 from tests.strategies import topologies
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cluster import launch
 from cluster.records import merge
 from configs.errors import ConfigError, ProgramError
-from configs.spec import ChipSpec, DtypeSpec
+from configs.spec.chip import ChipSpec
+from configs.spec.dtype import DtypeSpec
 from tests.cluster.machines import CHIP, array, mesh, ring
 from workloads.chip import Group
 from workloads.decode import DecodeJob, check_job, decode

@@ -20,7 +20,8 @@ from cluster.bench import bench
 from cluster.records import merge
 from cluster.timeline.build import build
 from cluster.timeline.engine import play
-from configs.spec import LinkSpec, RoutingSpec, SystemSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from tests.cluster.fluid_reference import Task, graph_of
 from tests.cluster.machines import CHIP, US, array
 from topology import Edges, Mesh, Ring, Switch, Topology, Torus

@@ -10,7 +10,9 @@ from cluster.records import Collective, Trace
 from cluster.timeline import time_run
 from cluster.timeline.uniform import link_classes, time_uniform_ps
 from collectives import ALGORITHMS, GroupView
-from configs.spec import CommunicationSpec, LinkSpec, RoutingSpec, SystemSpec, TopologySpec
+from configs.spec.communication import CommunicationSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import LinkSpec, RoutingSpec, TopologySpec
 from tests.cluster.machines import CHIP
 from tests.collectives.rows import schedule_of
 from topology import FullyConnected, Mesh, Ring, Switch, Torus

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cluster.timeline.engine import link_loads, play
 from cluster.timeline.tasks import TaskGraph
 from cluster.timeline.wiring import wire
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from tests.strategies import topologies
 from topology import Compose, Line, Switch
 

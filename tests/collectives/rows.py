@@ -8,7 +8,7 @@ import numpy as np
 
 from collectives import ALGORITHMS, OPERATIONS, Detail, GroupView, Schedule
 from configs.errors import ConfigError
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology import Compose, Mesh, Ring, Switch, Torus
 
 LINK = LinkSpec(1e9, latency_ps=1000)

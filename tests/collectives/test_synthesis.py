@@ -13,7 +13,8 @@ from collectives import ALGORITHMS, GroupView, Schedule, check
 from collectives.algorithms.ring import Ring, rings
 from collectives.synthesis import least_steps, network, synthesise
 from configs.errors import ConfigError
-from configs.spec import FaultsSpec, LinkSpec, RoutingSpec
+from configs.spec.faults import FaultsSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from tests.cluster.machines import CHIP, SystemSpec
 from tests.collectives.rows import LINK, ring_of, switch_of
 from topology import Mesh, Switch, Topology, Torus, hamiltonian_cycle, with_faults

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from configs.fields import Bounds, at_least
 from configs.loader import Vocabulary
-from configs.spec import LinkSpec
+from configs.spec.topology import LinkSpec
 
 
 @frozen

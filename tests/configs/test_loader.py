@@ -12,7 +12,8 @@ from configs.catalogue_files import catalogue_entry
 from configs.errors import ConfigError
 from configs.loader import load_chip, load_experiment, load_model, load_system
 from configs.plain import fingerprint
-from configs.spec import CommunicationSpec, ModelSpec
+from configs.spec.communication import CommunicationSpec
+from configs.spec.model import ModelSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
 from configs.loader import load_system
-from configs.spec import FaultsSpec, LinkSpec, RoutingSpec, SystemSpec
+from configs.spec.faults import FaultsSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from configs.yaml_source import parse_yaml
 from topology import (
     FullyConnected,

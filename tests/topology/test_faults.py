@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from configs.spec import FaultsSpec, LinkFault, LinkSpec, RoutingSpec
+from configs.spec.faults import FaultsSpec, LinkFault
+from configs.spec.topology import LinkSpec, RoutingSpec
 from tests.topology.test_kinds import ROWS, Row
 from topology import (
     FatTree,

@@ -13,7 +13,7 @@ import topology as topologies
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
 from configs.loader import load_system
-from configs.spec import LinkSpec, RoutingSpec, TopologySpec
+from configs.spec.topology import LinkSpec, RoutingSpec, TopologySpec
 from configs.yaml_source import parse_yaml
 from tests.topology.halves import bisection_of_all_halves
 from topology import (

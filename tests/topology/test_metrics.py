@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from tests.topology.halves import bisection_of_all_halves
 from topology import Torus, bisection_bytes_per_s, diameter_hops, metrics
 from topology.bisection import searched_bisection_bytes_per_s

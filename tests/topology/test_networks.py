@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology import Dragonfly, FatTree, Switch, Topology, bisection_bytes_per_s, diameter_hops
 from topology.bisection import searched_bisection_bytes_per_s
 from topology.metrics import searched_diameter_hops

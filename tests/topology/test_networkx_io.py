@@ -4,7 +4,7 @@ import networkx as nx
 import pytest
 
 from configs.errors import ConfigError
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology import FullyConnected, Ring, Switch
 from topology.networkx_io import from_networkx, to_networkx
 

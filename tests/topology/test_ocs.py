@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology import Ocs
 from topology.kinds.ocs import SLICE, CubeFailure
 from topology.ocs import Superpod, SuperpodPlan, parse_shape

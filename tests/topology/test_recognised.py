@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology import Compose, Line, Mesh, Ring, Switch, Topology, bisection_bytes_per_s
 from topology.bisection import searched_bisection_bytes_per_s
 from topology.recognised import recognised_bisection_bytes_per_s

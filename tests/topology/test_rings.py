@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology import FullyConnected, Line, Mesh, Ring, Switch, Topology, Torus, hamiltonian_cycle
 from topology.networkx_io import from_networkx
 from topology.rings import is_ring

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology import FullyConnected, Mesh, Ring, Switch, Topology, Torus, graph
 from topology.networkx_io import from_networkx
 

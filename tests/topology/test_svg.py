@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from tests.topology.test_kinds import ROWS, Row
 from topology import Graph, Mesh, Switch, Torus
 from topology.layout import lay_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs.errors import ConfigError
-from configs.spec import WeightsSpec
+from configs.spec.model import WeightsSpec
 from tests.workloads.tiny import write_tiny
 from workloads.gguf_weights import gguf_model
 from workloads.weights import locate_weights

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from tests.workloads.double import logits_of, run_job, tokens_of
 from tests.workloads.reference import Reference
 from tests.workloads.tiny import write_tiny

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from configs.dtypes import DTYPES
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from tests.workloads.double import logits_of, run_job
 from workloads.chip import Tensor
 from workloads.decode import DecodeJob

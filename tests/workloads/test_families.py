@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 
 from configs.errors import ConfigError
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from tests.workloads.double import logits_of, run_job, tokens_of
 from tests.workloads.plain_models import PLAIN, greedy, write_folder
 from workloads.decode import DecodeJob, check_job

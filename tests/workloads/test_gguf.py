@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from configs.spec import ModelSpec, WeightsSpec
+from configs.spec.model import ModelSpec, WeightsSpec
 from tests.workloads.tiny import write_tiny
 from workloads.gguf_file import read_gguf
 from workloads.gguf_weights import gguf_model

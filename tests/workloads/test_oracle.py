@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cluster import launch
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from workloads.decode import DecodeJob, check_job, decode
 from workloads.layout import Layout
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from tests.workloads.double import run_job
 from workloads.decode import DecodeJob, plan_rank
 from workloads.huggingface import huggingface_model

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from configs.spec import SamplingSpec
+from configs.spec.workload import SamplingSpec
 from tests.workloads.double import run_job, tokens_of
 from tests.workloads.test_decode import job_of
 from tests.workloads.tiny import write_tiny

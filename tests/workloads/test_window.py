@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.vocabulary import VOCABULARY
 from configs.loader import load_model
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from tests.workloads.double import logits_of, run_job
 from tests.workloads.test_kernels import caches, normal
 from workloads.attention import Attention, RopeAppend

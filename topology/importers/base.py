@@ -10,7 +10,7 @@ from attrs import frozen
 
 from configs.errors import ConfigError
 from configs.input_files import decode_utf8, read_bytes
-from configs.spec import Confidence
+from configs.spec.provenance import Confidence
 
 MOST_BYTES = 2**26
 

@@ -10,7 +10,7 @@ import networkx as nx
 
 from configs.errors import ConfigError
 from configs.problems import shown
-from configs.spec import LinkSpec
+from configs.spec.topology import LinkSpec
 from topology.checks import MAX_CHIPS, MAX_EDGES, reject
 from topology.importers.base import Edge, Found, Importer, Source
 from topology.networkx_io import from_networkx

@@ -10,7 +10,9 @@ from attrs import evolve, field, frozen
 
 from configs.errors import ConfigError
 from configs.fields import at_least
-from configs.spec import FaultsSpec, LinkSpec, RoutingSpec, SystemSpec, TopologySpec
+from configs.spec.faults import FaultsSpec
+from configs.spec.system import SystemSpec
+from configs.spec.topology import LinkSpec, RoutingSpec, TopologySpec
 from topology.assemble import Layout, copies, merge
 from topology.checks import MAX_CHIPS, MAX_EDGES, link_problems, reject
 from topology.graph import Edges, Topology

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from attrs import frozen
 
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology.checks import link_problems, reject, size_problems
 from topology.graph import Edges, Topology
 from topology.routing import ON_ANY_GRAPH, FatTreePlan, UpDownRouter, choose_router

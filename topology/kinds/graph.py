@@ -13,7 +13,7 @@ from attrs import field, frozen
 from configs import fields
 from configs.errors import ConfigError
 from configs.problems import shown
-from configs.spec import MOST_LINKS, LinkSpec, RoutingSpec
+from configs.spec.topology import MOST_LINKS, LinkSpec, RoutingSpec
 from topology.checks import MAX_CHIPS, link_problems, reject, size_problems
 from topology.graph import Edges, Topology
 from topology.grid import default_axes, shape_problems

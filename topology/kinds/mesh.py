@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology.checks import reject
 from topology.graph import Topology
 from topology.grid import build_grid, grid_problems

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from configs.errors import ConfigError
 from configs.fields import at_least
-from configs.spec import LinkSpec, RoutingSpec
+from configs.spec.topology import LinkSpec, RoutingSpec
 from topology.checks import link_problems, reject
 from topology.graph import Topology
 from topology.grid import build_grid, grid_problems

@@ -21,7 +21,7 @@ from topology.routing.twisted import TwistedRouter
 from topology.routing.up_down import FatTreePlan, UpDownRouter
 
 if TYPE_CHECKING:
-    from configs.spec import RoutingSpec
+    from configs.spec.topology import RoutingSpec
     from topology.graph import Router
 
 __all__ = [

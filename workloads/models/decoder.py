@@ -14,7 +14,7 @@ from math import prod
 from attrs import fields, frozen
 
 from configs.errors import ConfigError
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place, split_evenly
 from workloads.models.blocks.layer import Layer

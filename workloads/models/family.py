@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from workloads.array import Array
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place

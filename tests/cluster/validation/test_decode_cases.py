@@ -14,7 +14,7 @@ from cluster.validation.vocabulary import Case, Skipped
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
 from configs.loader import load_experiment, load_model, load_system
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from workloads.layout import Layout
 
 ROW = DecodeRow(

@@ -11,7 +11,7 @@ from cluster.validation.decode_held_out import Known, held_out
 from cluster.validation.decode_makeup import Kernel, Makeup, Rest, makeups
 from cluster.validation.decode_work import DecodeWork, software_named
 from configs.loader import load_kernels
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from tests.cluster.validation.test_decode_cases import ROW
 from workloads.layout import Layout
 

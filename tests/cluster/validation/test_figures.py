@@ -10,7 +10,7 @@ from cluster.validation import validate_rows
 from cluster.validation.figures import figures_of, grown
 from cluster.vocabulary import VOCABULARY
 from configs.loader import load_system
-from configs.spec import SoftwareSpec
+from configs.spec.software import SoftwareSpec
 from tests.cluster.validation.test_validate import row
 
 DOCS = Path(__file__).parents[3] / "docs"

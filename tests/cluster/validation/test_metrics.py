@@ -5,7 +5,7 @@ from attrs import evolve
 
 from cluster.validation.metrics import metric_named
 from cluster.validation.number_formats import dtypes
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from tests.cluster.validation.test_decode_cases import ROW
 
 SPELLINGS = [

@@ -12,7 +12,7 @@ from cluster.vocabulary import VOCABULARY
 from configs.catalogue_files import catalogue_names
 from configs.errors import ConfigError
 from configs.loader import load_system
-from configs.spec import SystemSpec
+from configs.spec.system import SystemSpec
 from tests.topology.importers import files
 from topology import Topology, build_topology
 from topology.importers import IMPORTERS, Options, import_file, nccl_xml, rccl_xml, tt_metal, tt_umd

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 from attrs import evolve, frozen
 
 from configs.dtypes import DTYPES, vector_dtype
-from configs.spec import DtypeSpec
+from configs.spec.dtype import DtypeSpec
 from workloads.array import Array
 from workloads.chip import Chip, Tensor
 from workloads.kernels import Matmul
