@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from configs.document_kinds import DOCUMENT_KINDS
 from configs.errors import ConfigError
 from configs.problems import unknown
 from configs.yaml_source import parse_yaml, read_file
-
-KINDS = ("chips", "kernels", "systems", "software", "models", "experiments", "communication")
-
-WORDS = {"communication": ("ideal",), "kernels": ("ideal",), "software": ("ideal",)}
-"""By kind, words that stand for no file: the loader knows what they mean."""
 
 _FOLDER = Path(__file__).with_name("catalogue")
 
@@ -23,8 +19,8 @@ def catalogue_names(kind: str) -> tuple[str, ...]:
     >>> "wormhole-n150" in catalogue_names("chips")
     True
     """
-    if kind not in KINDS:
-        raise ConfigError((unknown(kind, "a kind of catalogue entry", KINDS),))
+    if kind not in DOCUMENT_KINDS:
+        raise ConfigError((unknown(kind, "a kind of catalogue entry", DOCUMENT_KINDS),))
     return tuple(sorted(path.stem for path in (_FOLDER / kind).glob("*.yaml")))
 
 
@@ -32,7 +28,7 @@ def catalogue_path(kind: str, name: str) -> Path:
     """Return the file of an entry; raises a ConfigError that lists the names there are."""
     names = catalogue_names(kind)
     if name not in names:
-        names = (*WORDS.get(kind, ()), *names)
+        names = (*DOCUMENT_KINDS[kind].words, *names)
         raise ConfigError((unknown(name, f"in the catalogue of {kind}", names) + _hint(name),))
     return _FOLDER / kind / f"{name}.yaml"
 

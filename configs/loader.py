@@ -15,6 +15,7 @@ import attrs
 from attrs import field, frozen
 
 from configs.algorithm_names import Offered, is_algorithm_file
+from configs.document_kinds import DOCUMENT_KINDS
 from configs.overrides import apply_overrides
 from configs.problems import Place, Problems, unknown
 from configs.resolve import FAILED, Document, Origin, Resolver, expand
@@ -57,13 +58,13 @@ def load_experiment(
 
     folder: where relative paths begin that are given here, not in a file: the source, and those in overrides.
     """
-    experiment: ExperimentSpec = _load("experiments", ExperimentSpec, source, overrides, vocabulary, folder)
+    experiment: ExperimentSpec = _load("experiments", source, overrides, vocabulary, folder)
     return attrs.evolve(experiment, workload=_with_row_per_sequence(experiment.workload))
 
 
 def load_system(source: Source, overrides: Sequence[str], vocabulary: Vocabulary) -> SystemSpec:
     """Return the system of a catalogue name, a path or a mapping, with its overrides applied."""
-    system: SystemSpec = _load("systems", SystemSpec, source, overrides, vocabulary)
+    system: SystemSpec = _load("systems", source, overrides, vocabulary)
     return system
 
 
@@ -73,37 +74,35 @@ def load_chip(source: Source, overrides: Sequence[str] = ()) -> ChipSpec:
     >>> load_chip("wormhole-n150").peak_flops["bf16"]
     74000000000000.0
     """
-    chip: ChipSpec = _load("chips", ChipSpec, source, overrides, Vocabulary())
+    chip: ChipSpec = _load("chips", source, overrides, Vocabulary())
     return chip
 
 
 def load_kernels(source: Source, overrides: Sequence[str] = ()) -> KernelsSpec:
     """Return what kernels reach, of a catalogue name, a path or a mapping, with its overrides applied."""
-    kernels: KernelsSpec = _load("kernels", KernelsSpec, source, overrides, Vocabulary())
+    kernels: KernelsSpec = _load("kernels", source, overrides, Vocabulary())
     return kernels
 
 
 def load_communication(source: Source, overrides: Sequence[str] = ()) -> CommunicationSpec:
     """Return what a library adds, of a catalogue name, a path or a mapping, with its overrides applied."""
-    communication: CommunicationSpec = _load("communication", CommunicationSpec, source, overrides, Vocabulary())
+    communication: CommunicationSpec = _load("communication", source, overrides, Vocabulary())
     return communication
 
 
 def load_software(source: Source, overrides: Sequence[str] = ()) -> SoftwareSpec:
     """Return the serving software of a catalogue name, a path or a mapping, with its overrides applied."""
-    software: SoftwareSpec = _load("software", SoftwareSpec, source, overrides, Vocabulary())
+    software: SoftwareSpec = _load("software", source, overrides, Vocabulary())
     return software
 
 
 def load_model(source: Source, overrides: Sequence[str], vocabulary: Vocabulary) -> ModelSpec:
     """Return the model of a catalogue name, a path or a mapping, with its overrides applied."""
-    model: ModelSpec = _load("models", ModelSpec, source, overrides, vocabulary)
+    model: ModelSpec = _load("models", source, overrides, vocabulary)
     return model
 
 
-def _load(
-    kind: str, cls: type, source: Source, overrides: Sequence[str], vocabulary: Vocabulary, folder: Path = _HERE
-) -> Any:
+def _load(kind: str, source: Source, overrides: Sequence[str], vocabulary: Vocabulary, folder: Path = _HERE) -> Any:
     problems = Problems()
     resolver = Resolver(problems, vocabulary.model_readers, folder)
     place = Place(_label(kind, source, folder))
@@ -116,15 +115,13 @@ def _load(
     elif overrides and value is not FAILED:
         problems.found += [f"--set {text}: {place.file} is not a YAML file, it cannot be changed" for text in overrides]
     structurer = Structurer(problems, _hooks(vocabulary, folder), WORDS, RULES)
-    result = structurer.structure(cls, value, place)
+    result = structurer.structure(DOCUMENT_KINDS[kind].spec, value, place)
     problems.raise_if_any()
     return result
 
 
 WORDS: Mapping[type, Mapping[str, Any]] = {
-    CommunicationSpec: {"ideal": CommunicationSpec()},
-    KernelsSpec: {"ideal": KernelsSpec()},
-    SoftwareSpec: {"ideal": SoftwareSpec()},
+    **{kind.spec: kind.words for kind in DOCUMENT_KINDS.values()},
     PlacementSpec: {"identity": IDENTITY, "auto": AUTO},
 }
 """Words that stand for a whole mapping."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from configs.document_kinds import DOCUMENT_KINDS
 from configs.errors import ConfigError
 from configs.problems import Keys, Place, dotted, shortened, shown
-from configs.resolve import FAILED, SLOTS, Document, Resolver, is_system
+from configs.resolve import FAILED, Document, Resolver, is_system
 from configs.yaml_source import parse_yaml
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _apply(root: Document, override: Override, place: Place, resolver: Resolver)
             return
         if isinstance(node, dict) and key not in node:
             resolver.problems.override(override.keys[: depth + 1], override.text)
-        slot = SLOTS.get(document.kind, {}).get(str(key)) if node is document else None
+        slot = DOCUMENT_KINDS[document.kind].slots.get(str(key)) if node is document else None
         if document.kind == "systems" and key == "node" and isinstance(node, dict) and is_system(node.get(key)):
             slot = "systems"  # of a composed topology
         if slot is not None:

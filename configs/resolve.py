@@ -9,17 +9,13 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from configs.catalogue_files import WORDS, catalogue_path, label
+from configs.catalogue_files import catalogue_path, label
+from configs.document_kinds import DOCUMENT_KINDS
 from configs.errors import ConfigError
 from configs.figures import FigureReader, read_sources
 from configs.problems import Keys, Place, Problems, dotted, shown
-from configs.spec.chip import ChipSpec
-from configs.spec.communication import CommunicationSpec
-from configs.spec.kernels import KernelsSpec
 from configs.spec.model import ModelSpec
 from configs.spec.provenance import Provenance
-from configs.spec.software import SoftwareSpec
-from configs.spec.system import SystemSpec
 from configs.yaml_source import parse_yaml, read_file
 
 LIKE = "like"
@@ -27,13 +23,7 @@ LIKE = "like"
 FAILED: Final = object()
 """Stands for a value whose problem is already noted."""
 
-SLOTS: Mapping[str, Mapping[str, str]] = {
-    "experiments": {"system": "systems", "model": "models", "software": "software"},
-    "systems": {"chip": "chips", "communication": "communication"},
-    "chips": {"kernels": "kernels"},
-}
-"""Which keys of a kind of document hold a reference, and to which kind."""
-SPECS = ModelSpec | SystemSpec | ChipSpec | CommunicationSpec | KernelsSpec | SoftwareSpec
+SPECS = tuple(DOCUMENT_KINDS[kind].spec for every in DOCUMENT_KINDS.values() for kind in every.slots.values())
 """What a slot may hold already."""
 
 ModelReader = Callable[[Path], ModelSpec]
@@ -83,9 +73,9 @@ class Resolver:
 
     def resolve(self, kind: str, value: Any, place: Place, parent: Origin) -> Any:
         """Return the document (or the model) that a reference stands for, or FAILED."""
-        if isinstance(value, Document | SPECS) or value is FAILED:
+        if isinstance(value, (Document, *SPECS)) or value is FAILED:
             return value
-        if isinstance(value, str) and value in WORDS.get(kind, ()):
+        if isinstance(value, str) and value in DOCUMENT_KINDS[kind].words:
             return value
         if isinstance(value, Mapping):
             origin = Origin(None, self._folder(place, parent), parent.chain, parent.sources)
@@ -103,7 +93,7 @@ class Resolver:
     def resolve_slots(self, document: Document, place: Place) -> None:
         """Resolve all references in a document, and those in what they stand for."""
         inside = document.enter(place)
-        for key, kind in SLOTS.get(document.kind, {}).items():
+        for key, kind in DOCUMENT_KINDS[document.kind].slots.items():
             if key in document:
                 document[key] = self.resolve(kind, document[key], inside.child(key), document.origin)
                 if isinstance(document[key], Document):
@@ -178,7 +168,7 @@ class Resolver:
             sources = read_sources(mapping.pop("sources"), inside.child("sources"), self.problems)
         document = Document(kind, Origin(origin.file, origin.folder, origin.chain, sources), {})
         reader = FigureReader(sources, self.problems, document.provenance)
-        slots = SLOTS.get(kind, {})
+        slots = DOCUMENT_KINDS[kind].slots
         for key, value in mapping.items():
             document[key] = value if key in slots else reader.plain(value, inside.child(key), (key,))
         return self._on_top(document, inside) if LIKE in document else document

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from cluster.vocabulary import VOCABULARY
-from configs.catalogue_files import KINDS, catalogue_entry, catalogue_names
+from configs.catalogue_files import catalogue_entry, catalogue_names
+from configs.document_kinds import DOCUMENT_KINDS
 from configs.errors import ConfigError
 from configs.loader import (
     load_chip,
@@ -21,7 +22,7 @@ from configs.loader import (
 from configs.plain import fingerprint, to_plain
 from configs.rules import check_experiment
 
-ENTRIES = [(kind, name) for kind in KINDS for name in catalogue_names(kind)]
+ENTRIES = [(kind, name) for kind in DOCUMENT_KINDS for name in catalogue_names(kind)]
 FIGURES = [entry for entry in ENTRIES if entry[0] != "experiments"]
 
 
