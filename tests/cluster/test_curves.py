@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from cluster.bench import bench
-from cluster.cli import parse_sizes
+from cluster.commands.bench import parse_sizes
 from cluster.curves import Axes, bandwidth_curves
 from configs.errors import ConfigError
 from tests.cluster.machines import ring

@@ -32,12 +32,17 @@ def write(path: Path, text: str, option: str) -> None:
 
 def console_of(*, stderr: bool = False) -> Console:
     """Return a console on standard output or error, wide where that is no terminal."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     console = Console(stderr=stderr, highlight=False, soft_wrap=True)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
     return console
+
+
+def say(line: str) -> None:
+    """Write a line to people, on standard error."""
+    print(f"chipmesh: {line}", file=sys.stderr)  # noqa: T201
 
 
 def print_json(document: object) -> None:
@@ -63,7 +68,7 @@ def show_status() -> Callable[[str], None]:
 
     def show(text: str) -> None:
         if sys.stderr.isatty():
-            print(f"chipmesh: {text} …", file=sys.stderr)  # noqa: T201
+            say(f"{text} …")
 
     return show
 
@@ -71,7 +76,7 @@ def show_status() -> Callable[[str], None]:
 def show_restart(restart: Restart) -> None:
     """Say what was lost and from where the run goes on."""
     where = f"step {restart.from_step}" if restart.from_step else "its start"
-    print(f"chipmesh: {restart.lost}; the run goes on from {where}", file=sys.stderr)  # noqa: T201
+    say(f"{restart.lost}; the run goes on from {where}")
 
 
 def check_writable(out: Path | None, files: Mapping[str, Path | None]) -> None:
@@ -94,10 +99,10 @@ def save(
     result: ExperimentResult, out: Path | None, logits: Path | None, trace: Path | None, chakra: Path | None
 ) -> None:
     """Write what the options of `run` ask for; raises RunError where that cannot be done."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
-    from cluster.run_store import save_run  # noqa: PLC0415
-    from cluster.timeline import write_trace  # noqa: PLC0415
+    from cluster.run_store import save_run
+    from cluster.timeline import write_trace
 
     try:
         if out is not None:
@@ -108,7 +113,7 @@ def save(
         if trace is not None:
             write_trace(result.timeline, trace, result.about())
         if chakra is not None:
-            from cluster.chakra import write_chakra  # noqa: PLC0415
+            from cluster.chakra import write_chakra
 
             write_chakra(result.timeline, chakra, result.about())
     except OSError as error:
