@@ -4,8 +4,9 @@
 """
 
 from configs.spec.topology import TopologySpec
+from topology.edges import Edges
 from topology.faults import refuse_cut_off, with_faults
-from topology.graph import Edges, Route, Router, Topology
+from topology.graph import Router, Topology
 from topology.kinds.compose import Cable, Compose, Nodes
 from topology.kinds.dragonfly import Dragonfly
 from topology.kinds.fat_tree import FatTree
@@ -19,6 +20,7 @@ from topology.kinds.switch import Switch
 from topology.kinds.torus import Torus
 from topology.metrics import bisection_bytes_per_s, degree, diameter_hops, islands, n_cut_off_pairs, ports
 from topology.rings import hamiltonian_cycle, hamiltonian_path
+from topology.routes import Route
 from topology.system import build_topology, chips_of, ideal, node_systems
 
 __all__ = [

@@ -13,7 +13,8 @@ import numpy as np
 from attrs import frozen
 
 from configs.errors import ConfigError
-from topology.graph import Edges, Topology
+from topology.edges import Edges
+from topology.graph import Topology
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,7 +20,9 @@ from attrs import evolve, field, frozen
 from configs.errors import ConfigError
 from configs.spec.faults import LinkFault
 from topology.checks import reject
-from topology.graph import Edges, Route, Routes, Topology
+from topology.edges import Edges
+from topology.graph import Topology
+from topology.routes import Route, Routes
 from topology.routing import ShortestPathRouter
 from topology.ways import Ways
 

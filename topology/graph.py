@@ -15,12 +15,14 @@ import numpy as np
 from attrs import Factory, field, frozen
 
 from configs.errors import ConfigError
+from topology.arrays import read_only
+from topology.edges import Edges
+from topology.reach import breadth_first, islands
+from topology.routes import Route, Routes
 from topology.twist import Twist
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from configs.spec.topology import LinkSpec
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -42,73 +44,6 @@ class _Memo(dict[_Key, _Value]):
         return type(self), ()
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view that cannot be written: routes and topologies are shared."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-@frozen(eq=False)
-class Route:
-    """The links that a transfer uses.
-
-    A transfer of n bytes puts `weights[i] * n` bytes on link `links[i]`: 1 on a plain path, less where it is
-    split over switch planes. `latency_ps` is the sum along the (longest) path.
-    """
-
-    links: NDArray[np.int32] = field(converter=_read_only)
-    weights: NDArray[np.float64] = field(converter=_read_only)
-    latency_ps: int
-
-
-@frozen(eq=False)
-class Routes:
-    """Many routes at once: route i is `links[start[i]:start[i + 1]]` with its weights and latency."""
-
-    start: NDArray[np.int64]
-    links: NDArray[np.int32]
-    weights: NDArray[np.float64]
-    latency_ps: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, routes: Sequence[Route]) -> Routes:
-        """Return these routes in one."""
-        return cls(
-            np.cumsum([0, *(len(r.links) for r in routes)], dtype=np.int64),
-            np.concatenate([np.zeros(0, np.int32), *(r.links for r in routes)]).astype(np.int32),
-            np.concatenate([np.zeros(0), *(r.weights for r in routes)]),
-            np.array([r.latency_ps for r in routes], np.int64),
-        )
-
-    def over(self, number: NDArray[np.integer], n_numbers: int) -> Routes:
-        """Return the routes over renumbered links: each number once in a route, with the sum of its weights."""
-        owner = np.repeat(np.arange(len(self.latency_ps)), np.diff(self.start))
-        keys, place = np.unique(owner * n_numbers + number[self.links], return_inverse=True)
-        weights = np.bincount(place, self.weights, minlength=len(keys)).astype(np.float64)
-        owner, link = np.divmod(keys, n_numbers)
-        start = np.searchsorted(owner, np.arange(len(self.latency_ps) + 1))
-        return Routes(start, link.astype(np.int32), weights, self.latency_ps)
-
-    @classmethod
-    def join(cls, several: Sequence[Routes]) -> Routes:
-        """Return these routes one after the other."""
-        lengths = np.concatenate([np.diff(routes.start) for routes in several])
-        return cls(
-            np.concatenate([[0], np.cumsum(lengths)]),
-            np.concatenate([routes.links for routes in several]),
-            np.concatenate([routes.weights for routes in several]),
-            np.concatenate([routes.latency_ps for routes in several]),
-        )
-
-    def select(self, numbers: NDArray[np.integer]) -> Routes:
-        """Return the routes of these numbers, in this order."""
-        lengths = np.diff(self.start)[numbers]
-        start = np.concatenate([[0], np.cumsum(lengths)])
-        place = np.arange(start[-1]) + np.repeat(self.start[numbers] - start[:-1], lengths)
-        return Routes(start, self.links[place], self.weights[place], self.latency_ps[numbers])
-
-
 class Router(Protocol):
     """Find the routes between chips of a topology.
 
@@ -121,37 +56,6 @@ class Router(Protocol):
 
     def route(self, topology: Topology, src: int, dst: int) -> Route:
         """Return the links from chip `src` to chip `dst` (src ≠ dst), in order."""
-
-
-@frozen(eq=False)
-class Edges:
-    """Two-way edges; the bandwidth (per direction) is that of all `count` parallel links together."""
-
-    src: NDArray[np.int32]
-    dst: NDArray[np.int32]
-    bandwidth_bytes_per_s: NDArray[np.float64]
-    latency_ps: NDArray[np.int64]
-    count: NDArray[np.int32]
-
-    @classmethod
-    def uniform(
-        cls,
-        link: LinkSpec,
-        src: NDArray[np.integer],
-        dst: NDArray[np.integer],
-        lanes: NDArray[np.integer] | int = 1,
-    ) -> Edges:
-        """Return edges that are all `lanes` times `link` (one number, or one per edge)."""
-        count = np.broadcast_to(np.asarray(lanes, np.int32) * np.int32(link.count), src.shape)
-        bandwidth = count * float(link.bandwidth_bytes_per_s)
-        latency = np.full(src.shape, link.latency_ps, np.int64)
-        return cls(src.astype(np.int32), dst.astype(np.int32), bandwidth, latency, count)
-
-    @classmethod
-    def joined(cls, *parts: Edges) -> Edges:
-        """Return the edges of all parts, one part after the other."""
-        columns = ("src", "dst", "bandwidth_bytes_per_s", "latency_ps", "count")
-        return cls(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
 
 
 @runtime_checkable
@@ -187,16 +91,16 @@ class Topology:
     kind: str
     n_chips: int
     n_switches: int
-    link_src: NDArray[np.int32] = field(converter=_read_only, repr=False)
-    link_dst: NDArray[np.int32] = field(converter=_read_only, repr=False)
-    link_bandwidth_bytes_per_s: NDArray[np.float64] = field(converter=_read_only, repr=False)
-    link_latency_ps: NDArray[np.int64] = field(converter=_read_only, repr=False)
-    link_count: NDArray[np.int32] = field(converter=_read_only, repr=False)
+    link_src: NDArray[np.int32] = field(converter=read_only, repr=False)
+    link_dst: NDArray[np.int32] = field(converter=read_only, repr=False)
+    link_bandwidth_bytes_per_s: NDArray[np.float64] = field(converter=read_only, repr=False)
+    link_latency_ps: NDArray[np.int64] = field(converter=read_only, repr=False)
+    link_count: NDArray[np.int32] = field(converter=read_only, repr=False)
     dims: tuple[int, ...]
     axes: tuple[str, ...]
     wraps: tuple[bool, ...]
     router: Router = field(repr=False)
-    positions: NDArray[np.int64] = field(converter=_read_only, repr=False)
+    positions: NDArray[np.int64] = field(converter=read_only, repr=False)
     twist: Twist = field(default=(), repr=False)
     adding_switches: frozenset[int] = frozenset()
     """The switches, counted from 0, that can add up what chips send and hand one chip's data to several."""
@@ -396,37 +300,14 @@ class Topology:
     def _searched(self, src: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         found = self._trees.get(src)
         if found is None:
-            found = self._search(src)
+            found = breadth_first(src, self.link_dst, *self.links_by_src)
             self._trees.remember(src, found, max(1, TREE_MEMO_NODES // self.n_nodes))
         return found
-
-    def _search(self, src: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Search breadth first, level by level: nodes are entered in the order of their first link."""
-        order, start = self.links_by_src
-        entered_by, hops = np.full(self.n_nodes, -1, np.int32), np.full(self.n_nodes, -1, np.int32)
-        hops[src] = 0
-        level = np.array([src])
-        while len(level):
-            count = start[level + 1] - start[level]
-            links = order[np.arange(count.sum()) + np.repeat(start[level] - np.cumsum(count) + count, count)]
-            links = links[hops[self.link_dst[links]] < 0]
-            nodes, first = np.unique(self.link_dst[links], return_index=True)
-            entered_by[nodes] = links[first]
-            hops[nodes] = hops[level[0]] + 1
-            level = nodes[np.argsort(first)]
-        return _read_only(entered_by), _read_only(hops)
 
     @cached_property
     def island_of_node(self) -> NDArray[np.int64]:
         """For every node the lowest node that it is connected with: the nodes of an island have the same."""
-        lowest = np.arange(self.n_nodes)
-        while True:
-            further = lowest.copy()
-            np.minimum.at(further, self.link_dst, lowest[self.link_src])
-            further = np.minimum(further, further[further])
-            if np.array_equal(further, lowest):
-                return lowest
-            lowest = further
+        return islands(self.n_nodes, self.link_src, self.link_dst)
 
     @cached_property
     def links_by_src(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

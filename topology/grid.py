@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topology.checks import link_problems, size_problems
-from topology.graph import Edges, Topology
+from topology.edges import Edges
+from topology.graph import Topology
 from topology.routing import DimensionOrderRouter, TwistedRouter, choose_router
 from topology.twist import Twist
 

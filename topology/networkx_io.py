@@ -15,7 +15,8 @@ import numpy as np
 
 from configs.problems import shown
 from topology.checks import MAX_LANES, reject
-from topology.graph import Edges, Topology
+from topology.edges import Edges
+from topology.graph import Topology
 from topology.routing import ShortestPathRouter
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 from attrs import frozen
 
 from configs.errors import ConfigError
-from topology.graph import Edges, Topology
+from topology.edges import Edges
+from topology.graph import Topology
 from topology.members import members_of
 from topology.routing import ShortestPathRouter
 from topology.routing.composed import Doors

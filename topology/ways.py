@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from attrs import evolve, frozen
 
-from topology.graph import Routes
+from topology.arrays import ragged
+from topology.routes import Routes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class Ways:
             return self
         lengths = np.diff(self.start)[numbers]
         start = np.concatenate([[0], np.cumsum(lengths)])
-        place = np.arange(start[-1]) + np.repeat(self.start[numbers] - start[:-1], lengths)
+        place = ragged(self.start[numbers], lengths)
         return Ways(self.pair[numbers], self.share[numbers], start, self.links[place])
 
     def of_pairs(self, pairs: NDArray[np.int64]) -> Ways:
@@ -121,14 +122,3 @@ def _copy(
             target[at + k] = source[first + k]
     else:
         target[ragged(at, count)] = source[ragged(first, count)]
-
-
-def ragged(first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return first[0], first[0] + 1, … (count[0] numbers), then those from first[1], and so on.
-
-    >>> ragged(np.array([5, 0]), np.array([2, 3])).tolist()
-    [5, 6, 0, 1, 2]
-    """
-    before = np.cumsum(count) - count
-    numbers: NDArray[np.int64] = np.arange(int(count.sum())) + np.repeat(first - before, count)
-    return numbers

@@ -15,6 +15,7 @@ from cluster.timeline.intervals import Intervals
 from cluster.timeline.tasks import TaskGraph
 from cluster.timeline.wiring import Wiring
 from topology import Topology
+from topology.arrays import ragged
 
 Ints = NDArray[np.int64]
 
@@ -73,8 +74,7 @@ def link_use(graph: TaskGraph, played: Played) -> Intervals:
     sends = np.flatnonzero((graph.route >= 0) & (graph.size_bytes > 0))
     n_hops = np.diff(graph.route_start)[graph.route[sends]]
     task = np.repeat(sends, n_hops)
-    hop = np.arange(len(task)) - np.repeat(np.cumsum(n_hops) - n_hops, n_hops)
-    links = graph.route_links[graph.route_start[graph.route[task]] + hop]
+    links = graph.route_links[ragged(graph.route_start[graph.route[sends]], n_hops)]
     return Intervals(links, (played.start_ps + graph.delay_ps)[task], played.end_ps[task])
 
 

@@ -19,6 +19,7 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from cluster.records import Await, Collective, Receive, Record, Send, Start, Trace
+from cluster.timeline.expand import ordinals
 from collectives import GroupView, Schedule
 from collectives import build as build_schedule
 from configs.errors import ConfigError
@@ -131,10 +132,7 @@ def _islands(n_chips: int, records: Sequence[Record], used: Mapping[int, Ints]) 
 
 def _same_records(island_of: Ints, records: Sequence[Record]) -> NDArray[np.int32]:
     """Return of every record a number that it shares with those that are the same in other islands."""
-    order = np.argsort(island_of, kind="stable")
-    sizes = np.unique(island_of, return_counts=True)[1]
-    place = np.empty(len(island_of), np.int64)
-    place[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place = ordinals(island_of)
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(_placed(record, place), len(numbers)) for record in records], np.int32)
 

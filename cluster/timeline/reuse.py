@@ -30,6 +30,7 @@ from collectives import NO_FILES, Schedule
 from configs.spec.experiment import Contention
 from configs.spec.system import SystemSpec
 from topology import Topology
+from topology.arrays import ragged
 
 MOST_PATTERNS = 64
 """Of a kind of call: one that is entered in more ways repeats itself too little to be worth looking up."""
@@ -260,7 +261,7 @@ def _spread(
     every, lengths = Intervals.join(patterns), np.array([len(p.owner) for p in patterns])
     n = lengths[chosen]
     call = np.repeat(np.arange(len(chosen)), n)
-    at = np.arange(len(call)) + np.repeat((np.cumsum(lengths) - lengths)[chosen] - (np.cumsum(n) - n), n)
+    at = ragged((np.cumsum(lengths) - lengths)[chosen], n)
     first_name = np.cumsum([0, *map(len, names)])[whose]
     name = np.concatenate([np.asarray(some, np.int64) for some in names])[first_name[call] + every.owner[at]]
     return Intervals(name, every.start[at] + first_ps[call], every.end[at] + first_ps[call]), call

@@ -22,6 +22,7 @@ from collectives import NO_FILES, Schedule
 from configs.spec.experiment import Contention
 from configs.spec.system import SystemSpec
 from topology import Topology
+from topology.arrays import ragged
 
 HASHED_AT_ONCE = 2**18
 
@@ -173,8 +174,7 @@ def _of_all_chips(
     first = np.zeros(len(copies.chip), np.int64)
     first[[t.rank for t in shown]] = np.cumsum([0, *(len(t.numbers) for t in shown)])[:-1]
     chip = np.repeat(np.array([t.rank for t in traces], np.int32), lengths)
-    begins = first[copies.chip[[t.rank for t in traces]]] - (np.cumsum(lengths) - lengths)
-    at = np.arange(len(chip)) + np.repeat(begins, lengths)
+    at = ragged(first[copies.chip[[t.rank for t in traces]]], lengths)
     number = np.concatenate([np.zeros(0, np.int32), *(t.numbers for t in traces)])
     return chip, at, without_starts(records)[1][number] if len(number) else number
 

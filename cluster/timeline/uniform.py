@@ -23,7 +23,7 @@ from collectives.schedule import Uniform
 from configs.spec.experiment import Contention
 from configs.spec.system import SystemSpec
 from topology import Topology
-from topology.graph import Routes
+from topology.routes import Routes
 from topology.twist import offsets
 
 

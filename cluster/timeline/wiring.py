@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cluster.timeline.expand import distinct
 from topology import Topology
-from topology.graph import Routes
+from topology.routes import Routes
 
 Ends = tuple[NDArray[np.int32], NDArray[np.int32]]
 """Source and destination of every task; the destination is -1 for what is no transfer."""

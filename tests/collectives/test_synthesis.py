@@ -18,7 +18,7 @@ from configs.spec.topology import LinkSpec, RoutingSpec
 from tests.cluster.machines import CHIP, SystemSpec
 from tests.collectives.rows import LINK, ring_of, switch_of
 from topology import Mesh, Switch, Topology, Torus, hamiltonian_cycle, with_faults
-from topology.graph import Edges
+from topology.edges import Edges
 from topology.routing import ShortestPathRouter
 
 OPS = ("all_gather", "reduce_scatter", "all_reduce")

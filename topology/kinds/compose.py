@@ -15,7 +15,8 @@ from configs.spec.system import SystemSpec
 from configs.spec.topology import LinkSpec, RoutingSpec, TopologySpec
 from topology.assemble import Layout, copies, merge
 from topology.checks import MAX_CHIPS, MAX_EDGES, link_problems, reject
-from topology.graph import Edges, Topology
+from topology.edges import Edges
+from topology.graph import Topology
 from topology.members import members_of
 from topology.nics import Nics, find_doors, place_nics
 from topology.routing import ON_ANY_GRAPH, choose_router

@@ -10,7 +10,8 @@ from attrs import frozen
 
 from configs.spec.topology import LinkSpec, RoutingSpec
 from topology.checks import link_problems, reject, size_problems
-from topology.graph import Edges, Topology
+from topology.edges import Edges
+from topology.graph import Topology
 from topology.routing import ON_ANY_GRAPH, FatTreePlan, UpDownRouter, choose_router
 
 MAX_RADIX = 4096

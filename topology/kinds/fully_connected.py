@@ -7,7 +7,8 @@ from attrs import frozen
 
 from configs.spec.topology import LinkSpec, RoutingSpec
 from topology.checks import link_problems, reject, size_problems
-from topology.graph import Edges, Topology
+from topology.edges import Edges
+from topology.graph import Topology
 from topology.routing import ON_ANY_GRAPH, DirectRouter, choose_router
 
 

@@ -15,7 +15,8 @@ from configs.errors import ConfigError
 from configs.problems import shown
 from configs.spec.topology import MOST_LINKS, LinkSpec, RoutingSpec
 from topology.checks import MAX_CHIPS, link_problems, reject, size_problems
-from topology.graph import Edges, Topology
+from topology.edges import Edges
+from topology.graph import Topology
 from topology.grid import default_axes, shape_problems
 from topology.routing import ON_ANY_GRAPH, ShortestPathRouter, choose_router
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from attrs import evolve, field, frozen
 
-from topology.graph import Route, Routes, Topology
+from topology.arrays import ragged
+from topology.graph import Topology
+from topology.routes import Route, Routes
 from topology.routing.shortest import ShortestPathRouter
-from topology.ways import Ways, ragged
+from topology.ways import Ways
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

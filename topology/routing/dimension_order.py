@@ -10,7 +10,8 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from topology.graph import Routes, Topology
+from topology.graph import Topology
+from topology.routes import Routes
 from topology.routing.paths import OneOfMany, paths_of_links
 
 Ints = NDArray[np.int64]

@@ -6,7 +6,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from topology.graph import Routes, Topology
+from topology.graph import Topology
+from topology.routes import Routes
 from topology.routing.paths import OneOfMany, Spread, pair_hash, pair_key, paths_of_columns
 
 Ints = NDArray[np.int64]

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.graph import Route, Routes, Topology
+from topology.graph import Topology
+from topology.routes import Route, Routes
 
 BLOCK_PAIRS = 2**15  # pairs walked at a time on any graph: bounds the memory
 BLOCK_SEARCHED = 2**23  # nodes in all searches of a block together

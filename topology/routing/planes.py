@@ -6,7 +6,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from topology.graph import Route, Routes, Topology
+from topology.graph import Topology
+from topology.routes import Route, Routes
 from topology.routing.paths import OneOfMany, pair_hash, paths_of_columns
 
 

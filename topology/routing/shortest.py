@@ -7,7 +7,9 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from configs.errors import ConfigError
-from topology.graph import Routes, Topology
+from topology.arrays import ragged
+from topology.graph import Topology
+from topology.routes import Routes
 from topology.routing.paths import Columns, OneOfMany, Spread, pair_hash, paths_in_blocks
 
 Ints = NDArray[np.int64]
@@ -79,7 +81,7 @@ def _one_nearer(topology: Topology, distance: NDArray[np.int32], here: Ints, goa
     order, start = topology.links_by_src
     count = start[here + 1] - start[here]
     walker = np.repeat(np.arange(len(here)), count)
-    option = np.arange(len(walker)) + np.repeat(start[here] - np.cumsum(count) + count, count)
+    option = ragged(start[here], count)
     leads_to = topology.link_dst[order[option]]
     nearer = distance[goal[walker], leads_to] == distance[goal, here][walker] - 1
     walker, option = walker[nearer], option[nearer]

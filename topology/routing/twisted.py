@@ -8,7 +8,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from topology.graph import Routes, Topology
+from topology.graph import Topology
+from topology.routes import Routes
 from topology.routing.dimension_order import Walk
 from topology.routing.paths import OneOfMany, paths_of_links
 from topology.twist import Twist, minimal_hops, offsets
