@@ -59,7 +59,7 @@ def main() -> None:
 
 def sampled(full: dict[str, object], n_points: int) -> dict[str, object]:
     """Return a sweep of every k-th point that `where` lets through."""
-    from cluster.sweeps import points_to_run  # noqa: PLC0415
+    from cluster.sweeps.points import points_to_run  # noqa: PLC0415
     from workloads.sweeps import read_sweep  # noqa: PLC0415
 
     kept = points_to_run(read_sweep(full))

@@ -24,8 +24,8 @@ def sweep(
     json_: AsJson = False,
 ) -> None:
     """Run the points of a sweep file; the same command goes on where it stopped (docs/sweeps.md)."""
-    from cluster.sweep_progress import print_sweep, shown_progress
     from cluster.sweeps import sweep as run_sweep
+    from cluster.sweeps.shown import print_sweep, shown_progress
 
     with shown_progress(console_of(stderr=True)) as on_progress:
         results = run_sweep(

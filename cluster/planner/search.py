@@ -26,7 +26,7 @@ from cluster.fitting import fits
 from cluster.planner.bounds import Bound, bound_of, least_score
 from cluster.planner.space import Candidate, Request, Shape, candidates
 from cluster.serving import served
-from cluster.sweeps import Task, run_task
+from cluster.sweeps.task import Task, run_task
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError, RunError
 from configs.loader import load_experiment
@@ -63,7 +63,7 @@ class Visit:
 
 @frozen
 class Visited:
-    """A candidate's own bound, and the line of its run (`cluster.sweeps.run_task`), None where it need not run."""
+    """A candidate's own bound, and the line of its run (`cluster.sweeps.task.run_task`), None where it need not run."""
 
     bound: Bound
     line: Mapping[str, Any] | None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cluster.report.stored import StoredSweep
 from cluster.report.style import add_hover, add_wheel, new_figure
-from cluster.sweep_table import END_COLUMNS, RESULT_COLUMNS, SPEC_COLUMNS
+from cluster.sweeps.table import END_COLUMNS, RESULT_COLUMNS, SPEC_COLUMNS
 
 USER, CHIP = "tokens_per_s_per_user", "tokens_per_s_per_chip"
 CHOSEN = "#d6409f"

@@ -14,8 +14,8 @@ from attrs import frozen
 from cluster.experiment import LINKS_SCHEMA
 from cluster.experiment import SCHEMA as RUN_SCHEMA
 from cluster.run_store import PICTURE_SCHEMA, RUN_TABLES
-from cluster.sweep_store import POINTS
-from cluster.sweep_table import SPECS, SPECS_SCHEMA, TABLE
+from cluster.sweeps.store import POINTS
+from cluster.sweeps.table import SPECS, SPECS_SCHEMA, TABLE
 from configs.errors import ConfigError
 from configs.input_files import decode_utf8, read_bytes
 from configs.problems import shown

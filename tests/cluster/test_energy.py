@@ -12,7 +12,7 @@ from cluster.cli import main
 from cluster.energy import Energy, cost_of
 from cluster.experiment import run_experiment
 from cluster.records import Compute
-from cluster.sweep_table import result_columns
+from cluster.sweeps.table import result_columns
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
 from configs.loader import load_chip, load_experiment

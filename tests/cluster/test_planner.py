@@ -19,7 +19,7 @@ from cluster.planner.bounds import bound_of
 from cluster.planner.search import one_replica, score_of
 from cluster.planner.shown import print_plan
 from cluster.planner.space import Candidate, Limit, Request, Shape, candidates, make_request, parse_limit
-from cluster.sweep_table import result_columns
+from cluster.sweeps.table import result_columns
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError, RunError
 from configs.loader import load_experiment

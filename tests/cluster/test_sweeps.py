@@ -18,9 +18,9 @@ from cluster import sweep
 from cluster.backends.processes import Lost, run_in_processes
 from cluster.cli import main
 from cluster.experiment import run_experiment
-from cluster.sweep_store import Store
-from cluster.sweep_table import result_columns
-from cluster.sweeps import points_to_run
+from cluster.sweeps.points import points_to_run
+from cluster.sweeps.store import Store
+from cluster.sweeps.table import result_columns
 from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
 from configs.loader import load_experiment

@@ -12,8 +12,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from cluster.progress import Lines
-from cluster.sweep_table import TABLE, Row
-from cluster.sweeps import OnProgress, Progress, SweepResults
+from cluster.sweeps.results import OnProgress, Progress, SweepResults
+from cluster.sweeps.table import TABLE, Row
 from cluster.terminal import seconds
 
 MOST_ROWS = 20

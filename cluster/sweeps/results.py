@@ -1,21 +1,10 @@
-"""Run the points of a sweep, and keep what is finished.
-
-    sweep file ─► points ─► where ─► specs, fingerprints ─► those not yet stored ─► workers ─► store ─► table
-
-A point is known by the fingerprint of its resolved spec and the version of the program: the same sweep goes on where it
-stopped, a changed one computes what is new.
-"""
+"""Sweeps in folders: what is stored at once, the rest as it finishes, then the table."""
 
 from __future__ import annotations
 
-import json
-import os
 import time
-import traceback
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,28 +12,12 @@ from attrs import define, field, frozen
 
 from cluster.backends.options import RayOptions, check_options
 from cluster.backends.processes import Lost, n_cores, run_in_processes
-from cluster.experiment import run_experiment
-from cluster.sweep_store import Store, write_atomically
-from cluster.sweep_table import (
-    SPECS,
-    TABLE,
-    AxisValue,
-    Columns,
-    Row,
-    axis_value,
-    parquet,
-    result_columns,
-    spec_columns,
-    specs_table,
-)  # fmt: skip
-from cluster.vocabulary import VOCABULARY
-from configs.errors import ChipmeshError, ConfigError, RunError
-from configs.loader import load_experiment
-from configs.plain import fingerprint, to_plain
-from configs.spec.experiment import ExperimentSpec
-from topology import build_topology
-from workloads.conditions import Condition
-from workloads.sweeps import SPEC_NAMES, Point, Sweep, names_of, overrides, read_sweep
+from cluster.sweeps.points import Planned, planned_points
+from cluster.sweeps.store import Store, write_atomically
+from cluster.sweeps.table import SPECS, TABLE, Columns, Row, parquet, specs_table
+from cluster.sweeps.task import Task, failure, is_usable, run_task
+from configs.errors import ConfigError, RunError
+from workloads.sweeps import Point, Sweep, overrides, read_sweep
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,29 +58,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-
-
-@frozen
-class Task:
-    """A point on its way to a worker."""
-
-    fingerprint: str
-    base: Any
-    folder: Path
-    overrides: tuple[str, ...]
-
-
-@frozen
-class _Planned:
-    """A point before it runs; fingerprint None: it could not be loaded, `error` says why."""
-
-    index: int
-    values: Point
-    fingerprint: str | None
-    error: str | None = None
-    axes: Mapping[str, AxisValue] = field(factory=dict)
-    columns: Row = field(factory=dict)
-    packed_spec: bytes = b""
 
 
 @define
@@ -167,9 +117,9 @@ class SweepResults:
         if all(row["status"] == "failed" for row in self.rows):
             raise RunError(f"no point has succeeded; the first: {self.rows[0]['error']}")
 
-    def _plan(self) -> list[_Planned]:
+    def _plan(self) -> list[Planned]:
         """Load all points that `where` lets through."""
-        found = list(_plan(self.sweep))
+        found = list(planned_points(self.sweep))
         planned = [point for point in found if point is not None]
         if not planned:
             raise ConfigError((f"{self.sweep.name}: where leaves no point of {len(found)}; accepted: at least one",))
@@ -185,15 +135,15 @@ class SweepResults:
         self._rows.clear()
         return planned
 
-    def _run(self, planned: Sequence[_Planned], store: Store) -> Iterator[SweepPoint]:
+    def _run(self, planned: Sequence[Planned], store: Store) -> Iterator[SweepPoint]:
         began_s, n_computed, n_failed = time.perf_counter(), 0, 0
-        waiting: dict[str, list[_Planned]] = {}
+        waiting: dict[str, list[Planned]] = {}
         for point in planned:
             waiting.setdefault(point.fingerprint or "", []).append(point)
         for point in waiting.pop("", []):
             n_failed += 1
             yield self._finished(point, {"status": "failed", "kind": "config", "error": point.error})
-        usable = {key: line for key, line in store.points.items() if _is_usable(line)}
+        usable = {key: line for key, line in store.points.items() if is_usable(line)}
         self.n_stale = len(store.points.keys() - waiting.keys())
         self.n_stored = len(usable.keys() & waiting.keys())
         for key in [key for key in waiting if key in usable]:
@@ -210,15 +160,15 @@ class SweepResults:
                 yield self._finished(point, line)
             self._tell(n_failed, n_computed, began_s)
 
-    def _catch_up(self, planned: Sequence[_Planned], store: Store) -> None:
+    def _catch_up(self, planned: Sequence[Planned], store: Store) -> None:
         """Note what is stored and not noted: an interruption may come between the two."""
         store.read_again()
         for point in planned:
             line = store.points.get(point.fingerprint or "")
-            if line is not None and point.index not in self._rows and _is_usable(line):
+            if line is not None and point.index not in self._rows and is_usable(line):
                 self._finished(point, line)
 
-    def _task(self, key: str, point: _Planned) -> Task:
+    def _task(self, key: str, point: Planned) -> Task:
         return Task(key, self.sweep.base, self.sweep.folder, overrides(point.values))
 
     def _compute(self, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
@@ -230,9 +180,9 @@ class SweepResults:
 
             run = partial(run_in_ray, address=self.address)
         for task, line in run(run_task, tasks, min(self.n_workers, len(tasks))):
-            yield _failure(task, "internal", line.reason) if isinstance(line, Lost) else line
+            yield failure(task, "internal", line.reason) if isinstance(line, Lost) else line
 
-    def _finished(self, point: _Planned, line: Mapping[str, Any]) -> SweepPoint:
+    def _finished(self, point: Planned, line: Mapping[str, Any]) -> SweepPoint:
         assert self._columns is not None
         end = {
             "fingerprint": point.fingerprint, "status": line["status"],
@@ -246,11 +196,11 @@ class SweepResults:
     def _tell(self, n_failed: int, n_computed: int, began_s: float) -> None:
         self.on_progress(Progress(self._n_points or 0, len(self._rows), n_failed, n_computed, began_s))
 
-    def _write(self, planned: Sequence[_Planned]) -> None:
+    def _write(self, planned: Sequence[Planned]) -> None:
         assert self._columns is not None
-        specs = {point.fingerprint: point.packed_spec for point in planned if point.fingerprint is not None}
-        unpacked = {key: zlib.decompress(packed).decode() for key, packed in specs.items()}
-        write_atomically(self.folder / SPECS, parquet(specs_table(unpacked)))
+        points = {point.fingerprint: point for point in planned if point.fingerprint is not None}
+        specs = {key: point.spec_json for key, point in points.items()}
+        write_atomically(self.folder / SPECS, parquet(specs_table(specs)))
         write_atomically(self.folder / TABLE, parquet(self._columns.table(self.rows)))
 
 
@@ -277,94 +227,3 @@ def sweep(
     if n_workers is not None and n_workers < 1:
         raise ConfigError((f"--workers: {n_workers}; accepted: an integer ≥ 1",))
     return SweepResults(read_sweep(source), Path(out), backend, address, n_workers or n_cores(), on_progress)
-
-
-def points_to_run(of: Sweep) -> list[Point]:
-    """Return the points that `where` lets through, those that cannot be loaded included."""
-    return [planned.values for planned in _plan(of) if planned is not None]
-
-
-def run_task(task: Task) -> dict[str, Any]:
-    """Run a point and return its line for the store: what a worker does."""
-    began_s = time.perf_counter()
-    line: dict[str, Any]
-    try:
-        spec = load_experiment(task.base, task.overrides, VOCABULARY, task.folder)
-        if fingerprint(spec) != task.fingerprint:
-            raise RunError("a file that it refers to was changed while the sweep ran")  # noqa: TRY301
-        line = _line(task, "done", result=result_columns(run_experiment(spec)))
-    except ConfigError as error:
-        line = _failure(task, "config", str(error))
-    except ChipmeshError as error:
-        line = _failure(task, "run", str(error))
-    except Exception as error:  # noqa: BLE001  a defect shows in its row, the other points go on
-        reason = f"{type(error).__name__}: {error}"
-        line = _failure(task, "internal", reason, traceback="".join(traceback.format_exception(error)))
-    return {**line, "wall_s": time.perf_counter() - began_s, "process": os.getpid()}
-
-
-def _line(task: Task, status: str, kind: str | None = None, error: str | None = None, **more: Any) -> dict[str, Any]:
-    known = {"fingerprint": task.fingerprint, "version": _version(), "status": status, "kind": kind, "error": error}
-    return {**known, "overrides": task.overrides, **more}
-
-
-def _failure(task: Task, kind: str, error: str, **more: Any) -> dict[str, Any]:
-    return _line(task, "failed", kind, error, **more)
-
-
-def _is_usable(line: Mapping[str, Any]) -> bool:
-    """Tell whether a stored point need not run again: not if it came from another version, or failed by accident."""
-    return line.get("version") == _version() and line.get("kind") != "internal"
-
-
-def _version() -> str:
-    try:
-        return version("chipmesh")
-    except PackageNotFoundError:
-        return "source"
-
-
-def _plan(sweep: Sweep) -> Iterator[_Planned | None]:
-    """Yield every point: loaded, failed, or None where `where` leaves it out."""
-    names = names_of(sweep.keys)
-    n_chips: dict[str, int] = {}
-    early = [condition for condition in sweep.where if all(_is_given(name, names) for name in condition.names)]
-    late = [condition for condition in sweep.where if condition not in early]
-    for index, point in enumerate(sweep.points()):
-        given = {name: point[key] for name, key in names.items() if key in point}
-        try:
-            if not _hold(early, given):
-                yield None
-                continue
-            spec = load_experiment(sweep.base, overrides(point), VOCABULARY, sweep.folder)
-            if late and not _hold(late, given | _spec_values(spec, late, n_chips)):
-                yield None
-                continue
-        except ConfigError as error:
-            yield _Planned(index, point, None, str(error))
-            continue
-        axes = {key: axis_value(spec, key) for key in sweep.keys}
-        packed = zlib.compress(json.dumps(to_plain(spec)).encode(), 1)  # a sweep may have many points
-        yield _Planned(index, point, fingerprint(spec), None, axes, spec_columns(spec), packed)
-
-
-def _is_given(name: str, names: Mapping[str, str]) -> bool:
-    """Tell whether a name's value is that of a key, so that it is known before the spec is."""
-    return name in names and (name not in SPEC_NAMES or names[name] in (f"parallel.{name}", f"workload.{name}"))
-
-
-def _hold(conditions: Sequence[Condition], values: Mapping[str, Any]) -> bool:
-    return all(condition.holds(values) for condition in conditions)
-
-
-def _spec_values(spec: ExperimentSpec, conditions: Sequence[Condition], n_chips: dict[str, int]) -> dict[str, int]:
-    """Return the values of `SPEC_NAMES`; systems are built once, and only if a condition asks for their chips."""
-    p = spec.parallel
-    values = {"tp": p.tp, "pp": p.pp, "dp": p.dp, "ep": p.ep, "cp": p.cp}
-    values |= {"batch": spec.workload.batch, "n_ranks": p.n_ranks}
-    if any("n_chips" in condition.names for condition in conditions):
-        key = fingerprint(spec.system)
-        if key not in n_chips:
-            n_chips[key] = build_topology(spec.system).n_chips
-        values["n_chips"] = n_chips[key]
-    return values
