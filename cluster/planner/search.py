@@ -11,20 +11,19 @@ neither. Runs are those of a sweep.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
 from cluster.backends.processes import Lost, run_in_processes
 from cluster.energy import Energy, cost_of
 from cluster.experiment import prepare
-from cluster.fitting import fits
 from cluster.planner.bounds import Bound, bound_of, least_score
-from cluster.planner.space import Candidate, Request, Shape, candidates
+from cluster.planner.result import Entry, Plan, why_none
+from cluster.planner.shapes import Assessed, OnProgress, Run, assess_all, one_replica
+from cluster.planner.space import Candidate, Request, candidates
 from cluster.serving import served
 from cluster.sweeps.task import Task, run_task
 from cluster.vocabulary import VOCABULARY
@@ -33,22 +32,6 @@ from configs.loader import load_experiment
 from configs.plain import fingerprint
 from configs.spec.experiment import ExperimentSpec
 from topology import build_topology, chips_of
-from workloads.decode import DecodeJob
-
-Status = Literal["impossible", "memory", "slo", "bound", "run", "failed"]
-OnProgress = Callable[[str, int, int], None]
-"""(what is going on, how many are done, of how many at most)."""
-Run = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterator[tuple[Any, Any]]]
-
-
-@frozen
-class Assessed:
-    """What is known of a shape before anything runs: why it is impossible, or how many rows fit, a bound for all."""
-
-    shape: Shape
-    problem: str | None = None
-    most_rows: int = 0
-    bound: Bound | None = None
 
 
 @frozen
@@ -69,58 +52,6 @@ class Visited:
     line: Mapping[str, Any] | None
 
 
-@define
-class Entry:
-    """A candidate, what it cannot beat, and what became of it."""
-
-    candidate: Candidate
-    status: Status
-    bound: Bound | None = None
-    least_score: float = -math.inf
-    row: Mapping[str, Any] | None = None
-    reason: str = ""
-    score: float = math.inf
-
-    @property
-    def least_tpot_s(self) -> float | None:
-        """The least time per token, None where that was not worked out."""
-        return None if self.bound is None else self.bound.tpot_s(self.candidate.micro_batches)
-
-
-@frozen(eq=False)
-class Plan:
-    """The result of a search; entries are in the order of the candidates."""
-
-    request: Request
-    spec: ExperimentSpec
-    n_chips: int
-    entries: Sequence[Entry]
-
-    @property
-    def ranked(self) -> list[Entry]:
-        """Those that ran and meet all limits, the best first; of equal ones that of fewer chips."""
-        done = [entry for entry in self.entries if entry.status == "run"]
-        return sorted(done, key=lambda entry: (entry.score, entry.candidate.n_ranks, entry.candidate))
-
-    @property
-    def winner(self) -> Entry:
-        """The best candidate."""
-        return self.ranked[0]
-
-    @property
-    def runner_up(self) -> Entry | None:
-        """The best candidate of another layout than the winner's."""
-        ranked = self.ranked
-        return next((entry for entry in ranked if entry.candidate.layout != ranked[0].candidate.layout), None)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many candidates there are, and how many had which end."""
-        found = Counter(entry.status for entry in self.entries)
-        statuses: tuple[Status, ...] = ("impossible", "memory", "slo", "bound", "run", "failed")
-        return {"candidates": len(self.entries), **{status: found[status] for status in statuses}}
-
-
 def plan(request: Request, on_progress: OnProgress = lambda *_: None, run: Run = run_in_processes) -> Plan:
     """Return the best candidates of a request; raises ConfigError for a wrong one, RunError where none meets it.
 
@@ -136,13 +67,13 @@ def plan(request: Request, on_progress: OnProgress = lambda *_: None, run: Run =
         )
     has_experts = getattr(spec.model.shape, "n_experts", 0) > 0
     wanted = candidates(request, topology.n_chips, has_experts)
-    assessed = _assess_all(request, wanted, on_progress, run)
+    assessed = assess_all(request, wanted, on_progress, run)
     usd_per_chip_s = _usd_per_chip_s(spec)
     entries = [_entry(candidate, assessed[candidate.shape], request, usd_per_chip_s) for candidate in wanted]
     found = Plan(request, spec, topology.n_chips, entries)
     _visit_best_first(found, usd_per_chip_s, on_progress, run)
     if not found.ranked:
-        raise RunError(_why_none(found))
+        raise RunError(why_none(found))
     return found
 
 
@@ -174,79 +105,6 @@ def _usd_per_chip_s(spec: ExperimentSpec) -> float:
     return (cost.cost_usd_per_million_tokens or 0.0) / 1e6
 
 
-# --- what fits, and what cannot be beaten -----------------------------------------------------------------------------
-
-
-def _assess_all(
-    request: Request, wanted: Sequence[Candidate], on_progress: OnProgress, run: Run
-) -> dict[Shape, Assessed]:
-    rows: dict[Shape, tuple[set[int], set[int]]] = {}
-    for candidate in wanted:
-        whole, parts = rows.setdefault(candidate.shape, (set(), set()))
-        whole.add(candidate.rows)
-        parts.add(candidate.part_rows)
-    tasks = [(request, shape, tuple(sorted(whole)), tuple(sorted(parts))) for shape, (whole, parts) in rows.items()]
-    found: dict[Shape, Assessed] = {}
-    on_progress("bounds", 0, len(tasks))
-    for task, result in run(assess, tasks, min(request.n_workers, len(tasks))):
-        if isinstance(result, Lost):
-            raise RunError(f"the bounds of {task[1]}: {result.reason}")
-        if isinstance(result, str):
-            raise RunError(f"the bounds of {task[1]}: {result}")
-        found[task[1]] = result
-        on_progress("bounds", len(found), len(tasks))
-    return found
-
-
-def assess(task: tuple[Request, Shape, tuple[int, ...], tuple[int, ...]]) -> Assessed | str:
-    """Return what is known of a shape, or why that failed: what a worker does.
-
-    Memory and times of a replica grow with its rows: the most rows that fit are found by halving, and what the fewest
-    rows take is a bound for all.
-    """
-    request, shape, whole, parts = task
-    try:
-        spec = one_replica(request, shape, whole[0])
-        topology = build_topology(spec.system)
-        chips = chips_of(spec.system, topology)
-        try:
-            template, _ = prepare(spec)
-        except ConfigError as error:
-            return Assessed(shape, str(error))
-        most_rows = _most_that_fit(whole, lambda rows: fits(chips, _with_rows(template, rows)))
-        if not most_rows:
-            return Assessed(shape)
-        system = served(spec.system, spec.software, template.layout.n_ranks)
-        bound = bound_of(system, topology, spec.contention, _with_rows(template, parts[0]))
-        return Assessed(shape, None, most_rows, bound)
-    except Exception as error:  # noqa: BLE001  a worker raises nothing
-        return f"{type(error).__name__}: {error}"
-
-
-def _most_that_fit(rows: Sequence[int], fit: Callable[[int], bool]) -> int:
-    """Return the last of these rows, in order, that fits, 0 for none; most often it is the first or the last one.
-
-    >>> _most_that_fit((1, 2, 4, 8), lambda n: n < 5)
-    4
-    """
-    if not fit(rows[0]):
-        return 0
-    if fit(rows[-1]):
-        return rows[-1]
-    return rows[bisect_left(rows, True, key=lambda n: not fit(n)) - 1]
-
-
-def one_replica(request: Request, shape: Shape, rows: int) -> ExperimentSpec:
-    """Return the experiment of one replica, of `ep` of them that share experts, with so many rows each."""
-    overrides = Candidate(shape, 1, 1, rows * shape.ep).overrides()
-    return load_experiment(request.base, (*request.overrides, *overrides), VOCABULARY)
-
-
-def _with_rows(job: DecodeJob, rows: int) -> DecodeJob:
-    """Return the job with so many rows of every replica."""
-    return evolve(job, prompt_lengths=job.prompt_lengths[:1] * (rows * job.layout.ep), prompt_ids=None)
-
-
 def _entry(candidate: Candidate, known: Assessed, request: Request, usd_per_chip_s: float) -> Entry:
     """Return what a candidate's shape says of it; those that may run have the status `bound`."""
     if known.problem is not None:
@@ -264,9 +122,6 @@ def _bounded(candidate: Candidate, bound: Bound, request: Request, usd_per_chip_
         if least_s[limit.metric] >= limit.below_s:
             return Entry(candidate, "slo", bound, reason=f"{limit.metric} is at least {least_s[limit.metric]:.3g} s")
     return Entry(candidate, "bound", bound, least_score(request.objective, candidate, bound, usd_per_chip_s))
-
-
-# --- the search -------------------------------------------------------------------------------------------------------
 
 
 def _visit_best_first(found: Plan, usd_per_chip_s: float, on_progress: OnProgress, run: Run) -> None:
@@ -339,33 +194,3 @@ def _note(request: Request, entry: Entry, asked: Visit, visited: Visited | Lost 
         entry.status, entry.reason = "failed", "the cost is unknown, for the energy is; give system.chip.power"
         return
     entry.status, entry.score = "run", score_of(request.objective, row)
-
-
-def _why_none(found: Plan) -> str:
-    """Say why no candidate meets the request."""
-    counts = found.counts
-    what = f"{found.spec.model.name} on {found.spec.system.name}"
-    lines = [f"no layout of {what} meets what is asked, of {counts['candidates']} candidates:"]
-    said = {
-        "impossible": "are impossible",
-        "memory": "do not fit the memory",
-        "slo": "miss the objectives",
-        "failed": "failed",
-    }
-    for status, what in said.items():
-        if counts[status]:
-            of_it = [entry for entry in found.entries if entry.status == status]
-            lines.append(f"  {counts[status]} {what}; {_closest(of_it)}")
-    return "\n".join(lines)
-
-
-def _closest(entries: Sequence[Entry]) -> str:
-    """Name the entry that came closest, and its reason."""
-
-    def tpot_s(entry: Entry) -> float:
-        return entry.row["tpot_s"] if entry.row else entry.least_tpot_s or math.inf
-
-    closest = min(
-        entries, key=lambda entry: (entry.row is None, tpot_s(entry), -entry.candidate.n_ranks, entry.candidate)
-    )
-    return f"the closest: {closest.candidate}: {closest.reason}"

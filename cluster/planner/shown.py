@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from cluster.planner.search import Entry, OnProgress, Plan
+from cluster.planner.result import Entry, Plan
+from cluster.planner.shapes import OnProgress
 from cluster.progress import Lines
 from cluster.terminal import seconds
 from configs.errors import ConfigError

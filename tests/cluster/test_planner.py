@@ -16,7 +16,8 @@ from cluster.cli import main
 from cluster.experiment import prepare, run_experiment
 from cluster.planner import plan
 from cluster.planner.bounds import bound_of
-from cluster.planner.search import one_replica, score_of
+from cluster.planner.search import score_of
+from cluster.planner.shapes import one_replica
 from cluster.planner.shown import print_plan
 from cluster.planner.space import Candidate, Limit, Request, Shape, candidates, make_request, parse_limit
 from cluster.sweeps.table import result_columns
