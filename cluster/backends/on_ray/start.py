@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 
 import ray
 
@@ -55,9 +56,10 @@ def private_ray(folder: Path, n_workers: int, n_cpus: int | None = None) -> Iter
     process is killed.
     """
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), guard.MARK: str(folder)}
+    own["SPT_NOENV"] = "1"  # else Ray's agents write their titles over their environment, in which the mark is
     # More workers than its start-up concurrency make Ray print warnings on the driver's stdout, which is not Ray's.
     with _guarded(folder), _stopping():
-        with _own_sigterm(), _loopback_only(), _environment(own):
+        with _own_signals(), _loopback_only(), _environment(own):
             _read_authentication()
             ray.init(
                 address="local", job_config=_SamePath(_py_driver_sys_path=sys.path[::-1]), num_cpus=n_cpus,
@@ -83,7 +85,7 @@ def cluster_at(address: str) -> Iterator[None]:
     with _stopping():
         _read_authentication()
         try:
-            with _own_sigterm(), _environment({}):
+            with _own_signals(), _environment({}):
                 ray.init(
                     address=address, log_to_driver=False, logging_level="ERROR",
                     runtime_env={"py_modules": packages, "env_vars": ONE_THREAD},
@@ -173,17 +175,40 @@ def _reach(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the driver's handler of SIGTERM, which Ray replaces by one that exits with the signal's number.
+def _own_signals() -> Iterator[None]:
+    """Leave signals to the driver's handlers, and raise what they raise even where Ray has swallowed it.
 
-    Ray's libraries crash at the end of a process in which their start was interrupted; such a process ends at once.
+    Ray would put its own handler of SIGTERM in the place of the driver's, and tries some calls again that an interrupt
+    has ended. Its libraries crash at the end of a process in which their start was interrupted; such a process ends at
+    once.
     """
-    handler = signal.getsignal(signal.SIGTERM)
+    raised: list[BaseException] = []
+    handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        heeded = {}
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        try:
+            heeded[number](number, frame)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    utils = ray._private.utils  # noqa: SLF001  nothing public does it
+    theirs, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda _handler: None
+    for number in heeded:
+        signal.signal(number, heed)
     try:
         yield
-    except (SystemExit, KeyboardInterrupt):
-        atexit.register(os._exit, 1)
-        raise KeyboardInterrupt from None
+    except BaseException as error:
+        if not raised and not isinstance(error, SystemExit | KeyboardInterrupt):
+            raise
+        raised.append(error)
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+        utils.set_sigterm_handler = theirs
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
+    if raised:
+        atexit.register(os._exit, 1)
+        raise KeyboardInterrupt

@@ -41,6 +41,18 @@ def actors(mark):
     return sorted(pid for pid, command in marked(mark).items() if command.startswith("ray::ActorHost"))
 
 
+def children(parent, word=""):
+    """Return the processes that this one has started and that live, of those whose command line has the word in it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            state, started_by = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if int(started_by) == parent and state != "Z" and word in command:
+                found.append(int(entry.name))
+    return found
+
+
 def await_end(pids, timeout_s):
     """Wait until these processes have ended, at most so long."""
     deadline = time.monotonic() + timeout_s
@@ -87,6 +99,7 @@ def ray_nodes(folder):
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else a head that is started in this process has a token
+        patch.setenv("SPT_NOENV", "1")  # else Ray's agents write their titles over the mark
         cluster = Cluster(initialize_head=True, head_node_args={**small, "temp_dir": str(folder / "ray")})
         try:
             yield cluster, cluster.add_node(**small)

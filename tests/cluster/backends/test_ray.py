@@ -17,15 +17,36 @@ import yaml
 from attrs import evolve
 
 from cluster import launch
+from cluster.backends.on_ray import guard
 from cluster.experiment import run_experiment
 from cluster.timeline.trace_events import trace_events
 from configs.errors import ProgramError, RunError
-from tests.cluster.backends.common import SYSTEM, actors, await_path
+from tests.cluster.backends.common import SYSTEM, actors, await_path, children
 from tests.workloads.tiny import write_tiny
 
 pytestmark = [
     pytest.mark.ray, pytest.mark.timeout(90), pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("trace"),
 ]  # fmt: skip
+
+
+SWALLOWED = """
+import os, signal, sys
+import ray
+from cluster.backends.on_ray import start
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+with start._own_signals():
+    pass
+assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == [signal.default_int_handler] * 2
+try:
+    with start._own_signals():
+        ray._private.utils.set_sigterm_handler(lambda number, frame: None)
+        try:
+            os.kill(os.getpid(), int(sys.argv[1]))
+        except KeyboardInterrupt:
+            pass
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
 
 
 def make_program():
@@ -65,6 +86,7 @@ def test_the_same_as_in_one_process(clean, caplog):
         for seed in (0, 1):
             assert outcome(on_ray, seed) == outcome(local, seed)
         check_private(on_ray, caplog)
+        check_marked(on_ray)
 
 
 def check_private(cluster, caplog):
@@ -92,6 +114,26 @@ def check_private(cluster, caplog):
     assert {record.message for record in caplog.records} == {
         f"a connection to chip {rank} was shut out: it did not say the run's token" for rank in range(4)
     }
+
+
+def check_marked(cluster):
+    """The guard knows all that the raylet has started; no title that a process has taken lies over its environment."""
+    folder = str(cluster.backend.actors.folder.path)
+    started = [pid for raylet in children(os.getpid(), "/raylet --") for pid in children(raylet)]
+    assert len(started) >= 4 + 2  # the actors, and two agents
+    handles = [guard._open(pid, folder) for pid in started]
+    assert None not in handles
+    assert not any(Path(f"/proc/{pid}/environ").read_bytes().startswith(b"\0") for pid in started)
+    for handle in handles:
+        os.close(handle)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_ray_swallows(number):
+    """It ends the start of Ray all the same; a start that nothing interrupts leaves the handlers as they were."""
+    command = [sys.executable, "-c", SWALLOWED, str(int(number))]
+    process = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (1, "interrupted\n", "")
 
 
 @pytest.mark.usefixtures("clean")
