@@ -104,7 +104,8 @@ def _stopping() -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with _undisturbed():
+            ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -123,7 +124,30 @@ def _guarded(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        process.communicate()
+        with _undisturbed():
+            process.communicate()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back interrupts until the block has ended.
+
+    Whoever is impatient interrupts twice; Ray would be half stopped then, and make its folder anew at the very end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {
+        n: signal.signal(n, lambda number, _frame: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for first in came[:1]:
+            signal.raise_signal(first)
 
 
 @contextlib.contextmanager

@@ -46,6 +46,13 @@ try:
             pass
 except KeyboardInterrupt:
     print("interrupted", flush=True)
+try:
+    with start._undisturbed():
+        os.kill(os.getpid(), int(sys.argv[1]))
+        os.kill(os.getpid(), int(sys.argv[1]))
+        print("stopped", flush=True)
+except KeyboardInterrupt:
+    print("interrupted again", flush=True)
 """
 
 
@@ -129,11 +136,11 @@ def check_marked(cluster):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_that_ray_swallows(number):
-    """It ends the start of Ray all the same; a start that nothing interrupts leaves the handlers as they were."""
+def test_interrupts_while_ray_starts_and_stops(number):
+    """One that Ray swallows ends its start all the same; when it stops, they wait until it has. Handlers come back."""
     command = [sys.executable, "-c", SWALLOWED, str(int(number))]
     process = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert (process.returncode, process.stdout, process.stderr) == (1, "interrupted\n", "")
+    assert (process.returncode, process.stdout, process.stderr) == (1, "interrupted\nstopped\ninterrupted again\n", "")
 
 
 @pytest.mark.usefixtures("clean")
