@@ -29,6 +29,12 @@ from configs.errors import ConfigError
 
 PACKAGES = (configs, topology, collectives, workloads, cluster)
 REACH_S = 5.0
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""How a client of gRPC begins, with settings of its own, of which there are none (RFC 9113, 3.4 and 6.5)."""
+SETTINGS = 4
+ACCEPTED = (
+    "accepted: a running cluster (ray start) of the same Ray, Python and RAY_AUTH_MODE, of which this machine is a node"
+)
 
 
 class _SamePath(ray.job_config.JobConfig):  # type: ignore[misc]  # Ray's types are not read
@@ -79,8 +85,7 @@ def cluster_at(address: str) -> Iterator[None]:
     problem = address_problem(address)
     if problem is not None:
         raise ConfigError((f"--ray-address: {problem}",))
-    if address != "auto":
-        _reach(address)
+    _reach(address if address != "auto" else _find_head())
     packages = [str(Path(package.__path__[0])) for package in PACKAGES]
     with _stopping():
         _read_authentication()
@@ -92,10 +97,7 @@ def cluster_at(address: str) -> Iterator[None]:
                 )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             why = str(error).strip().splitlines()[0]
-            accepted = (
-                "accepted: a running cluster (ray start) of the same Ray and Python, of which this machine is a node"
-            )
-            raise ConfigError((f"--ray-address: {address}: {why}; {accepted}",)) from None
+            raise ConfigError((f"--ray-address: {address}: {why}; {ACCEPTED}",)) from None
         yield
 
 
@@ -189,11 +191,24 @@ def _loopback_only() -> Iterator[None]:
         constants.ENABLE_RAY_CLUSTER = before
 
 
+def _find_head() -> str:
+    """Return the head that Ray takes for "auto": that of RAY_ADDRESS, or the one that runs or last ran here."""
+    try:
+        found: str = ray._private.services.canonicalize_bootstrap_address("auto")  # noqa: SLF001  nothing public does it
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError((f"--ray-address: auto: {error}; {ACCEPTED}",)) from None
+    return found
+
+
 def _reach(address: str) -> None:
-    """Raise ConfigError if nobody listens there; Ray itself would try for minutes."""
+    """Raise ConfigError if nobody listens there, or what listens is no Ray that answers; Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S) as sock:
+            if os.environ.get("RAY_USE_TLS", "0") in {"0", ""}:
+                sock.sendall(GREETING)
+                if sock.recv(4)[3:] != bytes([SETTINGS]):
+                    raise ConnectionError("who listens there is no Ray")
     except (OSError, OverflowError) as error:
         raise ConfigError((f"--ray-address: {address}: {error}; accepted: HOST:PORT of a running head",)) from None
 

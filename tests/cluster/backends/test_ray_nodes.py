@@ -5,6 +5,7 @@ Both nodes are on this machine; to Ray, and so to the actors, they are two hosts
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from attrs import evolve
 
 from cluster import launch
+from cluster.backends.on_ray import start
 from cluster.experiment import run_experiment
 from configs.errors import ConfigError, RunError
 from tests.cluster.backends.common import SYSTEM, actors, await_end, ray_nodes
@@ -129,10 +131,28 @@ def test_a_start_that_takes_too_long(two_nodes):
         launch(SYSTEM, backend="ray", address=two_nodes, start_deadline_s=0.01)
 
 
-def test_no_cluster_there():
-    """An address where nobody listens is bad input, at once."""
-    with socket.socket() as sock:
+@pytest.mark.parametrize(
+    ("answer", "why"), [(None, "refused"), (b"", "timed out"), (b"HTTP/1.1 400 Bad Request\r\n", "is no Ray")]
+)
+def test_no_cluster_there(answer, why, monkeypatch):
+    """An address where nobody listens, or something that is no Ray, is bad input, at once."""
+    monkeypatch.setattr(start, "REACH_S", 0.2)
+    with socket.socket() as sock, contextlib.ExitStack() as callers:
         sock.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{sock.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=rf"^--ray-address: {address}: .*refused.*; accepted: HOST:PORT"):
+        if answer is not None:
+            sock.listen()
+            thread = threading.Thread(target=lambda: callers.enter_context(sock.accept()[0]).sendall(answer))
+            thread.start()
+            callers.callback(thread.join)
+        with pytest.raises(ConfigError, match=rf"^--ray-address: {address}: .*{why}.*; accepted: HOST:PORT"):
             launch(SYSTEM, backend="ray", address=address)
+
+
+def test_the_cluster_that_ran_here_is_gone(monkeypatch):
+    """What Ray remembers of a head is no cluster either."""
+    with socket.socket() as sock:
+        sock.bind(("", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{sock.getsockname()[1]}")
+        with pytest.raises(ConfigError, match=r"^--ray-address: .*refused.*; accepted: HOST:PORT"):
+            launch(SYSTEM, backend="ray", address="auto")
