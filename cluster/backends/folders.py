@@ -11,10 +11,11 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 from typing import Self
 
-from attrs import define
+from attrs import define, field
 
 from configs.errors import RunError
 
@@ -28,6 +29,7 @@ class RunFolder:
 
     path: Path
     _lock: int
+    _leaving: threading.Lock = field(factory=threading.Lock, eq=False, repr=False)
 
     @classmethod
     def make(cls) -> Self:
@@ -68,11 +70,12 @@ class RunFolder:
         return None
 
     def leave(self) -> None:
-        """Stop using it; the last to leave removes it."""
-        if self._lock >= 0:
-            _remove_if_unused(self.path, self._lock)
-            os.close(self._lock)
-            self._lock = -1
+        """Stop using it; the last to leave removes it. Any thread may call this, and then end the process."""
+        with self._leaving:
+            if self._lock >= 0:
+                os.close(self._lock)  # first: of two that leave at the same time, each would take the other for a user
+                self._lock = -1
+                _clear_away(self.path)
 
     def remove(self) -> None:
         """Remove it, whoever uses it."""
@@ -85,13 +88,17 @@ class RunFolder:
 def clear_away(parent: Path) -> None:
     """Remove this user's folders in `parent` that no process uses any more."""
     for path in parent.glob(PREFIX + "*"):
-        with contextlib.suppress(OSError):  # not ours, or gone meanwhile
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                if _is_private(lock):
-                    _remove_if_unused(path, lock)
-            finally:
-                os.close(lock)
+        _clear_away(path)
+
+
+def _clear_away(path: Path) -> None:
+    with contextlib.suppress(OSError):  # not ours, or gone meanwhile
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if _is_private(lock):
+                _remove_if_unused(path, lock)
+        finally:
+            os.close(lock)
 
 
 def _remove_if_unused(path: Path, lock: int) -> None:

@@ -109,10 +109,14 @@ class Actors:
         ray.kill(self._handles[index])
 
     def end(self) -> None:
-        """End all of them: those that heed Ray leave in order, the others are killed."""
+        """End all of them: those that heed Ray leave in order, the busy ones at once; who heeds nothing is killed."""
         with contextlib.suppress(Exception):  # an actor, or Ray itself, may be gone already
-            leaving = [actor.leave.remote() for actor in self._handles]
-            ray.wait(leaving, num_returns=len(leaving), timeout=LEAVE_DEADLINE_S)
+            leaving = {actor.leave.remote(): index for index, actor in enumerate(self._handles)}
+            _, busy = ray.wait(list(leaving), num_returns=len(leaving), timeout=LEAVE_DEADLINE_S)
+            for ref in busy:
+                self.control.forget(leaving[ref])
+            if busy:
+                ray.wait(busy, num_returns=len(busy), timeout=LEAVE_DEADLINE_S)
             for actor in self._handles:
                 ray.kill(actor)
 

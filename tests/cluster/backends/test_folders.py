@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 
@@ -32,6 +34,27 @@ def test_the_last_to_leave_removes_it():
     other.leave()
     assert not folder.path.exists()
     other.leave()  # again: nothing
+
+
+def test_a_process_that_leaves_twice_at_the_same_time(monkeypatch):
+    """An actor that is told to leave just as its driver goes: it is removed before either ends the process."""
+    folder, rmtree, seen = RunFolder.make(), shutil.rmtree, []
+
+    def leave():
+        folder.leave()
+        seen.append(folder.path.exists())
+
+    thread = threading.Thread(target=leave)
+
+    def remove(*what, **how):
+        thread.start()
+        thread.join(0.1)
+        rmtree(*what, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    leave()
+    thread.join()
+    assert seen == [False, False]
 
 
 def test_the_driver_removes_it_whoever_is_left():
