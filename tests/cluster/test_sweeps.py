@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -319,6 +322,33 @@ def test_tasks_of_ray_whose_workers_die(tmp_path):
     assert dict(run_in_ray(die_once, tasks, 2)) == {task: task[1] * 10 for task in tasks}
     lost = Lost("its process died: WorkerCrashedError, 2 times")
     assert dict(run_in_ray(die_of_odd, range(5), 2)) == {0: 0, 1: lost, 2: 20, 3: lost, 4: 40}
+
+
+def take_memory(task):
+    """Take so much memory, a little at a time, that Ray ends the process, and note the attempt."""
+    folder, n_bytes = task
+    with Path(folder, "tries").open("a") as tries:
+        tries.write("x")
+    kept = []
+    while len(kept) << 26 < n_bytes:
+        kept.append(np.ones(1 << 26, np.uint8))
+    threading.Event().wait(5)
+
+
+@pytest.mark.ray
+@pytest.mark.heavy
+@pytest.mark.timeout(100)
+def test_a_task_of_ray_that_takes_too_much_memory(tmp_path, monkeypatch):
+    """It is tried once more, and not for ever."""
+    from cluster.backends.on_ray.tasks import run_in_ray  # noqa: PLC0415  ray takes half a second to import
+
+    found = re.findall(r"^(\w+): +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    memory = {name: int(kib) for name, kib in found}
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{1.08 - memory['MemAvailable'] / memory['MemTotal']:.3f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    ((_, lost),) = run_in_ray(take_memory, [(str(tmp_path), memory["MemTotal"] * 1024 * 0.15)], 1)
+    assert lost == Lost("its process died: OutOfMemoryError, 2 times")
+    assert (tmp_path / "tries").read_text() == "xx"
 
 
 @pytest.mark.ray
