@@ -22,11 +22,13 @@ Held = list[NDArray[Any] | None]
 class JointStep(NamedTuple):
     """What happens in a step, seen from above.
 
-    copies: (rank, cell, from rank).  sums: (rank, cell, the ranks whose values are added, in their order, itself too).
+    copies: (rank, cell, from rank).  pairs: (rank, cell, the two ranks whose values are added, itself one of them).
+    sums: (rank, cell, more ranks whose values are added, in their order, itself too).
     local: (rank, cell, to cell, whether it is added).
     """
 
     copies: tuple[tuple[int, int, int], ...]
+    pairs: tuple[tuple[int, int, int, int], ...]
     sums: tuple[tuple[int, int, tuple[int, ...]], ...]
     local: tuple[tuple[int, int, int, bool], ...]
 
@@ -50,21 +52,35 @@ def joint_steps(schedule: Schedule) -> tuple[JointStep, ...] | None:
     if any(places.keys() & sums.get(step, {}).keys() for step, places in copies.items()):
         return None
     return tuple(
-        JointStep(
-            tuple((dst, cell, src) for (dst, cell), src in copies.get(step, {}).items()),
-            tuple((dst, cell, tuple(sorted(ranks))) for (dst, cell), ranks in sums.get(step, {}).items()),
-            tuple(local.get(step, ())),
-        )
+        _joint_step(copies.get(step, {}), sums.get(step, {}), local.get(step, []))
         for step in sorted(copies.keys() | sums.keys() | local.keys())
+    )
+
+
+def _joint_step(
+    copies: dict[tuple[int, int], int], sums: dict[tuple[int, int], list[int]], local: list[tuple[int, int, int, bool]]
+) -> JointStep:
+    ordered = [(dst, cell, tuple(sorted(ranks))) for (dst, cell), ranks in sums.items()]
+    return JointStep(
+        tuple((dst, cell, src) for (dst, cell), src in copies.items()),
+        tuple((dst, cell, *ranks) for dst, cell, ranks in ordered if len(ranks) == 2),
+        tuple((dst, cell, ranks) for dst, cell, ranks in ordered if len(ranks) > 2),
+        tuple(local),
     )
 
 
 def execute_together(steps: Sequence[JointStep], held: Sequence[Held], add: Add) -> None:
     """Carry out a schedule; `held[r][c]` is what rank r holds of cell c and is replaced as it changes."""
-    for copies, sums, local in steps:
+    for copies, pairs, sums, local in steps:
         landed = [held[src][cell] for _, cell, src in copies]
+        joined = []
+        for _, cell, a, b in pairs:  # what a ring does, and nothing else: without a call for each
+            x, y = held[a][cell], held[b][cell]
+            joined.append(y if x is None else x if y is None else add(x, y))
         added = [_sum(held, cell, ranks, add) for _, cell, ranks in sums]
         for (dst, cell, _), values in zip(copies, landed, strict=True):
+            held[dst][cell] = values
+        for (dst, cell, _, _), values in zip(pairs, joined, strict=True):
             held[dst][cell] = values
         for (dst, cell, _), values in zip(sums, added, strict=True):
             held[dst][cell] = values
@@ -77,5 +93,4 @@ def execute_together(steps: Sequence[JointStep], held: Sequence[Held], add: Add)
 
 def _sum(held: Sequence[Held], cell: int, ranks: tuple[int, ...], add: Add) -> NDArray[Any]:
     """Return the sum of what the ranks hold of a cell; the one that takes it in may hold nothing yet."""
-    terms = [values for rank in ranks if (values := held[rank][cell]) is not None]
-    return add(terms[0], terms[1]) if len(terms) == 2 else functools.reduce(add, terms)
+    return functools.reduce(add, [values for rank in ranks if (values := held[rank][cell]) is not None])
