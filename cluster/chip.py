@@ -388,21 +388,21 @@ class SimChip:
         chunks = split(schedule, place, call.detail, x.reshape(-1).copy())
         tag, add = f"{call.group}#{count} {call.op}", REDUCTIONS[call.reduction]
         steps = joint_steps(schedule) if len(call.ranks) > 1 and self.host.holds(call.ranks) else None
-        if steps is None or not await self._meet(call, steps, f"{tag} together", chunks):
-            output = begin_output(schedule, place, call.detail, x)
+        output = begin_output(schedule, place, call.detail, x)
+        if steps is None or not await self._meet(call, steps, f"{tag} together", (chunks, output)):
             await execute(schedule, place, chunks, GroupPort(self.host, self.mailbox, call.ranks, tag), add, output)
-            if result is not None and output is not None:
-                return output.values.reshape(result)
         if result is None:
             return None
+        if output is not None:
+            return output.values.reshape(result)
         if not ends_with_something(schedule, place, call.detail):
             return np.zeros(result, x.dtype)
         return join(schedule, place, call.detail, chunks).reshape(result)
 
-    async def _meet(self, call: Collective, steps: Sequence[JointStep], tag: str, chunks: list[Any]) -> bool:
+    async def _meet(self, call: Collective, steps: Sequence[JointStep], tag: str, part: tuple[Any, Any]) -> bool:
         """Carry out a call with all its members, who live here; return False if they do not all come."""
         carry_out = partial(execute_together, steps, add=REDUCTIONS[call.reduction])
-        meet = partial(self.host.meet, self.rank, call.ranks, (tag, call), tag, chunks, carry_out)
+        meet = partial(self.host.meet, self.rank, call.ranks, (tag, call), tag, part, carry_out)
         self.host.hand_over(self.rank, meet)
         together: bool = await self.mailbox.take((self.rank, tag))
         return together

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from collectives.executor import Add
+from collectives.executor import Add, Output
 from collectives.schedule import Schedule
 
 Held = list[NDArray[Any] | None]
@@ -69,8 +69,20 @@ def _joint_step(
     )
 
 
-def execute_together(steps: Sequence[JointStep], held: Sequence[Held], add: Add) -> None:
-    """Carry out a schedule; `held[r][c]` is what rank r holds of cell c and is replaced as it changes."""
+def execute_together(steps: Sequence[JointStep], parts: Sequence[tuple[Held, Output | None]], add: Add) -> None:
+    """Carry out a schedule; `parts[r]` is what rank r holds of each cell, replaced as it changes, and its output.
+
+    Outputs are filled cell by cell, so that each cell is read from memory once, for all ranks.
+    """
+    held = [cells for cells, _ in parts]
+    _carry_out(steps, held, add)
+    making = [(output, cells) for cells, output in parts if output is not None]
+    for cell in range(len(held[0])) if making else ():
+        for output, cells in making:
+            output.settle((cell,), cells)
+
+
+def _carry_out(steps: Sequence[JointStep], held: Sequence[Held], add: Add) -> None:
     for copies, pairs, sums, local in steps:
         landed = [held[src][cell] for _, cell, src in copies]
         joined = []
