@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from attrs import define, frozen
 
@@ -64,8 +64,7 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """How many candidates there are, and how many had which end."""
         found = Counter(entry.status for entry in self.entries)
-        statuses: tuple[Status, ...] = ("impossible", "memory", "slo", "bound", "run", "failed")
-        return {"candidates": len(self.entries), **{status: found[status] for status in statuses}}
+        return {"candidates": len(self.entries), **{status: found[status] for status in get_args(Status)}}
 
 
 def why_none(found: Plan) -> str:

@@ -16,7 +16,8 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from cluster.timeline.compiling import announce
-from cluster.timeline.kernel import Calls, Graph, new_state, play_all, successors
+from cluster.timeline.kernel import Calls, Graph, new_state, play_all
+from cluster.timeline.successors import successors
 from cluster.timeline.tasks import TaskGraph
 from configs.errors import ConfigError, ProgramError
 
@@ -84,12 +85,12 @@ def play(
     calls = calls or no_calls(graph.n_tasks)
     compiled = Graph(
         graph.delay_ps.copy() if len(calls.kind) else graph.delay_ps, graph.size_bytes, graph.route, start, after,
-        graph.route_start, graph.route_links, graph.route_weights, capacity_bytes_per_s,
+        graph.route_start, graph.route_links, graph.route_weights,
     )  # fmt: skip
-    state = new_state(compiled, n_before, carried.row_of, carried.size_bytes, carried.bin_ps)
+    state = new_state(compiled, capacity_bytes_per_s, n_before, carried.row_of, carried.size_bytes, carried.bin_ps)
     while (stopped := play_all(compiled, state, calls, share)) >= 0:
         calls = learn(stopped, state.end_ps)
-    n_open = graph.n_tasks - int(state.counters[4])
+    n_open = graph.n_tasks - int(state.counts["ended"][0])
     if n_open:
         raise ProgramError(f"{n_open} of {graph.n_tasks} operations wait for each other for ever")
     return Played(state.start_ps, state.end_ps, link_bytes)

@@ -1,9 +1,9 @@
 """The engine's compiled core. All of it is in this file: numba's cache notices changes of a function's own file alone.
 
 Terms: a task waits (`n_before` > 0), is in its delay, sends, or has ended. What sends has a slot and, for every link of
-its route, a hop; the hops on a link are a doubly linked list that begins at `head[link]`. Slots and hops are used
+its route, a hop; the hops on a link are a doubly linked list that begins at `head` of the link. Slots and hops are used
 again, so what is touched of their arrays is linear in the transfers that are active at once. Where millions of hops are
-walked, what counts is how often memory is waited for: what a walk reads of a hop lies together, and is left in a row.
+walked, what counts is how often memory is waited for: what is read of a thing lies together, and is left in a row.
 """
 
 from __future__ import annotations
@@ -13,12 +13,43 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-HOP = np.dtype([("after", np.int32), ("slot", np.int32), ("weight", np.float64)])
 SAME_RATE = 1e-12  # relative: rates that differ by rounding alone are the same
+
+EVENT = np.dtype([("when_ps", np.int64), ("what", np.int32)], align=True)
+HOP = np.dtype([("after", np.int32), ("slot", np.int32), ("weight", np.float64)])
+
+# left_bytes: at time since_ps. first_leg: where its route begins. is_open: in the component at hand, with no rate yet.
+SLOT = np.dtype(
+    [
+        ("rate", np.float64), ("new_rate", np.float64), ("left_bytes", np.float64), ("since_ps", np.int64),
+        ("first_leg", np.int64), ("first_hop", np.int32), ("n_hops", np.int32), ("task", np.int32),
+        ("is_open", np.bool_),
+    ],
+    align=True,
+)  # fmt: skip
+
+# head: its first hop, or -1. is_near: in the component at hand.
+LINK = np.dtype(
+    [("capacity", np.float64), ("head", np.int32), ("is_changed", np.bool_), ("is_near", np.bool_)], align=True
+)
+
+# Of a link in the component at hand: what is left to share, among how many, of what weight; where its slots begin.
+SHARE = np.dtype(
+    [
+        ("room", np.float64), ("load", np.float64), ("fair", np.float64), ("n_open", np.int64),
+        ("first_member", np.int64),
+    ],
+)  # fmt: skip
+
+# How many tasks, events, links, slots and hops there are; of slots and hops, how many were ever used.
+_COUNTED = (
+    "now_ps", "ended", "next_in_queue", "end_of_queue", "delays", "ends", "changed", "slots", "free_slots", "hops",
+)  # fmt: skip
+COUNTS = np.dtype([(name, np.int64) for name in _COUNTED])
 
 
 class Graph(NamedTuple):
-    """What does not change: see `cluster.timeline.tasks.TaskGraph`; `capacity` in bytes/s per link."""
+    """What does not change: see `cluster.timeline.tasks.TaskGraph`."""
 
     delay_ps: Any
     size_bytes: Any
@@ -28,7 +59,6 @@ class Graph(NamedTuple):
     route_start: Any
     route_links: Any
     route_weights: Any
-    capacity: Any
 
 
 class Calls(NamedTuple):
@@ -55,241 +85,256 @@ class Calls(NamedTuple):
 class State(NamedTuple):
     """What changes: the state of tasks, the events to come, the slots and hops of what sends, and scratch."""
 
-    counters: Any  # the local variables of play_all, while it is away
+    counts: Any  # one, of dtype COUNTS
     # tasks, and those that may start, in turn
     n_before: Any
     start_ps: Any
     end_ps: Any
     queue: Any
-    # events: ends of delays (a heap), ends of transfers (a heap, with every slot's place in it)
-    delay_when: Any
-    delay_task: Any
-    end_when: Any
-    end_slot: Any
-    place: Any
-    # slots
-    slot_task: Any
-    first_hop: Any
-    first_link: Any
-    n_hops: Any
-    left_bytes: Any  # at time since_ps
-    rate: Any
-    new_rate: Any
-    since_ps: Any
+    # heaps of events: delays of tasks, transfers of slots
+    delays: Any
+    ends: Any
+    place: Any  # of every slot's end, or -1
+    # what sends
+    slots: Any
     free_slots: Any
-    # hops
-    hops: Any  # of dtype HOP
-    before: Any
+    hops: Any
+    before: Any  # the hop before every hop
     free_hops: Any  # by the number of hops that lie together; -1 for none
     # links, and those whose users have changed
-    head: Any
-    changed: Any
-    is_changed: Any
-    # scratch: the component at hand
     links: Any
-    slots: Any
-    in_links: Any
-    in_slots: Any
-    room: Any
-    load: Any
-    n_open: Any
-    fair: Any
-    members: Any  # the slots on every link, link by link; those of a link begin at member_start
-    member_start: Any
+    changed: Any
+    # scratch: the component at hand, the links' shares, and the slots on every link of it, link by link
+    near_links: Any
+    near_slots: Any
+    shares: Any
+    members: Any
     # what links carry over time, if asked for: every link's row or -1 (empty if not asked), [row, bin], width of a bin
     row_of: Any
     carried_bytes: Any
     bin_ps: Any
 
 
-def new_state(graph: Graph, n_before: Any, row_of: Any, carried_bytes: Any, bin_ps: int) -> State:
-    """Return the state before anything has happened; of what is not filled here, the system gives what is touched."""
-    n, n_links = len(graph.delay_ps), len(graph.capacity)
+def new_state(graph: Graph, capacity: Any, n_before: Any, row_of: Any, carried_bytes: Any, bin_ps: int) -> State:
+    """Return the state before anything has happened; of what is not filled here, the system gives what is touched.
+
+    capacity: of every link, in bytes/s.
+    """
+    n, n_links = len(graph.delay_ps), len(capacity)
     sends = graph.route[(graph.route >= 0) & (graph.size_bytes > 0)]
     lengths = np.diff(graph.route_start)
     n_slots, n_hops, most = len(sends), int(lengths[sends].sum()), int(lengths.max(initial=0))
-    counters = np.zeros(10, np.int64)
     ready = np.flatnonzero(n_before == 0)
-    queue = np.empty(n, np.int32)
+    counts, queue, links = np.zeros(1, COUNTS), np.empty(n, np.int32), np.zeros(n_links, LINK)
     queue[: len(ready)] = ready
-    counters[6] = len(ready)
+    counts["end_of_queue"] = len(ready)
+    links["capacity"], links["head"] = capacity, -1
     return State(
-        counters, n_before, np.zeros(n, np.int64), np.zeros(n, np.int64), queue,
-        np.empty(n, np.int64), np.empty(n, np.int32),
-        np.empty(n_slots, np.int64), np.empty(n_slots, np.int32), np.empty(n_slots, np.int32),
-        np.empty(n_slots, np.int32), np.empty(n_slots, np.int64), np.empty(n_slots, np.int64),
-        np.empty(n_slots, np.int32), np.empty(n_slots), np.empty(n_slots), np.empty(n_slots),
-        np.empty(n_slots, np.int64), np.empty(n_slots, np.int32),
-        np.empty(n_hops, HOP), np.empty(n_hops, np.int32),
+        counts, n_before, np.zeros(n, np.int64), np.zeros(n, np.int64), queue,
+        np.empty(n, EVENT), np.empty(n_slots, EVENT), np.empty(n_slots, np.int32),
+        np.empty(n_slots, SLOT), np.empty(n_slots, np.int32), np.empty(n_hops, HOP), np.empty(n_hops, np.int32),
         np.full(most + 1, -1, np.int64),
-        np.full(n_links, -1, np.int32), np.empty(n_links, np.int32), np.zeros(n_links, np.bool_),
-        np.empty(n_links, np.int32), np.empty(n_slots, np.int32), np.zeros(n_links, np.bool_),
-        np.zeros(n_slots, np.bool_), np.empty(n_links), np.empty(n_links), np.empty(n_links, np.int64),
-        np.empty(n_links), np.empty(n_hops, np.int32), np.empty(n_links, np.int64),
+        links, np.empty(n_links, np.int32),
+        np.empty(n_links, np.int32), np.empty(n_slots, np.int32), np.empty(n_links, SHARE),
+        np.empty(n_hops, np.int32),
         row_of, carried_bytes, bin_ps,
     )  # fmt: skip
 
 
 # The functions below take arrays, not the tuples: numba counts references at every access to a field of a tuple, which
-# made the whole four times slower.
-
-
-@njit(cache=True)
-def successors(n_tasks: int, edge_from: Any, edge_to: Any) -> Any:
-    """Return (start, list, number before): the tasks after task i are list[start[i]:start[i + 1]], in given order."""
-    start, n_before = np.zeros(n_tasks + 1, np.int64), np.zeros(n_tasks, np.int32)
-    after = np.empty(len(edge_to), np.int32)
-    for i in range(len(edge_from)):
-        start[edge_from[i] + 1] += 1
-        n_before[edge_to[i]] += 1
-    for i in range(n_tasks):
-        start[i + 1] += start[i]
-    at = start[:-1].copy()
-    for i in range(len(edge_from)):
-        after[at[edge_from[i]]] = edge_to[i]
-        at[edge_from[i]] += 1
-    return start, after, n_before
+# made the whole four times slower. It counts them in a function, too, that may or may not use an array: so what is done
+# for every task is in functions without such branches, and `play_all` chooses. In all of them `n` is the record of
+# counts.
 
 
 # --- ends of delays: a binary heap of (time, task) -------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _push_delay(new_ps: int, task: int, when: Any, tasks: Any, n: int) -> Any:
-    """Add an event; return how many there are."""
-    at = n
+def _push_delay(when_ps: int, task: int, delays: Any, n: Any) -> None:
+    """Add an event."""
+    at = n.delays
+    n.delays += 1
     while at > 0:
         up = (at - 1) >> 1
-        if when[up] < new_ps or (when[up] == new_ps and tasks[up] < task):
+        if delays[up].when_ps < when_ps or (delays[up].when_ps == when_ps and delays[up].what < task):
             break
-        when[at], tasks[at] = when[up], tasks[up]
+        delays[at].when_ps, delays[at].what = delays[up].when_ps, delays[up].what
         at = up
-    when[at], tasks[at] = new_ps, task
-    return n + 1
+    delays[at].when_ps, delays[at].what = when_ps, task
 
 
 @njit(cache=True)
-def _pop_delay(when: Any, tasks: Any, n: int) -> Any:
-    """Remove the first event; return how many are left."""
-    n -= 1
-    last_ps, last = when[n], tasks[n]
+def _pop_delay(delays: Any, n: Any) -> Any:
+    """Remove the first event and return its task."""
+    first = delays[0].what
+    n.delays -= 1
+    size = n.delays
+    when_ps, task = delays[size].when_ps, delays[size].what
     at = 0
-    while 2 * at + 1 < n:
+    while 2 * at + 1 < size:
         child = 2 * at + 1
-        if child + 1 < n and (
-            when[child + 1] < when[child] or (when[child + 1] == when[child] and tasks[child + 1] < tasks[child])
+        if child + 1 < size and (
+            delays[child + 1].when_ps < delays[child].when_ps
+            or (delays[child + 1].when_ps == delays[child].when_ps and delays[child + 1].what < delays[child].what)
         ):
             child += 1
-        if last_ps < when[child] or (last_ps == when[child] and last < tasks[child]):
+        if when_ps < delays[child].when_ps or (when_ps == delays[child].when_ps and task < delays[child].what):
             break
-        when[at], tasks[at] = when[child], tasks[child]
+        delays[at].when_ps, delays[at].what = delays[child].when_ps, delays[child].what
         at = child
-    when[at], tasks[at] = last_ps, last
-    return n
+    delays[at].when_ps, delays[at].what = when_ps, task
+    return first
 
 
 # --- ends of transfers: a binary heap of (time, slot), with every slot's place in it ---------------------------------
 
 
 @njit(cache=True)
-def _sift_up(at: int, new_ps: int, slot: int, when: Any, slots: Any, place: Any) -> Any:
+def _sift_up(at: int, when_ps: int, slot: int, ends: Any, place: Any) -> Any:
     """Move a gap at a place of the heap up until the event fits, and put it there; return where that is."""
     while at > 0:
         up = (at - 1) >> 1
-        if when[up] < new_ps or (when[up] == new_ps and slots[up] < slot):
+        if ends[up].when_ps < when_ps or (ends[up].when_ps == when_ps and ends[up].what < slot):
             break
-        when[at], slots[at] = when[up], slots[up]
-        place[slots[at]] = at
+        ends[at].when_ps, ends[at].what = ends[up].when_ps, ends[up].what
+        place[ends[at].what] = at
         at = up
-    when[at], slots[at], place[slot] = new_ps, slot, at
+    ends[at].when_ps, ends[at].what, place[slot] = when_ps, slot, at
     return at
 
 
 @njit(cache=True)
-def _sift_down(at: int, new_ps: int, slot: int, when: Any, slots: Any, place: Any, n: int) -> None:
+def _sift_down(at: int, when_ps: int, slot: int, ends: Any, place: Any, size: int) -> None:
     """Move a gap down until the event fits, and put it there."""
-    while 2 * at + 1 < n:
+    while 2 * at + 1 < size:
         child = 2 * at + 1
-        if child + 1 < n and (
-            when[child + 1] < when[child] or (when[child + 1] == when[child] and slots[child + 1] < slots[child])
+        if child + 1 < size and (
+            ends[child + 1].when_ps < ends[child].when_ps
+            or (ends[child + 1].when_ps == ends[child].when_ps and ends[child + 1].what < ends[child].what)
         ):
             child += 1
-        if new_ps < when[child] or (new_ps == when[child] and slot < slots[child]):
+        if when_ps < ends[child].when_ps or (when_ps == ends[child].when_ps and slot < ends[child].what):
             break
-        when[at], slots[at] = when[child], slots[child]
-        place[slots[at]] = at
+        ends[at].when_ps, ends[at].what = ends[child].when_ps, ends[child].what
+        place[ends[at].what] = at
         at = child
-    when[at], slots[at], place[slot] = new_ps, slot, at
+    ends[at].when_ps, ends[at].what, place[slot] = when_ps, slot, at
 
 
 @njit(cache=True)
-def _set_end(slot: int, new_ps: int, when: Any, slots: Any, place: Any, n: int) -> Any:
-    """Let the slot's transfer end at this time, instead of when it was due before; return how many events there are."""
+def _set_end(slot: int, when_ps: int, ends: Any, place: Any, n: Any) -> None:
+    """Let the slot's transfer end at this time, instead of when it was due before."""
     at = place[slot]
     if at < 0:
-        at, n = n, n + 1
-    if _sift_up(at, new_ps, slot, when, slots, place) == at:
-        _sift_down(at, new_ps, slot, when, slots, place, n)
-    return n
+        at = n.ends
+        n.ends += 1
+    if _sift_up(at, when_ps, slot, ends, place) == at:
+        _sift_down(at, when_ps, slot, ends, place, n.ends)
 
 
 @njit(cache=True)
-def _drop_first_end(when: Any, slots: Any, place: Any, n: int) -> Any:
-    """Remove the first event; return how many are left."""
-    place[slots[0]] = -1
-    n -= 1
-    if n > 0:
-        _sift_down(0, when[n], slots[n], when, slots, place, n)
-    return n
+def _pop_end(ends: Any, place: Any, n: Any) -> Any:
+    """Remove the first event and return its slot."""
+    first = ends[0].what
+    place[first] = -1
+    n.ends -= 1
+    if n.ends > 0:
+        _sift_down(0, ends[n.ends].when_ps, ends[n.ends].what, ends, place, n.ends)
+    return first
 
 
-# --- hops ------------------------------------------------------------------------------------------------------------
-
-
-@njit(cache=True)
-def _join_link(hop: int, link: int, head: Any, hops: Any, before: Any) -> None:
-    hops[hop].after, before[hop] = head[link], -1
-    if head[link] >= 0:
-        before[head[link]] = hop
-    head[link] = hop
+# --- slots and hops --------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _leave_link(hop: int, link: int, head: Any, hops: Any, before: Any) -> None:
-    after = hops[hop].after
-    if before[hop] >= 0:
-        hops[before[hop]].after = after
-    else:
-        head[link] = after
-    if after >= 0:
-        before[after] = before[hop]
+def _take_slot(
+    slot: int, task: int, size_bytes: float, first_leg: int, n_hops: int, slots: Any, place: Any, n: Any
+) -> None:
+    """Give a slot to a transfer that begins now, on no link yet."""
+    one = slots[slot]
+    one.task, one.first_leg, one.n_hops, one.is_open = task, first_leg, n_hops, False
+    place[slot] = -1
+    one.left_bytes, one.since_ps, one.rate = size_bytes, n.now_ps, 0.0
 
 
 @njit(cache=True)
-def _note(link: int, changed: Any, is_changed: Any, n: int) -> Any:
-    """Note that the users of a link have changed; return how many such links there are."""
-    if not is_changed[link]:
-        is_changed[link] = True
-        changed[n] = link
-        n += 1
-    return n
+def _join_links(slot: int, slots: Any, route_links: Any, route_weights: Any, hops: Any, before: Any, links: Any) -> Any:
+    """Put a transfer on the links of its route; return whether no other is on them."""
+    one = slots[slot]
+    begin = one.first_hop
+    empty = True
+    for i in range(one.n_hops):
+        link, hop = links[route_links[one.first_leg + i]], begin + i
+        empty &= link.head < 0
+        hops[hop].slot, hops[hop].weight = slot, route_weights[one.first_leg + i]
+        hops[hop].after, before[hop] = link.head, -1
+        if link.head >= 0:
+            before[link.head] = hop
+        link.head = hop
+    return empty
+
+
+@njit(cache=True)
+def _send_alone(
+    slot: int, slots: Any, route_links: Any, route_weights: Any, links: Any, ends: Any, place: Any, n: Any
+) -> None:
+    """Send at the rate of a transfer that has its links to itself."""
+    one = slots[slot]
+    rate = np.inf
+    for i in range(one.first_leg, one.first_leg + one.n_hops):
+        rate = min(rate, links[route_links[i]].capacity / route_weights[i])
+    one.rate = rate
+    _set_end(slot, n.now_ps + round(one.left_bytes / rate * 1e12), ends, place, n)
+
+
+@njit(cache=True)
+def _leave_links(
+    slot: int, slots: Any, route_links: Any, hops: Any, before: Any, free_hops: Any, links: Any, changed: Any, n: Any
+) -> None:
+    """Take a transfer off its links, and note those that others are on."""
+    one = slots[slot]
+    begin = one.first_hop
+    for i in range(one.n_hops):
+        number, hop = route_links[one.first_leg + i], begin + i
+        after = hops[hop].after
+        if before[hop] >= 0:
+            hops[before[hop]].after = after
+        else:
+            links[number].head = after
+        if after >= 0:
+            before[after] = before[hop]
+        if links[number].head >= 0:
+            _note(number, links, changed, n)
+    hops[begin].after = free_hops[one.n_hops]
+    free_hops[one.n_hops] = begin
+
+
+@njit(cache=True)
+def _note(link: int, links: Any, changed: Any, n: Any) -> None:
+    """Note that the users of a link have changed."""
+    if not links[link].is_changed:
+        links[link].is_changed = True
+        changed[n.changed] = link
+        n.changed += 1
 
 
 @njit(cache=True)
 def _carry(
-    size_bytes: float, since: int, now: int, first: int, n: int, route_links: Any, route_weights: Any, row_of: Any,
+    size_bytes: float, one: Any, now_ps: int, route_links: Any, route_weights: Any, row_of: Any,
     carried_bytes: Any, bin_ps: int,
 ) -> None:  # fmt: skip
-    """Put what a transfer has sent at a constant rate into the bins of its links."""
-    last_bin = min(max(now - 1, since) // bin_ps, carried_bytes.shape[1] - 1)
-    for i in range(first, first + n):
+    """Put what a transfer has sent at a constant rate, since its rate changed, into the bins of its links."""
+    since = one.since_ps
+    last_bin = min(max(now_ps - 1, since) // bin_ps, carried_bytes.shape[1] - 1)
+    for i in range(one.first_leg, one.first_leg + one.n_hops):
         row = row_of[route_links[i]]
         if row < 0:
             continue
         for k in range(since // bin_ps, last_bin + 1):
             part = 1.0
-            if now > since:
-                part = (min(now, (k + 1) * bin_ps) - max(since, k * bin_ps)) / (now - since)
+            if now_ps > since:
+                part = (min(now_ps, (k + 1) * bin_ps) - max(since, k * bin_ps)) / (now_ps - since)
             carried_bytes[row, k] += size_bytes * route_weights[i] * part
 
 
@@ -298,284 +343,270 @@ def _carry(
 
 @njit(cache=True)
 def _component(
-    seed: int, head: Any, hops: Any, first_link: Any, n_hops: Any, route_links: Any, capacity: Any, links: Any,
-    slots: Any, in_links: Any, in_slots: Any, room: Any, load: Any, n_open: Any, members: Any, member_start: Any,
+    seed: int, hops: Any, slots: Any, route_links: Any, links: Any, shares: Any, near_links: Any, near_slots: Any,
+    members: Any,
 ) -> Any:  # fmt: skip
     """Collect the links and slots that share capacity with a link, directly or through others; return how many.
 
     Says of every link how much room it has, and which slots, of what weight and number, which have no rate yet.
     """
-    links[0] = seed
-    in_links[seed] = True
+    near_links[0] = seed
+    links[seed].is_near = True
     n_links, n_slots, n_members, at = 1, 0, 0, 0
     while at < n_links:
-        link = links[at]
+        link, share = links[near_links[at]], shares[near_links[at]]
         at += 1
-        hop, weight = head[link], 0.0
-        member_start[link] = n_members
+        hop, weight = link.head, 0.0
+        share.first_member = n_members
         while hop >= 0:
             found = hops[hop]
             weight += found.weight
-            slot = found.slot
-            members[n_members] = slot
+            members[n_members] = found.slot
             n_members += 1
-            if not in_slots[slot]:
-                in_slots[slot] = True
-                slots[n_slots] = slot
+            one = slots[found.slot]
+            if not one.is_open:
+                one.is_open = True
+                near_slots[n_slots] = found.slot
                 n_slots += 1
-                for i in range(first_link[slot], first_link[slot] + n_hops[slot]):
+                for i in range(one.first_leg, one.first_leg + one.n_hops):
                     other = route_links[i]
-                    if not in_links[other]:
-                        in_links[other] = True
-                        links[n_links] = other
+                    if not links[other].is_near:
+                        links[other].is_near = True
+                        near_links[n_links] = other
                         n_links += 1
             hop = found.after
-        room[link], load[link], n_open[link] = capacity[link], weight, n_members - member_start[link]
+        share.room, share.load, share.n_open = link.capacity, weight, n_members - share.first_member
     return n_links, n_slots
 
 
 @njit(cache=True)
-def _sift_link(at: int, links: Any, fair: Any, n: int) -> None:
+def _sift_link(at: int, heap: Any, shares: Any, size: int) -> None:
     """Move the link at a place of the heap of (fair share, link) down until it fits."""
-    link = links[at]
-    share = fair[link]
-    while 2 * at + 1 < n:
+    link = heap[at]
+    fair = shares[link].fair
+    while 2 * at + 1 < size:
         child = 2 * at + 1
-        a = links[child]
-        if child + 1 < n:
-            b = links[child + 1]
-            if fair[b] < fair[a] or (fair[b] == fair[a] and b < a):
+        a = heap[child]
+        if child + 1 < size:
+            b = heap[child + 1]
+            if shares[b].fair < shares[a].fair or (shares[b].fair == shares[a].fair and b < a):
                 child, a = child + 1, b
-        if share < fair[a] or (share == fair[a] and link < a):
+        if fair < shares[a].fair or (fair == shares[a].fair and link < a):
             break
-        links[at] = a
+        heap[at] = a
         at = child
-    links[at] = link
+    heap[at] = link
 
 
 @njit(cache=True)
-def _fill(
-    links: Any, n_links: int, first_link: Any, n_hops: Any, route_links: Any, route_weights: Any, in_slots: Any,
-    new_rate: Any, room: Any, load: Any, n_open: Any, fair: Any, members: Any, member_start: Any,
-) -> None:  # fmt: skip
+def _fill(heap: Any, n_links: int, slots: Any, route_links: Any, route_weights: Any, shares: Any, members: Any) -> None:
     """Find the rates of a component: the link with the least fair share fixes its transfers', again and again.
 
-    `in_slots` says which of its transfers have no rate yet; afterwards none. A link's share grows while others are
-    fixed, so the heap of links holds shares that were right once, and a link that comes up too early is put back.
+    Its transfers are open before, afterwards none. A link's share grows while others are fixed, so the heap of links
+    (which takes the place of their list) holds shares that were right once, and a link that comes up too early is put
+    back.
     """
-    n = 0
+    size = 0
     for i in range(n_links):
-        link = links[i]
-        if n_open[link] > 0:
-            fair[link] = room[link] / load[link]
-            links[n] = link
-            n += 1
-    for at in range(n // 2 - 1, -1, -1):
-        _sift_link(at, links, fair, n)
-    while n > 0:
-        link = links[0]
-        if n_open[link] > 0:
-            share = room[link] / load[link]
-            if share > fair[link]:
-                fair[link] = share
-                _sift_link(0, links, fair, n)
+        share = shares[heap[i]]
+        if share.n_open > 0:
+            share.fair = share.room / share.load
+            heap[size] = heap[i]
+            size += 1
+    for at in range(size // 2 - 1, -1, -1):
+        _sift_link(at, heap, shares, size)
+    while size > 0:
+        share = shares[heap[0]]
+        if share.n_open > 0:
+            fair = share.room / share.load
+            if fair > share.fair:
+                share.fair = fair
+                _sift_link(0, heap, shares, size)
                 continue
-            member = member_start[link]
-            while n_open[link] > 0:
-                slot = members[member]
-                member += 1
-                if in_slots[slot]:
-                    in_slots[slot] = False
-                    new_rate[slot] = share
-                    for i in range(first_link[slot], first_link[slot] + n_hops[slot]):
-                        other = route_links[i]
-                        room[other] -= share * route_weights[i]
-                        load[other] -= route_weights[i]
-                        n_open[other] -= 1
-        n -= 1
-        links[0] = links[n]
-        if n > 0:
-            _sift_link(0, links, fair, n)
+            _fix(share, fair, slots, route_links, route_weights, shares, members)
+        size -= 1
+        heap[0] = heap[size]
+        if size > 0:
+            _sift_link(0, heap, shares, size)
+
+
+@njit(cache=True)
+def _fix(share: Any, fair: float, slots: Any, route_links: Any, route_weights: Any, shares: Any, members: Any) -> None:
+    """Give the open transfers of a link its fair share, and take that from all of their links."""
+    member = share.first_member
+    while share.n_open > 0:
+        one = slots[members[member]]
+        member += 1
+        if one.is_open:
+            one.is_open = False
+            one.new_rate = fair
+            for i in range(one.first_leg, one.first_leg + one.n_hops):
+                other = shares[route_links[i]]
+                other.room -= fair * route_weights[i]
+                other.load -= route_weights[i]
+                other.n_open -= 1
+
+
+@njit(cache=True)
+def _set_rate(slot: int, sent_bytes: float, slots: Any, ends: Any, place: Any, n: Any) -> None:
+    """Go on at the new rate, after so many bytes at the one before."""
+    one = slots[slot]
+    one.left_bytes -= sent_bytes
+    one.rate, one.since_ps = one.new_rate, n.now_ps
+    _set_end(slot, n.now_ps + max(round(one.left_bytes / one.rate * 1e12), 0), ends, place, n)
+
+
+@njit(cache=True)
+def _find_rates(
+    changed: Any, hops: Any, slots: Any, route_links: Any, route_weights: Any, links: Any, shares: Any,
+    near_links: Any, near_slots: Any, members: Any, ends: Any, place: Any, row_of: Any, carried_bytes: Any,
+    bin_ps: int, n: Any,
+) -> None:  # fmt: skip
+    """Find the rates of all that shares capacity with a changed link; what keeps its rate keeps its end."""
+    for k in range(n.changed):
+        if not links[changed[k]].is_changed:
+            continue  # was in the component of an earlier one
+        n_links, n_slots = _component(
+            changed[k], hops, slots, route_links, links, shares, near_links, near_slots, members
+        )
+        for i in range(n_links):
+            links[near_links[i]].is_near = False
+            links[near_links[i]].is_changed = False
+        _fill(near_links, n_links, slots, route_links, route_weights, shares, members)
+        for i in range(n_slots):
+            one = slots[near_slots[i]]
+            if abs(one.new_rate - one.rate) > SAME_RATE * one.rate:
+                sent_bytes = one.rate * (n.now_ps - one.since_ps) * 1e-12
+                if len(row_of) > 0:
+                    _carry(sent_bytes, one, n.now_ps, route_links, route_weights, row_of, carried_bytes, bin_ps)
+                _set_rate(near_slots[i], sent_bytes, slots, ends, place, n)
+    n.changed = 0
 
 
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _pattern(
-    call: int, kind: Any, member: Any, entry: Any, end_ps: Any, now: int, first_pattern: Any, next_pattern: Any,
-    pattern_at: Any, enters: Any,
-) -> Any:  # fmt: skip
+def _pattern(call: int, c: Calls, end_ps: Any, now_ps: int) -> Any:
     """Return the pattern in which the members have entered a call, the last one now; -1 if it is new."""
-    first, n = member[call], member[call + 1] - member[call]
-    found = first_pattern[kind[call]]
+    first, size = c.member[call], c.member[call + 1] - c.member[call]
+    entry, enters = c.entry, c.enters
+    found = c.first_pattern[c.kind[call]]
     while found >= 0:
-        same = True
-        for i in range(n):
-            if now - end_ps[entry[first + i]] != enters[pattern_at[found] + i]:
+        at, same = c.pattern_at[found], True
+        for i in range(size):
+            if now_ps - end_ps[entry[first + i]] != enters[at + i]:
                 same = False
                 break
         if same:
             return found
-        found = next_pattern[found]
+        found = c.next_pattern[found]
     return -1
 
 
 @njit(cache=True)
+def _look_up(call: int, c: Calls, end_ps: Any, delay_ps: Any, now_ps: int) -> Any:
+    """Let the members of a call leave as its pattern says; return whether it has one."""
+    found = _pattern(call, c, end_ps, now_ps)
+    if found < 0:
+        return False
+    c.chosen[call] = found
+    at, first, leave, leaves = c.pattern_at[found], c.member[call], c.leave, c.leaves
+    for i in range(c.member[call + 1] - first):
+        delay_ps[leave[first + i]] = leaves[at + i]
+    return True
+
+
+@njit(cache=True)
+def _end(task: int, end_ps: Any, succ_start: Any, succ: Any, n_before: Any, queue: Any, n: Any) -> None:
+    """End a task, and queue what waited for it alone."""
+    end_ps[task] = n.now_ps
+    n.ended += 1
+    for i in range(succ_start[task], succ_start[task + 1]):
+        n_before[succ[i]] -= 1
+        if n_before[succ[i]] == 0:
+            queue[n.end_of_queue] = succ[i]
+            n.end_of_queue += 1
+
+
+@njit(cache=True)
 def play_all(g: Graph, s: State, c: Calls, share: bool) -> Any:
-    """Play all tasks, and leave in the state when they started and ended; the last counter is how many have ended.
+    """Play all tasks, and leave in the state when they started and ended, and how many have ended.
 
     Stops where a call's pattern is not known, and returns the call; -1 at the end. Events of one instant are handled
     together, before rates are found anew; a transfer that has all its links to itself needs no more than its own.
     """
     delay_ps, size_bytes, route, succ_start, succ = g.delay_ps, g.size_bytes, g.route, g.succ_start, g.succ
-    route_start, route_links, route_weights, capacity = g.route_start, g.route_links, g.route_weights, g.capacity
+    route_start, route_links, route_weights = g.route_start, g.route_links, g.route_weights
     n_before, start_ps, end_ps, queue = s.n_before, s.start_ps, s.end_ps, s.queue
-    delay_when, delay_task, end_when, end_slot, place = s.delay_when, s.delay_task, s.end_when, s.end_slot, s.place
-    slot_task, first_hop, first_link, n_hops, free_slots = (
-        s.slot_task,
-        s.first_hop,
-        s.first_link,
-        s.n_hops,
-        s.free_slots,
-    )
-    left_bytes, since_ps, rate, new_rate = s.left_bytes, s.since_ps, s.rate, s.new_rate
-    hops, before, free_hops, members, member_start = s.hops, s.before, s.free_hops, s.members, s.member_start
-    head, changed, is_changed, links, slots = s.head, s.changed, s.is_changed, s.links, s.slots
-    in_links, in_slots, room, load, n_open, fair = s.in_links, s.in_slots, s.room, s.load, s.n_open, s.fair
+    delays, ends, place = s.delays, s.ends, s.place
+    slots, free_slots, hops, before, free_hops = s.slots, s.free_slots, s.hops, s.before, s.free_hops
+    links, changed, near_links, near_slots, members = s.links, s.changed, s.near_links, s.near_slots, s.members
+    shares = s.shares
     row_of, carried_bytes, bin_ps = s.row_of, s.carried_bytes, s.bin_ps
-    first_join, kind, member, entry, leave, chosen = c.first_join, c.kind, c.member, c.entry, c.leave, c.chosen
-    first_pattern, next_pattern, pattern_at, enters, leaves = (
-        c.first_pattern, c.next_pattern, c.pattern_at, c.enters, c.leaves,
-    )  # fmt: skip
-    now, n_delays, n_ends, n_changed, next_in_queue, end_of_queue = (
-        s.counters[0], s.counters[1], s.counters[2], s.counters[3], s.counters[5], s.counters[6],
-    )  # fmt: skip
-    n_free, slots_used, hops_used, n_ended = s.counters[7], s.counters[8], s.counters[9], s.counters[4]
+    first_join, n_calls = c.first_join, len(c.kind)
+    n = s.counts[0]
     while True:
         while True:
-            if next_in_queue < end_of_queue:
-                task = queue[next_in_queue]
-                if first_join <= task < first_join + len(kind):
-                    call = task - first_join
-                    found = _pattern(
-                        call, kind, member, entry, end_ps, now, first_pattern, next_pattern, pattern_at, enters
-                    )
-                    if found < 0:
-                        s.counters[:] = (
-                            now, n_delays, n_ends, n_changed, n_ended, next_in_queue, end_of_queue, n_free, slots_used,
-                            hops_used,
-                        )  # fmt: skip
-                        return call
-                    chosen[call] = found
-                    for i in range(member[call + 1] - member[call]):
-                        delay_ps[leave[member[call] + i]] = leaves[pattern_at[found] + i]
-                next_in_queue += 1
-                start_ps[task] = now
+            if n.next_in_queue < n.end_of_queue:
+                task = queue[n.next_in_queue]
+                call = task - first_join
+                if 0 <= call < n_calls and not _look_up(call, c, end_ps, delay_ps, n.now_ps):
+                    return call
+                n.next_in_queue += 1
+                start_ps[task] = n.now_ps
                 if delay_ps[task] > 0:
-                    n_delays = _push_delay(now + delay_ps[task], task, delay_when, delay_task, n_delays)
+                    _push_delay(n.now_ps + delay_ps[task], task, delays, n)
                     continue
                 sends = route[task] >= 0 and size_bytes[task] > 0
-            elif n_ends > 0 and end_when[0] == now:
-                slot = end_slot[0]
-                n_ends = _drop_first_end(end_when, end_slot, place, n_ends)
-                task, sends = slot_task[slot], False
+            elif n.ends > 0 and ends[0].when_ps == n.now_ps:
+                slot = _pop_end(ends, place, n)
+                task, sends = slots[slot].task, False
                 if len(row_of) > 0:
                     _carry(
-                        left_bytes[slot], since_ps[slot], now, first_link[slot], n_hops[slot], route_links,
-                        route_weights, row_of, carried_bytes, bin_ps,
+                        slots[slot].left_bytes, slots[slot], n.now_ps, route_links, route_weights, row_of,
+                        carried_bytes, bin_ps,
                     )  # fmt: skip
                 if share:
-                    begin, first = first_hop[slot], first_link[slot]
-                    for i in range(n_hops[slot]):
-                        link = route_links[first + i]
-                        _leave_link(begin + i, link, head, hops, before)
-                        if head[link] >= 0:
-                            n_changed = _note(link, changed, is_changed, n_changed)
-                    hops[begin].after = free_hops[n_hops[slot]]
-                    free_hops[n_hops[slot]] = begin
-                free_slots[n_free] = slot
-                n_free += 1
-            elif n_delays > 0 and delay_when[0] == now:
-                task = delay_task[0]
-                n_delays = _pop_delay(delay_when, delay_task, n_delays)
+                    _leave_links(slot, slots, route_links, hops, before, free_hops, links, changed, n)
+                free_slots[n.free_slots] = slot
+                n.free_slots += 1
+            elif n.delays > 0 and delays[0].when_ps == n.now_ps:
+                task = _pop_delay(delays, n)
                 sends = route[task] >= 0 and size_bytes[task] > 0
             else:
                 break
-            if sends:
-                if n_free > 0:
-                    n_free -= 1
-                    slot = free_slots[n_free]
-                else:
-                    slot = slots_used
-                    slots_used += 1
-                first = route_start[route[task]]
-                n = route_start[route[task] + 1] - first
-                slot_task[slot], first_link[slot], n_hops[slot] = task, first, n
-                left_bytes[slot], since_ps[slot], place[slot] = size_bytes[task], now, -1
-                alone, empty = np.inf, True
-                for i in range(first, first + n):
-                    alone = min(alone, capacity[route_links[i]] / route_weights[i])
-                if share:
-                    begin = free_hops[n]
-                    if begin >= 0:
-                        free_hops[n] = hops[begin].after
-                    else:
-                        begin = hops_used
-                        hops_used += n
-                    first_hop[slot] = begin
-                    for i in range(n):
-                        link, hop = route_links[first + i], begin + i
-                        empty &= head[link] < 0
-                        hops[hop].slot, hops[hop].weight = slot, route_weights[first + i]
-                        _join_link(hop, link, head, hops, before)
-                if empty:
-                    rate[slot] = alone
-                    ends_ps = now + round(size_bytes[task] / alone * 1e12)
-                    n_ends = _set_end(slot, ends_ps, end_when, end_slot, place, n_ends)
-                else:
-                    rate[slot] = 0.0
-                    for i in range(first, first + n):
-                        n_changed = _note(route_links[i], changed, is_changed, n_changed)
+            if not sends:
+                _end(task, end_ps, succ_start, succ, n_before, queue, n)
                 continue
-            end_ps[task] = now
-            n_ended += 1
-            for i in range(succ_start[task], succ_start[task + 1]):
-                n_before[succ[i]] -= 1
-                if n_before[succ[i]] == 0:
-                    queue[end_of_queue] = succ[i]
-                    end_of_queue += 1
-        for k in range(n_changed):
-            if not is_changed[changed[k]]:
-                continue  # was in the component of an earlier one
-            n_links, n_slots = _component(
-                changed[k], head, hops, first_link, n_hops, route_links, capacity, links, slots, in_links, in_slots,
-                room, load, n_open, members, member_start,
+            first = route_start[route[task]]
+            n_hops = route_start[route[task] + 1] - first
+            if n.free_slots > 0:
+                n.free_slots -= 1
+                slot = free_slots[n.free_slots]
+            else:
+                slot = n.slots
+                n.slots += 1
+            _take_slot(slot, task, size_bytes[task], first, n_hops, slots, place, n)
+            if share:
+                begin = free_hops[n_hops]
+                if begin >= 0:
+                    free_hops[n_hops] = hops[begin].after
+                else:
+                    begin = n.hops
+                    n.hops += n_hops
+                slots[slot].first_hop = begin
+            if not share or _join_links(slot, slots, route_links, route_weights, hops, before, links):
+                _send_alone(slot, slots, route_links, route_weights, links, ends, place, n)
+            else:
+                for i in range(first, first + n_hops):
+                    _note(route_links[i], links, changed, n)
+        if n.changed > 0:
+            _find_rates(
+                changed, hops, slots, route_links, route_weights, links, shares, near_links, near_slots, members, ends,
+                place, row_of, carried_bytes, bin_ps, n,
             )  # fmt: skip
-            for i in range(n_links):
-                in_links[links[i]] = False
-                is_changed[links[i]] = False
-            _fill(
-                links, n_links, first_link, n_hops, route_links, route_weights, in_slots, new_rate, room, load, n_open,
-                fair, members, member_start,
-            )  # fmt: skip
-            for i in range(n_slots):
-                slot = slots[i]
-                if abs(new_rate[slot] - rate[slot]) <= SAME_RATE * rate[slot]:
-                    continue
-                sent_bytes = rate[slot] * (now - since_ps[slot]) * 1e-12
-                if len(row_of) > 0:
-                    _carry(
-                        sent_bytes, since_ps[slot], now, first_link[slot], n_hops[slot], route_links, route_weights,
-                        row_of, carried_bytes, bin_ps,
-                    )  # fmt: skip
-                left_bytes[slot] -= sent_bytes
-                rate[slot], since_ps[slot] = new_rate[slot], now
-                ends_ps = now + max(round(left_bytes[slot] / rate[slot] * 1e12), 0)
-                n_ends = _set_end(slot, ends_ps, end_when, end_slot, place, n_ends)
-        n_changed = 0
-        if n_delays == 0 and n_ends == 0:
-            s.counters[4] = n_ended
+        if n.delays == 0 and n.ends == 0:
             return -1
-        delay_is_next = n_ends == 0 or (n_delays > 0 and delay_when[0] < end_when[0])
-        now = delay_when[0] if delay_is_next else end_when[0]
+        delay_is_next = n.ends == 0 or (n.delays > 0 and delays[0].when_ps < ends[0].when_ps)
+        n.now_ps = delays[0].when_ps if delay_is_next else ends[0].when_ps
