@@ -64,22 +64,24 @@ class Actors:
         up = self._await_up(range(len(self)), "actors")
         self.pids, self.addresses = [pid for pid, _ in up], [address for _, address in up]
 
-    def replace(self, lost: Collection[int]) -> None:
-        """Start new ones in the place of those that are lost, on other nodes if their own is lost too.
+    def replace(self, lost: Collection[int]) -> list[int]:
+        """Start new ones in the place of those that are lost, on other nodes if their own is lost too; return them.
 
-        Raises RunError if no node is left, or they do not come up in time.
+        With a node, all that are on it are lost. Raises RunError if no node is left, or they do not come up in time.
         """
-        for index in lost:
+        on = {place.node.id for place in self.places if place.node.id not in ("", self._own_host)}
+        left = [place.node.id for index, place in enumerate(self.places) if index not in lost]
+        lost_nodes = nodes.lost_nodes(on, {self.places[index].node.id for index in lost}.intersection(on) - set(left))
+        replaced = sorted({*lost, *(i for i, place in enumerate(self.places) if place.node.id in lost_nodes)})
+        for index in replaced:
             self.kill(index)
             self.control.forget(index)
-        left = [place.node.id for index, place in enumerate(self.places) if index not in lost]
-        in_doubt = {self.places[index].node.id for index in lost}.difference(left, [self._own_host])
-        lost_nodes = nodes.lost_nodes(in_doubt)
-        for index in lost:
+        for index in replaced:
             self.places[index] = nodes.place_again(self.places[index], lost_nodes)
             self._handles[index] = self._begin(index)
-        for index, (pid, address) in zip(lost, self._await_up(lost, "new actors"), strict=True):
+        for index, (pid, address) in zip(replaced, self._await_up(replaced, "new actors"), strict=True):
             self.pids[index], self.addresses[index] = pid, address
+        return replaced
 
     def _begin(self, index: int) -> Any:
         """Let an actor begin to start; it takes its share of the node's cores as long as it lives."""
@@ -159,6 +161,10 @@ class Actors:
     def chips(self, indices: Iterable[int]) -> str:
         """Return the chips of actors in words."""
         return name_chips([rank for index in indices for rank in self.places[index].ranks])
+
+    def with_it(self, others: Collection[int]) -> str:
+        """Return in words what was lost besides, if anything."""
+        return f"; with it {self.chips(sorted(others))}" if others else ""
 
     def process(self, index: int) -> str:
         """Return the process of an actor in words."""

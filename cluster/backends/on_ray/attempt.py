@@ -59,9 +59,7 @@ class Attempt:
                 if _is_gone(ref):
                     lost.add(index)
         lost |= set(waiting.values())
-        others = sorted(lost.difference(loss.actors))
-        more = f"; with it {self.actors.chips(others)}" if others else ""
-        return LossError(tuple(sorted(lost)), loss.what + more)
+        return LossError(tuple(sorted(lost)), loss.what + self.actors.with_it(lost.difference(loss.actors)))
 
     def _listen(self, timeout_s: float = POLL_S) -> None:
         """Hand on what the chips have to say; raise LossError for an actor that has ended or hangs."""

@@ -128,11 +128,12 @@ class RayBackend:
         began_s = time.monotonic()
         self._token = secrets.token_hex(16)
         try:
-            self.actors.replace(loss.actors)
+            replaced = self.actors.replace(loss.actors)
         except RunError as error:
             raise LossError(loss.actors, f"{loss.what}; {error}") from None
-        chips = tuple(rank for index in loss.actors for rank in self.actors.places[index].ranks)
-        on_restart(Restart(loss.what, chips, checkpoints.step, time.monotonic() - began_s))
+        chips = tuple(rank for index in replaced for rank in self.actors.places[index].ranks)
+        what = loss.what + self.actors.with_it(set(replaced).difference(loss.actors))
+        on_restart(Restart(what, chips, checkpoints.step, time.monotonic() - began_s))
 
     def close(self) -> None:
         """Stop Ray, or let go of the cluster, and remove the run's folder."""

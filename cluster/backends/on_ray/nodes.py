@@ -57,14 +57,17 @@ def on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
-def lost_nodes(suspects: Iterable[str]) -> set[str]:
-    """Return those of the nodes that do not answer; Ray itself takes up to half a minute to notice."""
+def lost_nodes(nodes: Collection[str], suspects: Iterable[str]) -> set[str]:
+    """Return those of the nodes that are lost, as far as Ray knows, and those of the suspects that do not answer.
+
+    Ray itself takes up to half a minute to notice.
+    """
     alive = {entry["NodeID"] for entry in ray.nodes() if entry["Alive"]}
     asked = {
         ray.remote(survey).options(num_cpus=0, scheduling_strategy=on_node(node), max_retries=0).remote(): node
         for node in set(suspects) & alive
     }
-    lost = set(suspects) - alive
+    lost = {*nodes, *suspects} - alive
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S) if asked else ([], [])
     for ref in ready:
         try:

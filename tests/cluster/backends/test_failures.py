@@ -15,10 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from attrs import evolve
 
 from cluster import launch
 from cluster.backends.dataplane import DataPlane
+from cluster.backends.supervision import LossError
+from cluster.checkpoints import Checkpoints
 from cluster.experiment import run_experiment
 from configs.errors import ChipDiedError
 from tests.cluster.backends.common import SYSTEM, actors, await_end, check_nothing_is_left, marked, ray_nodes
@@ -294,6 +297,25 @@ def test_a_node_that_is_lost(two_nodes, tmp_path, on_failure):
     assert re.match(
         r"chip [23] died \(process \d+ on [\d.]+\) after x 11 of chip \d: .*; with it chip [23]$", restart.lost
     )
+
+
+@pytest.mark.heavy
+def test_an_actor_that_is_heard_of_although_its_node_is_lost(two_nodes):
+    """It goes with its node, and no new actor is sought to start there."""
+    nodes, second = two_nodes
+
+    async def program(chip):
+        return await chip.all_reduce(np.full(3, chip.rank))
+
+    with launch(SYSTEM, backend="ray", address=nodes.address) as cluster:
+        cluster.run(program)
+        nodes.remove_node(second, allow_graceful=False)
+        while sum(entry["Alive"] for entry in ray.nodes()) > 1:  # Ray takes a while
+            threading.Event().wait(0.1)
+        restarts = []
+        cluster.backend._bring_back(LossError((2,), "chip 2 died"), Checkpoints(4), restarts.append)
+        assert [(restart.lost, restart.chips) for restart in restarts] == [("chip 2 died; with it chip 3", (2, 3))]
+        assert [value.tolist() for value in cluster.run(program).values] == [[6, 6, 6]] * 4
 
 
 @pytest.mark.heavy
