@@ -128,10 +128,11 @@ def find_doors(nics: Nics, bandwidth_bytes_per_s: NDArray[np.float64], *, every:
     chip_of = np.array([row[0] for row in rows], np.int64)
     bandwidths = np.array([row[2] for row in rows])
     total = np.bincount(chip_of, bandwidths, minlength=node.n_chips)[chip_of]
+    share = bandwidths / np.where(total > 0, total, 1)  # NICs without a link lead nowhere
     start = np.searchsorted(chip_of, np.arange(node.n_chips + 1))
     far = sorted(paths) if are_switches else []
     back = [(key, [link ^ 1 for link in reversed(path)]) for key, path in far]
-    return Doors(start, np.array([row[1] for row in rows], np.int64), bandwidths / total, _table(far), _table(back))
+    return Doors(start, np.array([row[1] for row in rows], np.int64), share, _table(far), _table(back))
 
 
 def _search(node: Topology, chip: int, wanted: dict[int, list[int]], *, every: bool) -> list[tuple[int, list[int]]]:

@@ -16,6 +16,7 @@ from topology import (
     Cable,
     Compose,
     FatTree,
+    Graph,
     Line,
     Mesh,
     Ring,
@@ -151,6 +152,23 @@ def test_boards_without_links_inside() -> None:
     """Cards that only the network joins reach each other through it, also on one board."""
     board = Compose(Mesh((1,), LINK), 2)
     assert ways(built(board, 2, ("rack",), network=Switch(4, LINK)), 0, 1) == [(1.0, ["switch0", "chip1"])]
+
+
+def test_nics_that_the_network_does_not_join() -> None:
+    """Cables join what the network does not; where nothing does, the chips are named as the whole names them."""
+    network = Graph(chips=3, links=((0, 1),), link=LINK)
+    cables = (Cable(between=((1, 1), (2, 1)), link=FAST),)
+    args = {"node": Ring(dims=(3,), link=LINK), "count": 3, "nics": (0,), "network": network}
+    assert ways(built(**args, cables=cables), 0, 6) == [(1.0, ["chip3", "chip4", "chip7", "chip6"])]
+    with pytest.raises(ConfigError, match="no path from chip1 to chip8"):
+        built(**args).route(1, 8)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_of_one_node() -> None:
+    """It has no links, and nothing needs one."""
+    alone = Compose(node=Ring(dims=(4,), link=LINK), count=1, each_nic=True, network=Ring(dims=(1,), link=LINK))
+    assert diameter_hops(alone.build(RoutingSpec())) == 2
 
 
 @pytest.mark.parametrize("kind", ["shortest", "ecmp"])

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from attrs import evolve
 
+from cluster.vocabulary import VOCABULARY
 from configs.errors import ConfigError
+from configs.loader import load_model
 from configs.spec.dtype import DtypeSpec
 from tests.workloads.double import logits_of, run_job, tokens_of
 from tests.workloads.plain_models import PLAIN, greedy, write_folder
@@ -152,3 +154,20 @@ def test_shapes_mode_does_the_same_work(plain, layout):
     job = DecodeJob(model, layout, bf16, tuple(map(len, RAGGED)), logits.shape[1], RAGGED)
     real, shapes = run_job(job), run_job(evolve(job, prompt_ids=None), real=False)
     assert [chip.trace for chip in real] == [chip.trace for chip in shapes]
+
+
+def test_sizes_that_may_be_nothing():
+    """No dense layers, and a window from the first layer on: 0 is a size like any other there."""
+    for name, size in (("deepseek-v3", "n_dense_layers"), ("qwen2.5-7b", "first_window_layer")):
+        shape = load_model(name, (), VOCABULARY).shape
+        assert getattr(evolve(shape, **{size: 0}), size) == 0
+        with pytest.raises(ConfigError, match=f"{size}: -1; accepted: ≥ 0"):
+            evolve(shape, **{size: -1})
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "qwen3-30b-a3b", "gpt-oss-20b", "deepseek-v3"])
+def test_a_token_goes_to_experts_that_there_are(name):
+    """More experts per token than the model has are refused."""
+    shape = load_model(name, (), VOCABULARY).shape
+    with pytest.raises(ConfigError, match="experts_per_token: 300; accepted: at most n_experts"):
+        evolve(shape, experts_per_token=300)

@@ -77,12 +77,14 @@ class Net:
     def legs(
         self, nodes: tuple[NDArray[np.int64], NDArray[np.int64]], nics: tuple[NDArray[np.int64], NDArray[np.int64]]
     ) -> Ways:
-        """Return the ways from the NICs of some nodes to those of others."""
+        """Return the ways from the NICs of some nodes to those of others; no way where the network has none."""
         src, dst = (node if self.each else self.first[node] + nic for node, nic in zip(nodes, nics, strict=True))
         n, copy = self.inside.n_nodes, nics[0] if self.each else np.zeros_like(nics[0])
         keys, number = np.unique((copy * n + src) * n + dst, return_inverse=True)  # chips of a node share them
         (copy, src), dst = np.divmod(keys // n, n), keys % n
-        there, apart = np.flatnonzero(src == dst), np.flatnonzero(src != dst)
+        island = self.inside.island_of_node
+        there = np.flatnonzero(src == dst)
+        apart = np.flatnonzero((src != dst) & (island[src] == island[dst]))
         found = Ways.of(self.inside.routes(src[apart], dst[apart]), self.inside, dst[apart])
         copies = np.repeat(copy[apart][found.pair], np.diff(found.start))
         found = evolve(found, links=self.links[copies, found.links])

@@ -14,6 +14,7 @@ from math import prod
 from attrs import fields, frozen
 
 from configs.errors import ConfigError
+from configs.fields import Bounds
 from configs.spec.dtype import DtypeSpec
 from workloads.chip import Chip, Tensor
 from workloads.layout import Layout, Place, split_evenly
@@ -25,6 +26,7 @@ from workloads.shards import Part, ShardSpec
 
 _EXACT_IDS = 2**24
 """Token ids travel beside their logits as float32, which holds integers exactly up to here."""
+_POSITIVE = Bounds(0, open_low=True)
 _MAX_LAYERS = 10_000
 """Far above any model: a damaged file's count is refused before anything is made for each layer."""
 
@@ -46,13 +48,17 @@ class DecoderShape(ABC):
     def __attrs_post_init__(self) -> None:
         """Refuse sizes that make no model."""
         sizes = {f.name: getattr(self, f.name) for f in fields(type(self))}
+        bounds = {f.name: f.metadata.get("bounds", _POSITIVE) for f in fields(type(self))}
         problems = [
-            f"{name}: {value!r} must be positive"
+            f"{name}: {value!r}" + (" must be positive" if bounds[name] == _POSITIVE else f"; accepted: {bounds[name]}")
             for name, value in sizes.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0
+            if isinstance(value, int | float) and not isinstance(value, bool) and not bounds[name].admit(value)
         ]
         if not problems and self.n_heads % self.n_kv_heads:
             problems.append(f"n_heads: {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        if sizes.get("experts_per_token", 1) > sizes.get("n_experts", 1):
+            most = f"at most n_experts, {sizes['n_experts']}"
+            problems.append(f"experts_per_token: {sizes['experts_per_token']}; accepted: {most}")
         if sizes.get("rope_theta", 2) <= 1:
             problems.append(f"rope_theta: {sizes['rope_theta']} must be above 1")
         if self.head_dim % 2:
