@@ -60,6 +60,7 @@ def check(model, layout, prompts, ids, logits, **more):
 
 EVERYTHING = [(name, layout) for name in NAMES for layout in LAYOUTS]
 EVERYTHING += [(name, layout) for name in ("mixtral", "deepseek-v3") for layout in EXPERT_LAYOUTS]
+EVERYTHING += [("deepseek-v3", Layout(tp=10)), ("deepseek-v3", Layout(tp=9, cp=2))]  # more ranks than heads
 
 
 EVERYTHING += [(name, layout) for name in NAMES if name not in ("mixtral", "deepseek-v3") for layout in GRID_LAYOUTS]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
-from workloads.array import Array
+from workloads.array import Array, zeros
 from workloads.chip import Chip, Tensor
 from workloads.elementwise import RmsNorm
 from workloads.kernels import Matmul
@@ -63,8 +63,10 @@ class LatentHeads:
         return split_evenly(self.n_heads, at.layout.tp)[at.place.tp]
 
     def shards(self, plan: Plan) -> tuple[ShardSpec, ...]:
-        """Return what makes the latents, whole, and the own heads of the rest."""
+        """Return what makes the latents, whole, and the own heads of the rest; a rank without heads needs none."""
         own, latent, shapes = self._own(plan), self.latent, self.tensors()
+        if not own:
+            return (plan.weights("o", (self.hidden, 0), Part("o", None, range(0))),)
         merged = merged_heads(own, plan.place, plan.layout)
 
         def rows(heads: range, dim: int) -> range:
@@ -139,6 +141,8 @@ class RunningLatentHeads:
     async def __call__(self, x: Array, starts: tuple[int, ...]) -> Array:
         """Return this rank's part of the attention block, to be summed over the group."""
         apply, block, n_heads, products = self.chip.apply, self.block, self.n_heads, self.products
+        if not n_heads:
+            return apply(products.o, zeros((x.shape[0], 0), x.dtype, real=self.chip.real), *self.up)
         (kv_down, kv_norm, cache), (k_up, v_up, o) = self.kv, self.up
         q = self._queries(x)
         kv = apply(products.kv_down, x, kv_down)
@@ -151,7 +155,9 @@ class RunningLatentHeads:
         else:
             parts = apply(PartialLatentAttention(whole), latent, rotated, cache, **of_heads, **self.cached)
             y = await self.context.merge(parts, x.shape[0])
-        return apply(products.o, apply(products.v_up, y, v_up, n_heads=self.n_merged), o)
+        if self.n_merged:  # else it merges none, where there are more context-parallel ranks than heads
+            y = apply(products.v_up, y, v_up, n_heads=self.n_merged)
+        return apply(products.o, y, o)
 
     def _queries(self, x: Array) -> Array:
         apply, products = self.chip.apply, self.products
