@@ -90,10 +90,10 @@ class Bench:
     def row(self, case: Case, algorithm: str, time_s: float, wrong: int | None, *, chosen: bool | None) -> Row:
         """Return the row of a measurement."""
         size_bytes = case.n_elements * case.format.itemsize
-        if time_s <= 0:
+        if time_s <= 0 and size_bytes:  # a barrier over links without latency takes no time
             few = "take less than a picosecond on these links; accepted: larger"
             raise ConfigError((f"--sizes: {size_bytes} B {few}",))
-        algbw, operation = size_bytes / time_s, OPERATIONS[case.op]
+        algbw, operation = size_bytes / time_s if size_bytes else 0.0, OPERATIONS[case.op]
         reduction = case.reduction if operation.reduces else None
         return Row(
             case.op, algorithm, case.n, size_bytes, time_s, algbw, algbw * operation.busbw_factor(case.n), wrong,

@@ -100,6 +100,7 @@ def test_a_reason_is_given_once():
     list(bench(ring(4), "broadcast", algorithm="all", sizes_bytes=[16], on_misfit=left_out.append))
     assert [reason.split(":")[0] for reason in left_out] == ["algorithm in_network"]
     assert [row.size_bytes for row in bench(ring(4), "barrier")] == [0]
+    assert [(row.time_s, row.algbw_bytes_per_s) for row in bench(ring(4, latency_ps=0), "barrier")] == [(0, 0)]
 
 
 @pytest.mark.parametrize(
