@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import index
 
 from collectives import OPERATIONS, REDUCTIONS, Rows, Table, cut
 from configs.errors import ProgramError
@@ -15,7 +16,7 @@ def table_of(rows: Iterable[Sequence[int]]) -> Rows:
     if isinstance(rows, Rows):
         return rows
     try:
-        table = Rows(tuple(int(value) for value in row) for row in rows)
+        table = Rows(tuple(index(value) for value in row) for row in rows)
     except (TypeError, ValueError):
         raise ProgramError(f"{rows!r:.80} is no table of whole numbers") from None
     return table

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, SupportsIndex, get_args
 
 from attrs import field, frozen
 
@@ -164,8 +165,8 @@ def launch(
     spec = system_of(system, overrides)
     n_there = build_topology(spec).n_chips
     count = n_there if n_chips is None else n_chips
-    if not 1 <= count <= n_there:
-        raise ConfigError((f"{spec.name}: {count} chips asked for; accepted: 1 to {n_there}",))
+    if not isinstance(count, SupportsIndex) or not 1 <= index(count) <= n_there:
+        raise ConfigError((f"{spec.name}: {count!r} chips asked for; accepted: 1 to {n_there}",))
     files = read_files(collectives or {})
     setting = Setting(spec, count, numerics, contention, dict(collectives or {}), files, on_failure,
                       checkpoint_every or 0)  # fmt: skip
@@ -185,6 +186,8 @@ def _check_words(numerics: str, contention: str, on_failure: str, collectives: M
     for op, algorithm in collectives.items():
         if op not in OFFERED:
             problems.append(f"collectives: {unknown(op, 'an operation', OFFERED)}")
+        elif not isinstance(algorithm, str):
+            problems.append(f"collectives.{op}: {algorithm!r}; accepted: the name of an algorithm")
         elif (problem := algorithm_problem(algorithm, op, OFFERED[op])) is not None:
             problems.append(f"collectives.{op}: {problem}")
     if problems:

@@ -135,6 +135,11 @@ async def pairs_of_words(chip):
     await chip.permute(array(chip, 4), ["up", "down"])
 
 
+async def pairs_of_fractions(chip):
+    """Pairs that are no whole numbers."""
+    await chip.permute(array(chip, 4), [(0.7, 1.2)])
+
+
 async def different_pairs(chip):
     """Every chip names a pair of its own."""
     await chip.permute(array(chip, 4), [(chip.rank, (chip.rank + 1) % 4)])
@@ -301,6 +306,7 @@ MISUSE = {
     one_source_twice: "chip 0: permute of .*: source 0 is there twice",
     pair_outside: "chip 0: permute of .*; accepted: pairs of places in a group of 4 chips",
     pairs_of_words: "chip 0: .*'up'.* is no table of whole numbers",
+    pairs_of_fractions: "chip 0: .*0.7.* is no table of whole numbers",
     different_pairs: "deadlock|call 0 of group .*table=",
     wrong_number_of_rows: r"chip 0: all_to_all_v sends \(1, 1, 1, 1\) rows and was given 3",
     table_too_small: "chip 0: all_to_all_v of rows .*; accepted: 4 times 4 numbers of rows",
@@ -359,6 +365,8 @@ def test_an_algorithm_that_does_not_fit_is_refused(numerics):
     [
         ({"n_chips": 0}, "0 chips asked for; accepted: 1 to 4"),
         ({"n_chips": 5}, "5 chips asked for; accepted: 1 to 4"),
+        ({"n_chips": 2.5}, "2.5 chips asked for; accepted: 1 to 4"),
+        ({"collectives": {"all_reduce": None}}, "collectives.all_reduce: None; accepted: the name of an algorithm"),
         ({"collectives": {"all_reduce": "rng"}}, "collectives.all_reduce: 'rng' .*did you mean 'ring'"),
         ({"collectives": {"allreduce": "ring"}}, "collectives: 'allreduce' .*did you mean 'all_reduce'"),
         ({"contention": "nonee"}, "contention: 'nonee' .*accepted: fluid, none"),
