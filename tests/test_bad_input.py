@@ -164,6 +164,7 @@ BAD = [
     (sets("parallel={tp: 4, pp: 4}"), "tp 4 * pp 4 = 16 chips; accepted: at most 4"),
     (sets("parallel.dp=2"), "2 replicas for a batch of 1; accepted: at most 1"),
     (sets("parallel.ep=2"), "the model has no experts; accepted: ep 1 and redundant 0"),
+    (sets("experts.redundant=1000000000"), "accepted: an integer ≥ 0 and ≤ 10000"),
     (sets("workload.new_tokens=0"), "new_tokens: 0 is out of range"),
     (sets("workload.new_tokens=1000000000"), "exceed the context of tiny, 64 tokens"),
     (sets("workload.prompt_tokens=1000000000000"), "exceed the context of tiny, 64 tokens"),

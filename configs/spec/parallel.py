@@ -9,6 +9,8 @@ from attrs import field, frozen
 
 from configs.fields import at_least, between, keys_of
 
+MOST_COPIES = 10_000  # of experts
+
 
 @frozen
 class ParallelSpec:
@@ -60,5 +62,5 @@ class ExpertsSpec:
     nothing: every expert gets equally many tokens.
     """
 
-    redundant: int = field(default=0, metadata=at_least(0))
+    redundant: int = field(default=0, metadata=between(0, MOST_COPIES))
     skew: float | None = field(default=None, metadata=between(0, 10))

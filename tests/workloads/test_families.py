@@ -172,3 +172,5 @@ def test_a_token_goes_to_experts_that_there_are(name):
     shape = load_model(name, (), VOCABULARY).shape
     with pytest.raises(ConfigError, match="experts_per_token: 300; accepted: at most n_experts"):
         evolve(shape, experts_per_token=300)
+    with pytest.raises(ConfigError, match="n_experts: 1000000000 is above 10000"):
+        evolve(shape, n_experts=10**9)

@@ -27,8 +27,8 @@ from workloads.shards import Part, ShardSpec
 _EXACT_IDS = 2**24
 """Token ids travel beside their logits as float32, which holds integers exactly up to here."""
 _POSITIVE = Bounds(0, open_low=True)
-_MAX_LAYERS = 10_000
-"""Far above any model: a damaged file's count is refused before anything is made for each layer."""
+_MOST = 10_000
+"""Far above any model: a damaged file's count is refused before anything is made for each layer or expert."""
 
 
 @frozen(kw_only=True)
@@ -63,8 +63,8 @@ class DecoderShape(ABC):
             problems.append(f"rope_theta: {sizes['rope_theta']} must be above 1")
         if self.head_dim % 2:
             problems.append(f"head_dim: {self.head_dim} is odd; rotary positions turn pairs")
-        for name, limit in (("vocab", _EXACT_IDS), ("n_layers", _MAX_LAYERS)):
-            if sizes[name] > limit:
+        for name, limit in (("vocab", _EXACT_IDS), ("n_layers", _MOST), ("n_experts", _MOST)):
+            if sizes.get(name, 0) > limit:
                 problems.append(f"{name}: {sizes[name]} is above {limit}")
         if problems:
             raise ConfigError(tuple(problems))
