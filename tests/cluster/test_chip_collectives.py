@@ -14,14 +14,17 @@ from workloads.array import ShapeArray
 
 NUMERICS = pytest.mark.parametrize("numerics", ["real", "shapes"])
 BF16 = np.dtype(ml_dtypes.bfloat16)
+COUNTS = [(np.float32, (2, 3, 6)), (BF16, (3,)), (np.int32, (3,))]
+OTHER_COUNTS = [(np.float32, (1, 5, 7, 13, 33))]
+OTHER_COUNTS += [(dtype, (1, 2, 3, 5, 6, 7, 13, 33)) for dtype in (BF16, np.int32, np.float16, np.int8)]
 
 
 def values(chip, shape, dtype):
-    """Return whole numbers that differ by chip and place."""
+    """Return whole numbers that differ by chip and place; their sums over all chips are exact in every dtype."""
     if not chip.real:
         return ShapeArray(shape, np.dtype(dtype))
     rng = np.random.default_rng([7, chip.rank])
-    return rng.integers(0, 16, shape).astype(dtype)
+    return rng.integers(0, min(16, 1 + 127 // chip.n_chips), shape).astype(dtype)
 
 
 def expected(op, inputs, root=0):
@@ -71,11 +74,13 @@ def shapes_for(op, n):
     return even + more.get(op, [(n + 1,), (1,)] if op == "reduce_scatter" else [])
 
 
-@pytest.mark.parametrize("dtype", [np.dtype(np.float32), BF16, np.dtype(np.int32)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "abouts"), [*COUNTS, *(pytest.param(*row, marks=pytest.mark.heavy) for row in OTHER_COUNTS)]
+)
 @pytest.mark.parametrize(("op", "name"), ROWS)
-def test_values_and_shapes(op, name, dtype):
+def test_values_and_shapes(op, name, dtype, abouts):
     """Results are numpy's, keep the dtype, and have in shapes mode the same shape and the same timeline."""
-    for about in (2, 3, 6) if dtype == np.float32 else (3,):
+    for about in abouts:
         machine = fitting_system(op, name, about)
         n = fitting(op, name, about)[1]
         for shape in shapes_for(op, n):

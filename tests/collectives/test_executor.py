@@ -26,7 +26,13 @@ from collectives import (
 )
 from tests.collectives.rows import ROWS, VIEWS, detail_of, fitting_schedule, schedule_of
 
-DTYPES = {"float32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "int32": np.dtype(np.int32)}
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "int32": np.dtype(np.int32),
+    "fp16": np.dtype(np.float16),
+    "int8": np.dtype(np.int8),
+}
 
 
 class Blocked:
@@ -152,16 +158,23 @@ def assert_same(outputs, wanted):
 
 
 def whole_numbers(n_ranks, size, dtype, seed=0):
-    """Return inputs of small whole numbers, exact in every dtype and sum up to 256."""
+    """Return inputs of small whole numbers, exact in every dtype, as are their sums: up to 256, in int8 up to 127."""
     rng = np.random.default_rng([seed, n_ranks, size])
-    return [rng.integers(0, 1 + 255 // n_ranks, size).astype(dtype) for _ in range(n_ranks)]
+    most = 127 if dtype == np.int8 else 255
+    return [rng.integers(0, 1 + most // n_ranks, size).astype(dtype) for _ in range(n_ranks)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+COUNTS = [("float32", (1, 2, 3, 5, 8, 13, 33)), ("bf16", (2, 3, 8)), ("int32", (2, 3, 8))]
+OTHER_COUNTS = [(dtype, (1, 5, 6, 7, 13, 33)) for dtype in DTYPES] + [(dtype, (2, 3, 8)) for dtype in ("fp16", "int8")]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "abouts"), [*COUNTS, *(pytest.param(*row, marks=pytest.mark.heavy) for row in OTHER_COUNTS)]
+)
 @pytest.mark.parametrize(("op", "name"), ROWS)
-def test_values_of_every_size(op, name, dtype):
+def test_values_of_every_size(op, name, dtype, abouts):
     """The outputs are numpy's for whole numbers, at sizes below, at and above the number of ranks, even or not."""
-    for about in (1, 2, 3, 5, 8, 13, 33) if DTYPES[dtype] == np.float32 else (2, 3, 8):
+    for about in abouts:
         schedule = fitting_schedule(op, name, about)
         n = schedule.n_ranks
         for size in (0, 1, n - 1, n, n + 1, 3 * n, 7 * n + 2):
