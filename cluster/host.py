@@ -226,7 +226,7 @@ class Host:
         """
         message = ABSENT
         try:
-            while message is ABSENT and len(self._running) == 1:
+            while message is ABSENT and len(self._running) == 1 and self._failure is None:
                 for _, dst, src, tag, payload in transport.poll(lambda: [(rank, key)]):
                     if message is ABSENT and (src, tag) == key:
                         message = payload

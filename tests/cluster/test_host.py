@@ -136,6 +136,42 @@ def test_a_failure_on_one_host_names_the_chip():
         on_hosts(ring(2), [(0,), (1,)], program, 2)
 
 
+@pytest.mark.parametrize("n_chips", [1, 2])
+def test_no_program_catches_that_a_peer_is_gone(n_chips):
+    """What ends the run ends it at once, also for chips that are alone on their host and go on after any error."""
+
+    @frozen
+    class Broken:
+        n_polls: list = field(factory=list)
+
+        def send(self, dst, src, tag, payload):
+            """Send nothing."""
+
+        def poll(self, waiting):
+            """Find the peer gone, once."""
+            self.n_polls.append(waiting())
+            if len(self.n_polls) == 1:
+                raise RunError("chip 2: the connection closed")
+            raise AssertionError("waited on")
+
+    async def stubborn(chip):
+        for _ in range(3):
+            try:
+                await chip.all_reduce(np.ones(3), chip.group("some", (chip.rank, 2)))
+            except Exception:  # noqa: BLE001  as programs do
+                chip.emit("caught")
+        return "done"
+
+    transport, caught = Broken(), []
+    with pytest.raises(RunError, match=r"^chip 2: the connection closed$"):
+        run_host(
+            Setting(ring(3), 3, "real", algorithms={"all_reduce": "ring"}), tuple(range(n_chips)), Host(transport),
+            stubborn, (), lambda *event: caught.append(event), Chooser(ring(3)),
+        )  # fmt: skip
+    assert caught == []
+    assert transport.n_polls == [[(rank, (2, "some#1 all_reduce")) for rank in range(n_chips)]]
+
+
 def test_a_long_deadlock_is_cut_short():
     """The message shows eight chips and counts the others."""
 
