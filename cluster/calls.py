@@ -1,14 +1,52 @@
-"""What a collective call may look like, and the shape of what a chip gets: the same with data and without."""
+"""What a program may ask of a chip, and the shape of what a collective gives: the same with data and without."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from operator import index
+from typing import Any
+
+import ml_dtypes
+import numpy as np
 
 from collectives import OPERATIONS, REDUCTIONS, Rows, Table, cut
+from configs.dtypes import DTYPES
 from configs.errors import ProgramError
+from workloads.array import ShapeArray
 
 Shape = tuple[int, ...]
+MAX_PAUSE_PS = 1 << 60
+"""Thirteen days; the times of a run must fit into 64 bits."""
+
+
+def refuse_no_numbers(what: str, x: Any) -> None:
+    """Raise ProgramError unless `x` is an array of numbers that chips can exchange."""
+    if not isinstance(x, np.ndarray | np.generic | ShapeArray):
+        raise ProgramError(f"{what} of {x!r:.60}; accepted: a numpy array")
+    if not _is_number_format(x.dtype):
+        raise ProgramError(f"{what} of an array of {x.dtype}; accepted: numbers")
+
+
+@lru_cache(maxsize=64)
+def _is_number_format(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biufc" or (dtype.names is None and hasattr(ml_dtypes, dtype.name))
+
+
+def refuse_pause(name: str, duration_ps: Any) -> None:
+    """Raise ProgramError unless a pause can last so long."""
+    if not isinstance(duration_ps, int | np.integer) or not 0 <= duration_ps <= MAX_PAUSE_PS:
+        raise ProgramError(f"pause {name!r} of {duration_ps!r} ps; accepted: a whole number from 0 to {MAX_PAUSE_PS}")
+
+
+def refuse_tensor(name: str, shape: Sequence[Any], dtype: str, values: Any) -> None:
+    """Raise ProgramError unless a tensor can have this shape, number format and values."""
+    if dtype not in DTYPES:
+        raise ProgramError(f"tensor {name!r} of {dtype!r}; accepted: {', '.join(DTYPES)}")
+    if not all(isinstance(n, int | np.integer) and n >= 0 for n in shape):
+        raise ProgramError(f"tensor {name!r} of shape {tuple(shape)}; accepted: whole numbers, none below 0")
+    if values is not None and np.shape(values) != tuple(shape):
+        raise ProgramError(f"tensor {name!r} of shape {tuple(shape)} is given values of shape {np.shape(values)}")
 
 
 def table_of(rows: Iterable[Sequence[int]]) -> Rows:

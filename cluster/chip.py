@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from attrs import define, field
 
-from cluster.calls import refuse_misuse, result_shape, table_of
+from cluster.calls import refuse_misuse, refuse_no_numbers, refuse_pause, refuse_tensor, result_shape, table_of
 from cluster.checkpoints import NO_CHECKPOINTS, Keeping, Kept
 from cluster.cost import duration, work_bytes, work_flops
 from cluster.handles import CommunicationEngine, Handle, Operation
@@ -158,6 +158,7 @@ class SimChip:
         role: str = "weights",
     ) -> Tensor:
         """Put a tensor into memory."""
+        self._refuse(refuse_tensor, name, shape, dtype, values)
         size_bytes = DTYPES[dtype].size_bytes(tuple(shape))
         index = self.memory.place(name, size_bytes, tier, role)
         rounded = round_to(dtype, values) if values is not None else None
@@ -198,6 +199,7 @@ class SimChip:
 
     def pause(self, name: str, duration_ps: int) -> None:
         """Do nothing for so long."""
+        self._refuse(refuse_pause, name, duration_ps)
         self._note(Compute(name, duration_ps, "pause"))
 
     def group(self, name: str, ranks: tuple[int, ...]) -> Group:
@@ -276,6 +278,7 @@ class SimChip:
         """Send an array to a chip."""
         if dst == self.rank:
             raise ProgramError(f"chip {self.rank} sends {tag!r} to itself")
+        self._refuse(refuse_no_numbers, f"send {tag!r}", x)
 
         async def post() -> None:
             self.host.post(dst, self.rank, tag, [x.copy()] if self.real else x)
@@ -342,6 +345,13 @@ class SimChip:
             if not any(isinstance(record, Communication) for record in used):
                 self.keeping.keep(self.rank, None)
 
+    def _refuse(self, misuse: Callable[..., None], *given: Any) -> None:
+        """Let a check of what is given say which chip it was given to."""
+        try:
+            misuse(*given)
+        except ProgramError as error:
+            raise ProgramError(f"chip {self.rank}: {error}") from None
+
     def _members(self, group: Group | None, axis: str | None) -> Group:
         if group is not None and axis is not None:
             given = f"both group {group.name!r} and axis {axis!r} are given"
@@ -365,6 +375,7 @@ class SimChip:
         table: Iterable[Sequence[int]] = (),
     ) -> Operation[Any]:
         members = self._members(group, axis)
+        self._refuse(refuse_no_numbers, op, x)
         n, place, shape = len(members), members.ranks.index(self.rank), tuple(x.shape)
         try:
             numbers = table_of(table)

@@ -381,3 +381,29 @@ def test_launch_refuses_what_it_does_not_know(arguments, message):
     """Words and counts that do not exist are refused before anything runs."""
     with pytest.raises(ConfigError, match=message):
         launch(ring(4), **arguments)
+
+
+@NUMERICS
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda chip: chip.pause("rest", -5), "pause 'rest' of -5 ps; accepted: a whole number from 0 to"),
+        (lambda chip: chip.pause("rest", 1.5), r"pause 'rest' of 1\.5 ps"),
+        (lambda chip: chip.pause("rest", 10**19), "pause 'rest' of 10{19} ps"),
+        (lambda chip: chip.place("w", (-1, 4), "bf16"), r"tensor 'w' of shape \(-1, 4\); accepted: whole numbers"),
+        (lambda chip: chip.place("w", (4, 4), "bf17"), "tensor 'w' of 'bf17'; accepted: .*bf16"),
+        (lambda chip: chip.place("w", (4, 4), "bf16", np.ones((4, 5))), r"\(4, 4\) is given values of shape \(4, 5\)"),
+        (lambda chip: chip.all_reduce([1, 2]), r"all_reduce of \[1, 2\]; accepted: a numpy array"),
+        (lambda chip: chip.all_gather(np.array(["a"])), "all_gather of an array of <U1; accepted: numbers"),
+        (lambda chip: chip.send(np.array([None]), 1), "send '' of an array of object; accepted: numbers"),
+    ],
+)
+def test_a_chip_refuses_what_cannot_be(numerics, ask, message):
+    """Times, shapes, formats and arrays that make no sense are refused where they are given."""
+
+    async def program(chip):
+        if chip.rank == 0:
+            ask(chip)
+
+    with pytest.raises(ProgramError, match=f"^chip 0: .*{message}"), launch(ring(2), numerics=numerics) as cluster:
+        cluster.run(program)
