@@ -25,24 +25,24 @@ class GroupPort:
 
     def post(self, src: int, dst: int, chunks: list[NDArray[Any]]) -> None:
         """Send chunks from a node that lives here to a node without waiting."""
-        n = len(self.ranks)
-        if src < n > dst:
+        if src < len(self.ranks) > dst:
             self.host.post(self.ranks[dst], self.mailbox.rank, self.tag, chunks)
         else:
             self.host.post(self._home(dst), self.mailbox.rank, self._tag(src, dst), chunks)
 
     def ready(self, src: int, dst: int, *, last: bool) -> list[NDArray[Any]] | None:
         """Return the next message from a node to one that lives here, or None if only `take` can wait for it."""
-        message = self.mailbox.ready(self._key(src, dst), last)
+        key = (self.ranks[src], self.tag) if src < len(self.ranks) > dst else self._helper_key(src, dst)
+        message = self.mailbox.ready(key, last)
         return None if message is ABSENT else message
 
     def take(self, src: int, dst: int, *, last: bool) -> Awaitable[list[NDArray[Any]]]:
         """Return the same, waiting for it."""
-        return self.mailbox.take(self._key(src, dst), last)
+        key = (self.ranks[src], self.tag) if src < len(self.ranks) > dst else self._helper_key(src, dst)
+        return self.mailbox.take(key, last)
 
-    def _key(self, src: int, dst: int) -> Key:
-        n = len(self.ranks)
-        return (self.ranks[src], self.tag) if src < n > dst else (self._home(src), self._tag(src, dst))
+    def _helper_key(self, src: int, dst: int) -> Key:
+        return self._home(src), self._tag(src, dst)
 
     def _home(self, node: int) -> int:
         return self.ranks[node] if node < len(self.ranks) else self.ranks[0]
