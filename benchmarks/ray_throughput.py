@@ -79,10 +79,10 @@ def collectives(checks: Checks, rounds: int, peers_python: str) -> None:
     """All-gather and all-reduce of 64 KiB among 32 chips."""
     algorithms = {"all_gather": "ring", "all_reduce": "ring"}
     options: dict[str, dict[str, Any]] = {
-        "local": {},
         "ray, 32 actors": {"backend": "ray", "chips_per_actor": 1},
         "ray, 8 actors": {"backend": "ray", "chips_per_actor": 4},
         "ray, 2 actors": {"backend": "ray", "chips_per_actor": 16},
+        "local": {},  # last: JAX, with which it is compared, comes next
     }
     best: dict[str, dict[str, float]] = {}
     print(f"\nring of {N_RANKS} chips, {N_BYTES >> 10} KiB each (ms: least wall time | processors / cores)")

@@ -167,7 +167,9 @@ class Host:
         Each gets a message from itself under the tag: True once `carry_out` was called with the parts of all, in their
         order; False if they do not all come, and everyone is to go on alone.
         """
-        meeting = self._meetings.setdefault((ranks, call), _Meeting(tag))
+        meeting = self._meetings.get((ranks, call))
+        if meeting is None:
+            meeting = self._meetings[ranks, call] = _Meeting(tag)
         meeting.parts[rank] = part
         is_whole = len(meeting.parts) == len(ranks)
         if is_whole:

@@ -39,10 +39,15 @@ class Port(Protocol):
 
 @frozen(eq=False)
 class Output:
-    """A rank's output in the making: one array, and where in it the chunks go that are not there yet."""
+    """A rank's output in the making.
+
+    values: the array.  places: where in it the chunks go that are not there yet, in order.
+    grows: chunks are put there one by one, not all at the end.
+    """
 
     values: NDArray[Any]
-    places: dict[int, NDArray[Any]]
+    places: dict[int, slice]
+    grows: bool
 
     def settle(self, ids: Iterable[int], chunks: list[NDArray[Any] | None]) -> None:
         """Put chunks that nothing more is done with into their places, and let go of them."""
@@ -51,7 +56,12 @@ class Output:
             if place is not None:
                 values, chunks[c] = chunks[c], None
                 assert values is not None, "the checker proves that a rank ends with what it must"
-                place[:] = values
+                self.values[place] = values
+
+    def fill(self, chunks: Sequence[NDArray[Any] | None]) -> None:
+        """Put all chunks into their places, where none is yet."""
+        np.concatenate([*map(chunks.__getitem__, self.places)], out=self.values)  # type: ignore[list-item]  # all held
+        self.places.clear()
 
 
 async def execute(
@@ -70,6 +80,7 @@ async def execute(
     """
     held = {rank: chunks}
     final = schedule.plans[rank][-1] if schedule.plans[rank] else None
+    growing = output if output is not None and output.grows else None
     for number, together in enumerate(schedule.work(rank)):
         for node, step in together:
             own = held.setdefault(node, [None] * schedule.n_cells) if node != rank else chunks
@@ -82,10 +93,12 @@ async def execute(
                 message = port.ready(src, node, last=last)
                 messages.append(await port.take(src, node, last=last) if message is None else message)
             _take_in(step, node, held[node], messages, add)
-        if output is not None:
-            output.settle(_last_used(schedule, rank)[number], chunks)
-    if output is not None:
-        output.settle([*output.places], chunks)
+        if growing is not None:
+            growing.settle(_last_used(schedule, rank)[number], chunks)
+    if growing is not None:
+        growing.settle([*growing.places], chunks)
+    elif output is not None:
+        output.fill(chunks)
 
 
 @lru_cache(maxsize=4096)
@@ -142,25 +155,24 @@ def split(schedule: Schedule, rank: int, detail: Detail, x: NDArray[Any]) -> lis
     return chunks
 
 
-def begin_output(
-    schedule: Schedule, rank: int, detail: Detail, x: NDArray[Any], least_bytes: int = SETTLED_BYTES
-) -> Output | None:
-    """Return the output of a rank with the input `x`; None if its chunks are shorter, as a rule: `join` does better."""
-    slices = _output_slices(schedule, rank, detail, x.size)
-    if not slices or slices[-1][2] * x.itemsize < least_bytes * len(slices):
+def begin_output(schedule: Schedule, rank: int, detail: Detail, x: NDArray[Any]) -> Output | None:
+    """Return the output of a rank whose flat input is `x`; None if it has none, or `x` does not tell how long it is."""
+    places = _places(schedule, rank, detail, x.size)
+    if not places:
         return None
-    values = np.empty(slices[-1][2], x.dtype)
-    return Output(values, {c: values[begin:end] for c, begin, end in slices})
+    values = np.empty(places[next(reversed(places))].stop, x.dtype)
+    return Output(values, places.copy(), values.nbytes >= SETTLED_BYTES * len(places))
 
 
 @lru_cache(maxsize=4096)
-def _output_slices(schedule: Schedule, rank: int, detail: Detail, n_elements: int) -> list[tuple[int, int, int]]:
-    """Return (chunk, begin, end) in the rank's output; nothing where the input's size does not tell (all_to_all_v)."""
+def _places(schedule: Schedule, rank: int, detail: Detail, n_elements: int) -> dict[int, slice]:
+    """Return where in the rank's output each chunk goes; nothing where its input does not tell (all_to_all_v)."""
     if OPERATIONS[schedule.op].detail == "rows":
-        return []
+        return {}
     n, k, mine = schedule.n_ranks, schedule.n_chunks, _output(schedule, rank, detail)
     sizes = chunk_sizes(part_sizes(schedule.op, n, k, n_elements, detail), k)
-    return [(c, end - sizes[c], end) for c, end in zip(mine, accumulate(sizes[c] for c in mine), strict=True)]
+    ends = accumulate(sizes[c] for c in mine)
+    return {c: slice(end - sizes[c], end) for c, end in zip(mine, ends, strict=True)}
 
 
 def join(schedule: Schedule, rank: int, detail: Detail, chunks: Sequence[NDArray[Any] | None]) -> NDArray[Any]:

@@ -72,13 +72,17 @@ def _joint_step(
 def execute_together(steps: Sequence[JointStep], parts: Sequence[tuple[Held, Output | None]], add: Add) -> None:
     """Carry out a schedule; `parts[r]` is what rank r holds of each cell, replaced as it changes, and its output.
 
-    Outputs are filled cell by cell, so that each cell is read from memory once, for all ranks.
+    Outputs of long chunks are filled cell by cell, so that each is read from memory once, for all ranks.
     """
     held = [cells for cells, _ in parts]
     _carry_out(steps, held, add)
     making = [(output, cells) for cells, output in parts if output is not None]
-    for cell in range(len(held[0])) if making else ():
-        for output, cells in making:
+    for output, cells in making:
+        if not output.grows:
+            output.fill(cells)
+    growing = [(output, cells) for output, cells in making if output.grows]
+    for cell in range(len(held[0])) if growing else ():
+        for output, cells in growing:
             output.settle((cell,), cells)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 
-from cluster import chip, launch
+from cluster import launch
 from cluster.host import Host
 from cluster.vocabulary import VOCABULARY
-from collectives import ALGORITHMS, GroupView, Schedule, Transfer, begin_output, build, joint_steps
+from collectives import ALGORITHMS, GroupView, Schedule, Transfer, build, executor, joint_steps
 from configs.errors import ConfigError, ProgramError
 from configs.loader import load_system
 from topology import build_topology
@@ -58,7 +56,7 @@ def test_the_same_bits_as_by_messages(op, name, monkeypatch):
         pytest.skip("does not fit eight chips of a torus")
     together = outcome(op, name)
     monkeypatch.setattr(Host, "holds", lambda *_: False)
-    monkeypatch.setattr(chip, "begin_output", partial(begin_output, least_bytes=0))
+    monkeypatch.setattr(executor, "SETTLED_BYTES", 0)
     assert outcome(op, name) == together
 
 

@@ -7,7 +7,7 @@ from collections import deque
 import ml_dtypes
 import numpy as np
 import pytest
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,12 +82,13 @@ class WirePort:
 def run(schedule, inputs, root=0, order=None, add=np.add):
     """Run a schedule on the ranks' flat inputs and return their flat outputs; ranks take turns in `order`.
 
-    A rank that ends with nothing has None. Every other rank puts chunks into its output as it goes.
+    A rank that ends with nothing has None. Some ranks' outputs grow, some are filled, some joined.
     """
     wires, n = Wires(), schedule.n_ranks
     detail = detail_of(schedule.op, n, root)
     held = [split(schedule, r, detail, x) for r, x in enumerate(inputs)]
-    outputs = [begin_output(schedule, r, detail, x, least_bytes=0) if r % 2 else None for r, x in enumerate(inputs)]
+    outputs = [begin_output(schedule, r, detail, x) if r % 3 else None for r, x in enumerate(inputs)]
+    outputs = [output and evolve(output, grows=r % 3 == 1) for r, output in enumerate(outputs)]
     going = {r: execute(schedule, r, held[r], wires.port(r), add, outputs[r]) for r in range(n)}
     for _ in range(10_000):
         for rank in order or range(n):
