@@ -24,6 +24,7 @@ from typing import Any
 
 from attrs import define, field
 
+from cluster.backends.frame_reader import FrameReader
 from cluster.backends.greeting import (
     HELLO_BYTES,
     HELLO_DEADLINE_S,
@@ -35,7 +36,7 @@ from cluster.backends.greeting import (
     read_hello,
 )
 from cluster.backends.placement import name_chips
-from cluster.backends.wire import Frame, FrameError, FrameReader, as_bytes, encode, new_frame
+from cluster.backends.wire import Frame, FrameError, as_bytes, encode, new_frame
 from cluster.host import Key
 from configs.errors import ChipDiedError
 

@@ -16,17 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cluster.backends.frame_reader import SCRATCH_BYTES, FrameReader
 from cluster.backends.wire import (
     BODY_CHECKED,
     MAGIC,
     MAX_BODY_BYTES,
     MAX_HEADER_BYTES,
     PREFIX,
-    SCRATCH_BYTES,
     VERSION,
     Frame,
     FrameError,
-    FrameReader,
     encode,
     prefix,
 )
@@ -291,14 +290,16 @@ def test_long_headers_and_bodies(n_bytes):
 
 def test_a_body_that_grows(monkeypatch):
     """Memory for a long body is taken as it comes."""
-    monkeypatch.setattr("cluster.backends.wire.FIRST_BODY_BYTES", 1000)
+    monkeypatch.setattr("cluster.backends.frame_reader.FIRST_BODY_BYTES", 1000)
     sent = [Frame(1, 2, 3, "", [np.arange(5000), np.arange(7)])] * 2
     stream = stream_of(sent)
     for a, b in zip(read(stream, range(0, len(stream), 777)), sent, strict=True):
         check_equal(a, b)
 
 
-@pytest.mark.parametrize("spec", [("float32", [2]), ("float32", [-1]), ("object", [1]), ("float32", [2**62, 4])])
+@pytest.mark.parametrize(
+    "spec", [("float32", [2]), ("float32", [-1]), ("object", [1]), ("float32", [2**62, 4]), ("float32", [1] * 99)]
+)
 def test_arrays_that_are_not_in_the_body(spec):
     """Shapes larger or smaller than the body, and dtypes that are no numbers, are refused."""
     header = msgpack.packb([1, 2, 3, "", "data", [spec]])
