@@ -33,7 +33,8 @@ SWALLOWED = """
 import os, signal, sys
 import ray
 from cluster.backends.on_ray import start
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+for number in signal.SIGINT, signal.SIGTERM:  # a shell lets what it starts in the background ignore the first
+    signal.signal(number, signal.default_int_handler)
 with start._own_signals():
     pass
 assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == [signal.default_int_handler] * 2
