@@ -280,7 +280,7 @@ class SimChip:
             raise ProgramError(f"chip {self.rank} sends {tag!r} to itself")
         self._refuse(refuse_no_numbers, f"send {tag!r}", x)
 
-        async def post() -> None:
+        async def post(_goes_on: bool) -> None:
             self.host.post(dst, self.rank, tag, [x.copy()] if self.real else x)
 
         return self.engine.ask(Send(dst, tag, x.nbytes), post)
@@ -290,7 +290,7 @@ class SimChip:
         if src == self.rank:
             raise ProgramError(f"chip {self.rank} receives {tag!r} from itself")
 
-        async def take() -> Array:
+        async def take(_goes_on: bool) -> Array:
             message = await self.mailbox.take((src, tag))
             return message[0] if self.real else message
 
@@ -389,18 +389,25 @@ class SimChip:
         call = self.machine.settled(asked)
         return self.engine.ask(call, partial(self._carry_out, call, x, result))
 
-    async def _carry_out(self, call: Collective, x: Array, result: tuple[int, ...] | None) -> Any:
-        """Run the schedule of a call on this chip's data, if there are any."""
+    async def _carry_out(self, call: Collective, x: Array, result: tuple[int, ...] | None, goes_on: bool) -> Any:
+        """Run the schedule of a call on this chip's data, if there are any.
+
+        What is on its way, or kept by others when this chip goes on, is a copy of what the program has given.
+        """
         if not self.real:
             return None if result is None else ShapeArray(result, x.dtype)
         schedule = self.machine.schedule(call.op, call.algorithm, call.ranks, call.detail)
         count = self._calls[call.group] = self._calls.get(call.group, 0) + 1
         place = call.ranks.index(self.rank)
-        chunks = split(schedule, place, call.detail, x.reshape(-1).copy())
+        flat = x.reshape(-1)
         tag, add = f"{call.group}#{count} {call.op}", REDUCTIONS[call.reduction]
         steps = joint_steps(schedule) if len(call.ranks) > 1 and self.host.holds(call.ranks) else None
-        output = begin_output(schedule, place, call.detail, x)
+        output = begin_output(schedule, place, call.detail, flat)
+        ends_here = steps is not None and output is not None and not goes_on
+        chunks = split(schedule, place, call.detail, flat if ends_here else flat.copy())
         if steps is None or not await self._meet(call, steps, f"{tag} together", (chunks, output)):
+            if ends_here:
+                chunks = split(schedule, place, call.detail, flat.copy())
             await execute(schedule, place, chunks, GroupPort(self.host, self.mailbox, call.ranks, tag), add, output)
         if result is None:
             return None

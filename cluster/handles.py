@@ -21,15 +21,18 @@ T = TypeVar("T")
 
 @define(eq=False)
 class Operation(Generic[T]):
-    """A collective, send or receive that a program has asked for; it begins when it is awaited or started."""
+    """A collective, send or receive that a program has asked for; it begins when it is awaited or started.
+
+    carry_out: told whether the program goes on meanwhile, and may write to what it has given.
+    """
 
     record: Communication
-    carry_out: Callable[[], Coroutine[Any, Any, T]]
+    carry_out: Callable[[bool], Coroutine[Any, Any, T]]
     engine: CommunicationEngine
 
     def __await__(self) -> Generator[Any, Any, T]:
         self.engine.begin(self, self.record)
-        return self.carry_out().__await__()
+        return self.carry_out(False).__await__()
 
 
 @frozen(eq=False)
@@ -56,7 +59,7 @@ class CommunicationEngine:
     _n_started: int = 0
     _open: dict[int, Communication] = field(factory=dict)
 
-    def ask(self, record: Communication, carry_out: Callable[[], Coroutine[Any, Any, T]]) -> Operation[T]:
+    def ask(self, record: Communication, carry_out: Callable[[bool], Coroutine[Any, Any, T]]) -> Operation[T]:
         """Return an operation; raise ProgramError if the one before was forgotten."""
         if self._asked is not None:
             self._refuse_forgotten()
@@ -79,7 +82,7 @@ class CommunicationEngine:
         handle: Handle[T] = Handle(operation.record, self._n_started, self)
         self._n_started += 1
         self._open[handle.number] = handle.record
-        self.host.start(self.rank, self._finish(handle, operation.carry_out()))
+        self.host.start(self.rank, self._finish(handle, operation.carry_out(True)))
         return handle
 
     async def _finish(self, handle: Handle[T], carried_out: Coroutine[Any, Any, T]) -> None:

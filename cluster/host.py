@@ -113,7 +113,7 @@ class _Meeting:
 
 @define(eq=False)
 class Host:
-    """The chips of one process; `threads` run `n_threads` - 1 of the groups of chips that compute at the same time."""
+    """The chips of one process; `threads` run them beside this one, up to `n_threads` that compute at the same time."""
 
     transport: Transport | None = None
     threads: Executor | None = None
@@ -267,15 +267,19 @@ class Host:
             self._ready.append((chip, payload))
 
     def _resume_together(self) -> None:
-        """Let all programs that are about to compute go on at the same time, in as many groups as there are threads."""
+        """Let all programs that are about to compute go on at the same time, each on the first thread that is free.
+
+        A thread that has not begun when all are taken is not waited for: where programs do little before they wait
+        again, this one has run them all by then.
+        """
         chips, self._about_to_compute = sorted(self._about_to_compute, key=lambda item: item[0].rank), []
         if self.threads is None or len(chips) == 1:
             self._ready.extend(chips)
             return
         self._held_back = {chip.rank: [] for chip, _ in chips}
-        mine, *others = (chips[i :: self.n_threads] for i in range(min(self.n_threads, len(chips))))
-        elsewhere = [self.threads.submit(self._resume_all, group) for group in others]
-        failures = [self._resume_all(mine), *(future.result() for future in elsewhere)]
+        left = deque(chips)
+        elsewhere = [self.threads.submit(self._resume_each, left) for _ in range(min(self.n_threads, len(chips)) - 1)]
+        failures = [self._resume_each(left), *(future.result() for future in elsewhere if not future.cancel())]
         actions, self._held_back = self._held_back, None
         failed = [failure for failure in failures if failure is not None]
         if failed:
@@ -283,12 +287,20 @@ class Host:
         for action in (action for rank in sorted(actions) for action in actions[rank]):
             action()
 
-    def _resume_all(self, chips: Sequence[tuple[_Running, Any]]) -> tuple[int, ChipmeshError] | None:
-        """Let programs go on, one after the other; return the rank and error of the first that fails."""
-        for chip, payload in chips:
+    def _resume_each(self, left: deque[tuple[_Running, Any]]) -> tuple[int, ChipmeshError] | None:
+        """Let programs go on, one after the other, as long as any is left; return the rank and error of one that fails.
+
+        Those of lower ranks have been taken before, so that the lowest that fails is always among the returned.
+        """
+        while left:
+            try:
+                chip, payload = left.popleft()
+            except IndexError:  # another thread was faster
+                break
             try:
                 self._resume(chip, payload)
             except ChipmeshError as error:
+                left.clear()
                 return chip.rank, error
         return None
 
