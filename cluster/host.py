@@ -11,6 +11,8 @@ while it multiplies), and what they send meanwhile is handed over afterwards, ch
 collective and started operations, which only pass messages on, are resumed one by one: starting a thread would cost
 more than they do.
 
+A chip that is alone on its host waits for messages where its program stands, as nobody else could go on meanwhile.
+
 A collective among chips of one host needs no messages: whoever comes last to the meeting carries it out for all. If no
 program can go on, because a chip that is missing waits for something else first, or never comes, those who wait at a
 meeting carry out their parts by messages after all. So programs end, or wait for each other, as they do in many hosts.
